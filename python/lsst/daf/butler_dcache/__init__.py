@@ -1,0 +1,1 @@
+"""A Rubin Data Butler backend for dCache."""

@@ -1,0 +1,1 @@
+"""A dCache in one process: WebDAV door, pools and REST frontend on loopback."""
