@@ -1,7 +1,7 @@
 """The errors of this package, by cause.
 
-Every error is a `DcacheError` and also the builtin that a Python programmer expects, so that code written for local files keeps
-working::
+Every error is a `DcacheError` and also the builtin that a Python programmer expects, so that code written for
+local files keeps working::
 
     DcacheError
     ├── ConfigurationError          ValueError           a setting is missing, unknown or contradictory
@@ -13,17 +13,17 @@ working::
     ├── DirectoryNotEmptyError      OSError (ENOTEMPTY)  only empty directories are removed
     ├── AccessDeniedError           PermissionError      the identity is known and has not the right (403)
     │   └── CredentialError         PermissionError      no credential, or one that the server refuses (401)
-    ├── StoreFullError              OSError (ENOSPC)     no space, quota exceeded, or larger than the caveat allows (507)
+    ├── StoreFullError              OSError (ENOSPC)     no space, or no right to that much (507)
     ├── FileNearlineError           OSError (EAGAIN)     the file is on tape only and is not to be had now
-    ├── FileBrokenError             OSError (EIO)        the server holds an unfinished or cut upload under this name
+    ├── FileBrokenError             OSError (EIO)        the name holds an unfinished or cut upload
     ├── IntegrityError              OSError (EIO)        bytes, size or checksum are not those of the file
-    ├── UploadDisplacedError        OSError (EBUSY)      another writer took the name while this upload ran
+    ├── UploadDisplacedError        OSError (EBUSY)      another writer took the name meanwhile
     ├── ServerBusyError             OSError (EBUSY)      the door's limiter refuses requests (429)
-    ├── DoorUnavailableError        ConnectionError      no connection, or the server went away (502, 503, reset)
+    ├── DoorUnavailableError        ConnectionError      no connection, or the server went away
     ├── DeadlineError               TimeoutError         the deadline of the operation passed
-    ├── OutcomeUnknownError         OSError (EIO)        a request may have had an effect; what was found is in the text
+    ├── OutcomeUnknownError         OSError (EIO)        a request may have had an effect
     ├── ServerError                 OSError (EIO)        the server failed for another reason (500)
-    ├── ProtocolError               OSError (EPROTO)     an answer that no server of this kind should give
+    ├── ProtocolError               OSError (EPROTO)     an answer outside the protocol
     └── UnsupportedError            NotImplementedError  the server or this scheme cannot do that
 """
 

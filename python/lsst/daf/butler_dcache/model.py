@@ -74,7 +74,8 @@ class FileInfo:
     checksums : `~collections.abc.Mapping`
         Lower-case hexadecimal values by algorithm (``adler32``, ``md5``, ``sha-256`` ...).
     etag : `str`, optional
-        Entity tag with its quotes; empty if there is none. On dCache it changes with each overwrite and survives a rename.
+        Entity tag with its quotes; empty if there is none. On dCache it changes with each overwrite and
+        survives a rename.
     locality : `Locality` or `None`
         Where the bytes are, if the server says.
     """
@@ -108,8 +109,9 @@ class Adler32:
 
     Notes
     -----
-    dCache computes adler32 for every upload and gives it with every answer that is asked for it, so that it is the one checksum by
-    which each transfer can be verified at no extra request (protocol page, section 3.6).
+    dCache computes adler32 for every upload and gives it with every answer that is asked for it, so that it
+    is the one checksum by which each transfer can be verified at no extra request (protocol page, section
+    3.6).
     """
 
     __slots__ = ("_value", "size")

@@ -1,8 +1,8 @@
 """Secrets that cannot be printed, and URLs that may be.
 
-What is shown of a URL is decided by an allow-list: scheme, host, port and path. Of the query only the *names* of parameters remain:
-``authz`` is a token, ``dcache-http-uuid`` the capability of a mover (protocol page, section 2.4), ``X-Amz-Signature`` a signature,
-and the next server will invent another.
+What is shown of a URL is decided by an allow-list: scheme, host, port and path. Of the query only the *names*
+of parameters remain: ``authz`` is a token, ``dcache-http-uuid`` the capability of a mover (protocol page,
+section 2.4), ``X-Amz-Signature`` a signature, and the next server will invent another.
 """
 
 from __future__ import annotations

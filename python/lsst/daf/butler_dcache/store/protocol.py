@@ -1,0 +1,139 @@
+"""What a datastore needs of a storage system, whatever its wire protocol.
+
+`Store` is the seam of this package: the file system, the `ResourcePath` and the datastore know nothing else,
+and one conformance suite holds for every implementation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import BinaryIO, Protocol
+
+from ..model import ByteRange, FileInfo
+
+__all__ = ("RemoteReader", "RemoteWriter", "Store")
+
+
+class RemoteReader(Protocol):
+    """A file that is open for reading: one redirect, any number of reads (not thread-safe, closes once)."""
+
+    @property
+    def info(self) -> FileInfo:
+        """Size and, where known, checksums of the file that is read."""
+        ...
+
+    def read_ranges(self, ranges: Sequence[ByteRange]) -> list[bytes]:
+        """Return the bytes of each range, in order, each of exactly its length."""
+        ...
+
+    def stream(self, start: int = 0) -> Iterator[bytes]:
+        """Yield the bytes from an offset to the end; a read from 0 to the end is verified by checksum."""
+        ...
+
+    def close(self) -> None:
+        """Give the mover back."""
+        ...
+
+
+class RemoteWriter(Protocol):
+    """A file that is being written under a temporary name (not thread-safe)."""
+
+    def write(self, data: bytes | bytearray | memoryview) -> int:
+        """Send or spool the next bytes; return how many."""
+        ...
+
+    def commit(self) -> FileInfo:
+        """Verify and publish the file under its name; afterwards a reader sees all of it."""
+        ...
+
+    def abort(self) -> None:
+        """Forget the file; the name is as it was before."""
+        ...
+
+
+class Store(Protocol):
+    """One storage endpoint.
+
+    Notes
+    -----
+    URLs are absolute, percent-encoded, of a scheme that the store serves (``davs://host:port/path``), and
+    those of directories end in ``/``. Every method raises errors of `lsst.daf.butler_dcache.errors` only, may
+    be called from any thread and after ``fork``, and ends within the deadline of the endpoint's
+    configuration. "Absent" is never said unless the server said so: a refused or failed look-up raises.
+    """
+
+    def stat(self, url: str) -> FileInfo:
+        """Ask the server about a file or directory (1 request); `ResourceNotFoundError` if there is none."""
+        ...
+
+    def exists(self, url: str) -> bool:
+        """Ask the server whether there is a file or directory (1 request)."""
+        ...
+
+    def size(self, url: str) -> int:
+        """Return the size in bytes: 0 for a directory; no request within 60 s of this process's own write."""
+        ...
+
+    def info(self, url: str) -> FileInfo:
+        """As `stat`, but no request within 60 s of this process's own write."""
+        ...
+
+    def list_directory(self, url: str) -> list[FileInfo]:
+        """Return what a directory holds (1 request, 2 for one that looks empty)."""
+        ...
+
+    def read(self, url: str) -> bytes:
+        """Return the whole file, verified."""
+        ...
+
+    def read_ranges(self, url: str, ranges: Sequence[ByteRange]) -> list[bytes]:
+        """Return parts of a file; each range is cut at the end of the file."""
+        ...
+
+    def download(self, url: str, target: BinaryIO) -> FileInfo:
+        """Copy the whole file, verified, to a binary file that is positioned where it shall begin."""
+        ...
+
+    def open_reader(self, url: str) -> RemoteReader:
+        """Open a file for any number of reads."""
+        ...
+
+    def write(self, url: str, data: bytes | BinaryIO, *, overwrite: bool = True) -> FileInfo:
+        """Publish bytes, or a file from its position to its end, atomically and verified.
+
+        With ``overwrite=False`` exactly one of several writers succeeds; the others get
+        `ResourceExistsError`.
+        """
+        ...
+
+    def open_writer(self, url: str, *, overwrite: bool = True) -> RemoteWriter:
+        """Begin a file of unknown length."""
+        ...
+
+    def make_directory(self, url: str) -> None:
+        """Make a directory and its parents; one that exists is not an error."""
+        ...
+
+    def remove(self, url: str) -> None:
+        """Remove a file or an empty directory; `ResourceNotFoundError` if there is none."""
+        ...
+
+    def move(self, source: str, target: str, *, overwrite: bool = False) -> None:
+        """Rename a file on this server; the target's directory is made where it is missing."""
+        ...
+
+    def copy(self, source: str, target: str, *, overwrite: bool = False) -> FileInfo:
+        """Copy a file on this server and verify the copy."""
+        ...
+
+    def exists_many(self, urls: Iterable[str]) -> dict[str, bool]:
+        """Ask for many names with few requests; raises rather than guess."""
+        ...
+
+    def remove_many(self, urls: Iterable[str]) -> Mapping[str, Exception | None]:
+        """Remove many files, no look before; per URL `None` or its error."""
+        ...
+
+    def presign(self, url: str, method: str, lifetime_seconds: int) -> str:
+        """Return an ``https`` URL that gives whoever holds it this one right (GET or PUT) for a while."""
+        ...
