@@ -1,0 +1,85 @@
+"""What was asked of the servers: one record per request."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from dataclasses import dataclass, fields
+from typing import Any
+
+__all__ = ["Record", "Transcript"]
+
+
+@dataclass
+class Record:
+    """One request in the transcript; its fields can also be had by subscription, as in ``record["status"]``.
+
+    Parameters
+    ----------
+    server : `str`
+        ``"door"``, ``"pool"`` or ``"frontend"``.
+    method : `str`
+        The verb.
+    path : `str`
+        The decoded path, without the query.
+    status : `int`
+        Status of the final answer, 0 while there is none.
+    connection : `int`
+        Number of the connection, unique within the instance.
+    received : `int`
+        Bytes of the request's body that arrived (without framing).
+    sent : `int`
+        Bytes of the answer's body that were sent (without framing).
+    authorization : `bool`
+        Whether a credential of any form came along.
+    """
+
+    server: str
+    method: str
+    path: str
+    status: int = 0
+    connection: int = 0
+    received: int = 0
+    sent: int = 0
+    authorization: bool = False
+
+    def __getitem__(self, name: str) -> Any:
+        if name not in self.keys():
+            raise KeyError(name)
+        return getattr(self, name)
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """Return a field, or ``default`` if there is none of that name."""
+        return self[name] if name in self.keys() else default
+
+    def keys(self) -> list[str]:
+        """Return the names of the fields, so that ``dict(record)`` works."""
+        return [field.name for field in fields(self)]
+
+
+class Transcript:
+    """The requests of all servers of one instance, in the order of their arrival. Thread-safe."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._records: list[Record] = []
+        self._numbers = itertools.count(1)
+
+    def next_connection(self) -> int:
+        """Return a connection number that was not given before."""
+        return next(self._numbers)
+
+    def add(self, record: Record) -> None:
+        """Append a record; its fields are still filled in while the request is served."""
+        with self._lock:
+            self._records.append(record)
+
+    def snapshot(self) -> list[Record]:
+        """Return copies of the records."""
+        with self._lock:
+            return [Record(**dict(record)) for record in self._records]
+
+    def clear(self) -> None:
+        """Forget all records."""
+        with self._lock:
+            self._records.clear()
