@@ -1,0 +1,132 @@
+"""Servers for the tests of the client.
+
+`dcache`, `base_url`
+    The embedded dCache over TLS or, where the environment names another server in ``DCACHE_URL``, that one
+    with the site's own configuration file and credential. Most tests of the client want nothing else.
+`embedded`
+    The embedded dCache in any case, for a test that turns its fault knobs or reads its transcript. With
+    ``DCACHE_URL`` such a test stands aside, and the report names it.
+`xrootd`
+    A cluster of real XRootD servers, where one is built (see ``.ci/xrootd-build``). A test that cannot have
+    it is skipped with the reason, and fails in CI.
+
+Each of them sets the environment variables that the client reads, for as long as it runs. All are one per
+module, so that neither a rate limiter nor a fault reaches the tests of another.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import uuid
+from collections.abc import Iterator, Mapping
+from typing import Protocol
+
+import fsspec
+import pytest
+import xrootd_server
+
+STANDS_ASIDE = "stands aside: needs the fault knobs or the transcript of the embedded dCache"
+
+
+class Server(Protocol):
+    """What every server offers, whoever runs it."""
+
+    url: str
+    environment: Mapping[str, str]
+
+
+class ExternalServer:
+    """The server that ``DCACHE_URL`` names, in a directory of this process's own."""
+
+    def __init__(self, url: str) -> None:
+        self.url = f"{url.rstrip('/')}/dcache-butler-test-{uuid.uuid4().hex[:12]}/"
+        self.environment: dict[str, str] = {}
+
+    def clean(self) -> None:
+        """Remove what the tests of this process left behind, if there is anything."""
+        remove_tree(self.url)
+
+
+def remove_tree(url: str) -> None:
+    """Remove a directory and all below it, which need not exist."""
+    scheme = url.partition(":")[0]
+    filesystem = fsspec.filesystem(scheme, skip_instance_cache=True)
+    if filesystem.exists(url):
+        filesystem.rm(url, recursive=True)
+
+
+def external_url() -> str | None:
+    """URL of the server that the tests shall use instead of the embedded one, if any."""
+    return os.environ.get("DCACHE_URL") or None
+
+
+@pytest.fixture(scope="module")
+def embedded() -> Iterator[Server]:
+    """Embedded dCache over TLS, which the client of this process is set up for."""
+    if external_url() is not None:
+        pytest.skip(STANDS_ASIDE)
+    from lsst.daf.butler_dcache.embedded import EmbeddedDcache
+
+    with EmbeddedDcache() as server, client_environment(server):
+        yield server
+
+
+@pytest.fixture(scope="module")
+def dcache(request: pytest.FixtureRequest) -> Iterator[Server]:
+    """Server under test: the embedded dCache, or the one that ``DCACHE_URL`` names."""
+    url = external_url()
+    if url is None:
+        yield request.getfixturevalue("embedded")
+        return
+    server = ExternalServer(url)
+    try:
+        yield server
+    finally:
+        server.clean()
+
+
+@pytest.fixture
+def base_url(dcache: Server, request: pytest.FixtureRequest) -> Iterator[str]:
+    """URL, with its trailing slash, of a directory of this test's own; nobody has made it yet."""
+    name = re.sub(r"\W+", "-", request.node.name).strip("-")
+    url = f"{dcache.url}{name}-{uuid.uuid4().hex[:8]}/"
+    yield url
+    if external_url() is not None:
+        remove_tree(url)
+
+
+@pytest.fixture(scope="module")
+def xrootd() -> Iterator[xrootd_server.XrootdCluster]:
+    """Cluster of XRootD servers, which the client of this process is set up for."""
+    prefix = xrootd_server.find()
+    if prefix is None:
+        reason = "no XRootD 6 server here, neither in .xrootd/ nor on PATH: build one with .ci/xrootd-build"
+        if os.environ.get("CI") == "true":
+            pytest.fail(reason)
+        pytest.skip(reason)
+    with xrootd_server.run(prefix) as cluster, client_environment(cluster):
+        yield cluster
+
+
+@contextlib.contextmanager
+def client_environment(server: Server) -> Iterator[None]:
+    """Set the environment variables of a server for the client of this process."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in server.environment.items():
+            patch.setenv(name, value)
+        yield
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Name each test that stood aside for ``DCACHE_URL``."""
+    aside = [
+        report.nodeid
+        for report in terminalreporter.stats.get("skipped", [])
+        if isinstance(report.longrepr, tuple) and STANDS_ASIDE in report.longrepr[2]
+    ]
+    if aside:
+        terminalreporter.section(f"{len(aside)} tests stood aside: they need the embedded dCache")
+        for nodeid in sorted(aside):
+            terminalreporter.line(nodeid)
