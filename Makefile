@@ -1,12 +1,58 @@
-# One environment in .venv, made from the newest Python that the stack supports.
-PYTHON ?= $(firstword $(shell .ci/find-python))
+# One environment in .venv, made from the newest Python that the LSST stack supports.
+#
+#   make demo                                   a Butler repository on a dCache, start to end
+#   make test                                   every check and every test
+#   make test DCACHE_URL=davs://door:2880/dir/  the same against another server
+#   make check                                  the checks alone
+#   make pytest ARGS='-k macaroon'              some tests alone
+PYTHON ?= $(shell .ci/find-python)
 VENV := .venv
+BIN := $(VENV)/bin
+PACKAGE := python/lsst/daf/butler_dcache
+JOBS ?= 2
+ARGS ?=
+export DCACHE_URL
 
-.PHONY: env
+.PHONY: demo test check lint types docstrings pytest env clean
+
+demo: $(VENV)/.demo
+	$(BIN)/dcache-butler demo $(ARGS)
+
+test: check pytest
+
+check: lint types docstrings
+
+lint: env
+	$(BIN)/ruff check python tests
+	$(BIN)/ruff format --check python tests
+
+types: env
+	$(BIN)/mypy
+
+# In the LSST form. A command's docstring is what --help shows, and behind its one public class the embedded dCache is
+# nobody's library: there a parameter is described where its name does not say enough.
+docstrings: env
+	$(BIN)/python -m numpydoc lint $$(find $(PACKAGE) -name '*.py' -not -path '*/cli/*' -not -path '*/embedded/*')
+	$(BIN)/python -m numpydoc lint --ignore PR01 -- $$(find $(PACKAGE)/cli $(PACKAGE)/embedded -name '*.py')
+
+pytest: env
+	$(BIN)/python -m pytest -q -ra -n $(JOBS) --dist loadgroup $(ARGS)
+
 env: $(VENV)/.complete
 
-$(VENV)/.complete: pyproject.toml
-	$(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/python -m pip install --quiet --upgrade pip
-	$(VENV)/bin/python -m pip install --quiet -e '.[test]'
+# Made again only when the package asks for other things; the demo needs less than the tests.
+$(VENV)/.complete: pyproject.toml | $(BIN)/pip
+	$(BIN)/python -m pip install --quiet --editable '.[test]'
+	touch $(VENV)/.demo $@
+
+$(VENV)/.demo: pyproject.toml | $(BIN)/pip
+	$(BIN)/python -m pip install --quiet --editable '.[demo]'
 	touch $@
+
+$(BIN)/pip:
+	test -n "$(PYTHON)"
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+
+clean:
+	rm -rf $(VENV) .xrootd demo-output
