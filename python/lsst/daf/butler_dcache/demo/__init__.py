@@ -1,0 +1,8 @@
+"""The main job: a small sky survey whose Butler repository lives in a dCache, with every output checked.
+
+The modules build on one another in this order: ``geometry`` (camera, sky, skymap), ``simulation`` (frames
+with known truth), ``frames`` (real frames), ``instrument``, ``formatters`` and ``tasks`` (what ``pipetask``
+imports), ``repository`` (create, ingest), ``pipeline`` (run ``pipetask``), ``storage`` (stored files, seen
+without the Butler), ``checks`` (against the truth), ``report`` (the table), ``run`` (the phases) and
+``command`` (the command line).
+"""
