@@ -160,9 +160,8 @@ class Access:
         Ancestors of the path of a macaroon stay visible, and so do all their entries, since a listing asks
         for the right on the directory alone (protocol page, section 6.5).
         """
-        if login is NOBODY:
-            if self.anonymous == "none" or (self.anonymous == "readonly" and activity not in _READING):
-                return False
+        if login is NOBODY and self.anonymous != "full" and activity not in _READING:
+            return False
         if login.activities is not None and activity not in login.activities:
             return False
         if login.path is None:
@@ -173,7 +172,7 @@ class Access:
         return activity in (Activity.LIST, Activity.READ_METADATA) and is_below(login.path, place)
 
     def require(self, login: Login, activity: Activity, path: str) -> None:
-        """Raise `PermissionDeniedError` unless restrictions permit an activity on a path as the user sees it."""
+        """Raise `PermissionDeniedError` unless restrictions permit an activity on a path of the user."""
         if not self.allows(login, activity, path):
             raise PermissionDeniedError(f"{activity} on {path}")
 

@@ -135,6 +135,22 @@ class Entry:
 
 
 _KEPT = (
-    "name", "is_directory", "uid", "gid", "mode", "pnfsid", "size", "checksums", "broken", "locations", "on_tape", "created",
-    "mtime", "atime", "xattrs", "access_latency", "retention_policy", "tape_uri",
-)  # fmt: skip
+    "name",
+    "is_directory",
+    "uid",
+    "gid",
+    "mode",
+    "pnfsid",
+    "size",
+    "checksums",
+    "broken",
+    "locations",
+    "on_tape",
+    "created",
+    "mtime",
+    "atime",
+    "xattrs",
+    "access_latency",
+    "retention_policy",
+    "tape_uri",
+)

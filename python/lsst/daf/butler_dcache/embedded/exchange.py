@@ -7,18 +7,16 @@ the connection to the caller, since these are what the servers of a dCache do di
 from __future__ import annotations
 
 import contextlib
-import select
-import socket
-import ssl
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
+from .connection import BodyCutError, Connection, HangUpError, Tap
 from .transcript import Record
 
 if TYPE_CHECKING:
     from .wire import Listener
 
-__all__ = ["Body", "BodyCutError", "Connection", "Exchange", "HangUpError", "Headers", "Tap", "decode_path"]
+__all__ = ["Body", "Exchange", "Headers", "decode_path"]
 
 _REASONS = {
     100: "Continue",
@@ -48,17 +46,6 @@ _REASONS = {
     503: "Service Unavailable",
     507: "Insufficient Storage",
 }
-
-Tap = Callable[[int, bytes], tuple[bytes, bool]]
-"""What a fault does to a body: (offset, piece) to (piece, whether the connection is cut after it)."""
-
-
-class HangUpError(Exception):
-    """The connection ends here, without a (further) answer."""
-
-
-class BodyCutError(HangUpError):
-    """The client went away before the end of its body."""
 
 
 class Headers:
@@ -98,70 +85,6 @@ def decode_path(raw: str) -> str:
         return data.decode("utf-8")
     except UnicodeDecodeError:
         return data.decode("latin-1")
-
-
-class Connection:
-    """One accepted connection: a socket, a read buffer and what was noted about it.
-
-    Parameters
-    ----------
-    sock : `socket.socket`
-        The socket, TLS already negotiated.
-    number : `int`
-        Its number in the transcript.
-    peer : `str`
-        Address of the client.
-    secure : `bool`
-        Whether the connection is encrypted.
-    """
-
-    def __init__(self, sock: socket.socket, number: int, peer: str, secure: bool) -> None:
-        self.sock = sock
-        self.number = number
-        self.peer = peer
-        self.secure = secure
-        self.buffer = bytearray()
-        self.eof = False
-        self.closing = False
-        self.on_close: list[Callable[[], None]] = []
-
-    def fill(self, timeout: float | None) -> bool:
-        """Read once into the buffer; return whether something came within ``timeout`` seconds."""
-        if self.eof:
-            return False
-        try:
-            self.sock.settimeout(timeout)
-            data = self.sock.recv(262144)
-        except (TimeoutError, ssl.SSLWantReadError, BlockingIOError):
-            return False
-        except (OSError, ValueError):  # reset, TLS alert, or shut down by Listener.stop
-            data = b""
-        if not data:
-            self.eof = True
-            return False
-        self.buffer += data
-        return True
-
-    def is_gone(self) -> bool:
-        """Whether the client closed; does not lose what it may have sent meanwhile."""
-        if not self.eof and select.select([self.sock], [], [], 0)[0]:
-            self.fill(0.0)
-        return self.eof
-
-    def send(self, data: bytes | bytearray | memoryview) -> None:
-        """Send everything, or raise `HangUpError`."""
-        try:
-            self.sock.settimeout(300.0)
-            self.sock.sendall(data)
-        except (OSError, ValueError) as exc:
-            self.eof = True
-            raise HangUpError(f"peer went away: {exc}") from exc
-
-    def abort(self) -> None:
-        """Wake up whoever is blocked on this connection; usable from another thread."""
-        # the method of the base class: SSLSocket.shutdown would take the TLS object away from under the owner
-        with contextlib.suppress(OSError):
-            socket.socket.shutdown(self.sock, socket.SHUT_RDWR)
 
 
 class Body:
@@ -310,6 +233,8 @@ class Exchange:
         self.hold = b""  # the piece that a cutting fault let through
         self.tap_received: Tap | None = None
         self.tap_sent: Tap | None = None
+        self.is_mute = False
+        self.has_wrong_digest = False
         self.login: Any = None
         self.extra_headers: list[tuple[str, str]] = []
         self._chunking = False
@@ -350,18 +275,18 @@ class Exchange:
             self.interim_sent = True
             self.connection.send(b"HTTP/1.1 100 Continue\r\n\r\n")
 
-    def _head(self, status: int, reason: str, headers: Iterable[tuple[str, str]]) -> bytes:
+    def _head(
+        self, status: int, reason: str, headers: Iterable[tuple[str, str]], *, bare: bool = False
+    ) -> bytes:
+        if self.is_mute:
+            raise HangUpError("answer lost by a fault")
         self.record.status = status
         self.answered = True
-        if (
-            self.expects
-            and not self.interim_sent
-            and not self.body.finished
-            and self.listener.close_after_expect
-        ):
+        if self.expects and not self.interim_sent and not self.record.received and self.listener.jetty:
             self.close = True
         lines = [f"HTTP/1.1 {status} {reason or _REASONS.get(status, str(status))}"]
-        every = [*self.listener.common_headers(self, status), *headers, *self.extra_headers]
+        common = [] if bare else self.listener.common_headers()
+        every = [*common, *headers, *self.extra_headers]
         lines += [f"{name}: {value}" for name, value in every]
         if self.close and not any(name.lower() == "connection" for name, _ in every):
             lines.append("Connection: close")
@@ -376,6 +301,7 @@ class Exchange:
         reason: str = "",
         framing: str = "length",
         length: int | None = None,
+        bare: bool = False,
     ) -> None:
         """Send the final answer.
 
@@ -394,6 +320,8 @@ class Exchange:
             unknown size).
         length : `int` or `None`
             Length of an iterable body.
+        bare : `bool`
+            Whether the header fields of the server are left out, as Jetty does below its handlers.
         """
         fields_: list[tuple[str, str]] = list(headers)
         pieces: Iterable[bytes] = (body,) if isinstance(body, bytes) else body
@@ -403,7 +331,7 @@ class Exchange:
             if length is None:
                 length = len(body) if isinstance(body, bytes) else 0
             fields_.append(("Content-Length", str(length)))
-        head = self._head(status, reason, fields_)
+        head = self._head(status, reason, fields_, bare=bare)
         if self.method == "HEAD" or framing == "none":
             self.connection.send(head)
             return

@@ -21,7 +21,8 @@ import time
 from collections.abc import Callable, Iterable
 from email.utils import formatdate
 
-from .exchange import Connection, Exchange, HangUpError, Headers, decode_path
+from .connection import Connection, HangUpError
+from .exchange import Exchange, Headers, decode_path
 from .transcript import Record, Transcript
 
 __all__ = ["Handler", "Listener"]
@@ -112,7 +113,7 @@ class Listener:
                 return sock
         raise problem or OSError("no port to listen on")
 
-    def common_headers(self, exchange: Exchange, status: int) -> list[tuple[str, str]]:
+    def common_headers(self) -> list[tuple[str, str]]:
         """Return the header fields of every answer of this server."""
         dated = [("Date", formatdate(usegmt=True))] if self.dated else []
         return [*dated, ("Server", self.software)]

@@ -1,0 +1,86 @@
+"""One accepted connection: a socket, a read buffer and what was noted about it."""
+
+from __future__ import annotations
+
+import contextlib
+import select
+import socket
+import ssl
+from collections.abc import Callable
+
+__all__ = ["BodyCutError", "Connection", "HangUpError", "Tap"]
+
+Tap = Callable[[int, bytes], tuple[bytes, bool]]
+"""What a fault does to a body: (offset, piece) to (piece, whether the connection is cut after it)."""
+
+
+class HangUpError(Exception):
+    """The connection ends here, without a (further) answer."""
+
+
+class BodyCutError(HangUpError):
+    """The client went away before the end of its body."""
+
+
+class Connection:
+    """One accepted connection: a socket, a read buffer and what was noted about it.
+
+    Parameters
+    ----------
+    sock : `socket.socket`
+        The socket, TLS already negotiated.
+    number : `int`
+        Its number in the transcript.
+    peer : `str`
+        Address of the client.
+    secure : `bool`
+        Whether the connection is encrypted.
+    """
+
+    def __init__(self, sock: socket.socket, number: int, peer: str, secure: bool) -> None:
+        self.sock = sock
+        self.number = number
+        self.peer = peer
+        self.secure = secure
+        self.buffer = bytearray()
+        self.eof = False
+        self.closing = False
+        self.on_close: list[Callable[[], None]] = []
+
+    def fill(self, timeout: float | None) -> bool:
+        """Read once into the buffer; return whether something came within ``timeout`` seconds."""
+        if self.eof:
+            return False
+        try:
+            self.sock.settimeout(timeout)
+            data = self.sock.recv(262144)
+        except (TimeoutError, ssl.SSLWantReadError, BlockingIOError):
+            return False
+        except (OSError, ValueError):  # reset, TLS alert, or shut down by Listener.stop
+            data = b""
+        if not data:
+            self.eof = True
+            return False
+        self.buffer += data
+        return True
+
+    def is_gone(self) -> bool:
+        """Whether the client closed; does not lose what it may have sent meanwhile."""
+        if not self.eof and select.select([self.sock], [], [], 0)[0]:
+            self.fill(0.0)
+        return self.eof
+
+    def send(self, data: bytes | bytearray | memoryview) -> None:
+        """Send everything, or raise `HangUpError`."""
+        try:
+            self.sock.settimeout(300.0)
+            self.sock.sendall(data)
+        except (OSError, ValueError) as exc:
+            self.eof = True
+            raise HangUpError(f"peer went away: {exc}") from exc
+
+    def abort(self) -> None:
+        """Wake up whoever is blocked on this connection; usable from another thread."""
+        # the method of the base class: SSLSocket.shutdown would take the TLS object away from under the owner
+        with contextlib.suppress(OSError):
+            socket.socket.shutdown(self.sock, socket.SHUT_RDWR)

@@ -1,0 +1,203 @@
+"""Scriptable faults: what can go wrong between a client and a dCache, on request.
+
+    dcache.faults.add(Fault("cut_download", path="*.fits", at_byte=1000))
+    dcache.faults.add(Fault("status", server="door", method="MOVE", status=503, times=2))
+
+A fault waits for requests that match, acts on as many of them as ``times`` says and counts them in ``hits``.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import threading
+from dataclasses import dataclass, field
+from typing import Literal
+
+from .connection import HangUpError
+from .exchange import Exchange
+from .wire import Handler
+
+__all__ = ["Fault", "FaultKind", "Faults"]
+
+FaultKind = Literal[
+    "status",
+    "drop",
+    "lose_answer",
+    "stall",
+    "cut_upload",
+    "cut_download",
+    "stall_download",
+    "corrupt_upload",
+    "corrupt_download",
+    "keep",
+    "wrong_digest",
+    "ignore_range",
+    "truncate_listing",
+    "unlistable",
+    "dead_pool",
+    "refuse_pool",
+    "http_pool",
+    "pnfs_timeout",
+]
+
+
+@dataclass
+class Fault:
+    """Something that goes wrong.
+
+    Parameters
+    ----------
+    kind : `str`
+        What happens:
+
+        - ``"status"``: answer ``status`` (and ``reason``, ``headers``) at once, without effect;
+        - ``"drop"``: close the connection without effect or answer;
+        - ``"lose_answer"``: do what was asked, then close instead of answering;
+        - ``"stall"``: wait ``seconds`` before doing anything;
+        - ``"cut_upload"``, ``"cut_download"``: close the connection at byte ``at_byte`` of the body;
+        - ``"stall_download"``: pause for ``seconds`` at byte ``at_byte`` of the answer's body;
+        - ``"corrupt_upload"``, ``"corrupt_download"``: flip the bits of byte ``at_byte`` of the body;
+        - ``"keep"``: a pool keeps only ``at_byte`` bytes of an upload and calls that success;
+        - ``"wrong_digest"``: the digest in the answer belongs to other bytes;
+        - ``"ignore_range"``: a pool answers a range with the whole file;
+        - ``"truncate_listing"``: a listing ends after ``at_byte`` entries and looks like a success;
+        - ``"unlistable"``: a directory that cannot be listed looks empty to PROPFIND;
+        - ``"dead_pool"``: no pool can serve: 500 at the door;
+        - ``"refuse_pool"``: the door redirects to a port where nobody listens;
+        - ``"http_pool"``: an https door redirects to an http pool;
+        - ``"pnfs_timeout"``: the namespace does not answer: 500, or an empty listing.
+    path : `str`
+        Shell pattern on the decoded path, as in ``"*/raw/*.fits"``.
+    method, server : `str` or `None`
+        Verb, and ``"door"``, ``"pool"`` or ``"frontend"``; `None` is any.
+    times : `int` or `None`
+        On how many requests it acts; `None` is on all.
+    status : `int`
+        Status of the answer.
+    reason : `str`
+        Reason phrase of the answer.
+    headers : `dict` [`str`, `str`]
+        Further header fields of the answer.
+    at_byte : `int`
+        Where in a body; for listings the number of entries.
+    seconds : `float`
+        Length of a stall.
+    """
+
+    kind: FaultKind
+    path: str = "*"
+    method: str | None = None
+    server: str | None = None
+    times: int | None = 1
+    status: int = 500
+    reason: str = ""
+    headers: dict[str, str] = field(default_factory=dict)
+    at_byte: int = 0
+    seconds: float = 0.0
+    hits: int = 0
+
+    def matches(self, exchange: Exchange) -> bool:
+        """Whether a request is one of those that this fault waits for."""
+        return (
+            (self.times is None or self.hits < self.times)
+            and self.server in (None, exchange.listener.server)
+            and self.method in (None, exchange.method)
+            and fnmatch.fnmatchcase(exchange.path, self.path)
+        )
+
+
+class Faults:
+    """The faults of one instance. Thread-safe."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._faults: list[Fault] = []
+        self.stopping = threading.Event()
+
+    def add(self, fault: Fault) -> Fault:
+        """Arm a fault and return it, so that its ``hits`` can be read later."""
+        with self._lock:
+            self._faults.append(fault)
+        return fault
+
+    def clear(self) -> None:
+        """Disarm everything."""
+        with self._lock:
+            self._faults.clear()
+
+    def take(self, kind: FaultKind, exchange: Exchange) -> Fault | None:
+        """Return an armed fault of a kind that matches a request, and count it; `None` if there is none."""
+        if not self._faults:
+            return None
+        with self._lock:
+            for fault in self._faults:
+                if fault.kind == kind and fault.matches(exchange):
+                    fault.hits += 1
+                    return fault
+        return None
+
+    def around(self, handler: Handler) -> Handler:
+        """Return a handler that lets faults of the wire act before, in and after another one."""
+
+        def handle(exchange: Exchange) -> None:
+            if self._faults:
+                self._prepare(exchange)
+                if exchange.answered:
+                    return
+            handler(exchange)
+
+        return handle
+
+    def _prepare(self, exchange: Exchange) -> None:
+        if fault := self.take("stall", exchange):
+            self.stopping.wait(fault.seconds)
+        if self.take("drop", exchange):
+            raise HangUpError("dropped by a fault")
+        if fault := self.take("status", exchange):
+            exchange.answer(fault.status, fault.headers.items(), reason=fault.reason)
+            return
+        exchange.is_mute = self.take("lose_answer", exchange) is not None
+        if exchange.has_body:
+            if fault := self.take("cut_upload", exchange):
+                exchange.tap_received = _Cut(fault.at_byte)
+            elif fault := self.take("corrupt_upload", exchange):
+                exchange.tap_received = _Flip(fault.at_byte)
+        if exchange.method != "HEAD":
+            if fault := self.take("cut_download", exchange):
+                exchange.tap_sent = _Cut(fault.at_byte)
+            elif fault := self.take("stall_download", exchange):
+                exchange.tap_sent = _Pause(fault.at_byte, fault.seconds, self.stopping)
+            elif fault := self.take("corrupt_download", exchange):
+                exchange.tap_sent = _Flip(fault.at_byte)
+        exchange.has_wrong_digest = self.take("wrong_digest", exchange) is not None
+
+
+@dataclass(frozen=True)
+class _Cut:
+    at: int
+
+    def __call__(self, offset: int, data: bytes) -> tuple[bytes, bool]:
+        return data[: max(0, self.at - offset)], offset + len(data) >= self.at
+
+
+@dataclass(frozen=True)
+class _Flip:
+    at: int
+
+    def __call__(self, offset: int, data: bytes) -> tuple[bytes, bool]:
+        place = self.at - offset
+        if 0 <= place < len(data):
+            data = data[:place] + bytes([data[place] ^ 0xFF]) + data[place + 1 :]
+        return data, False
+
+
+@dataclass(frozen=True)
+class _Pause:
+    at: int
+    seconds: float
+    stopping: threading.Event
+
+    def __call__(self, offset: int, data: bytes) -> tuple[bytes, bool]:
+        if offset <= self.at < offset + len(data):
+            self.stopping.wait(self.seconds)
+        return data, False
