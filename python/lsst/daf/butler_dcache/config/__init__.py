@@ -1,0 +1,1 @@
+"""Settings of endpoints and where they come from."""

@@ -1,0 +1,171 @@
+"""What a client must know of one storage endpoint."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from urllib.parse import urlsplit
+
+from ..errors import ConfigurationError
+from ..redaction import Secret
+
+__all__ = ("EndpointSettings", "Origin", "origin_of")
+
+Origin = tuple[str, str, int]
+"""Scheme (``http`` or ``https``), host in lower case, port."""
+
+_SCHEMES = {"davs": "https", "https": "https", "dav": "http", "http": "http"}
+_DEFAULT_PORTS = {"https": 443, "http": 80}
+
+
+def origin_of(url: str) -> Origin:
+    """Return scheme, host and port of a URL, with the scheme's default port where it names none.
+
+    Parameters
+    ----------
+    url : `str`
+        A ``davs``, ``dav``, ``https`` or ``http`` URL.
+
+    Returns
+    -------
+    origin : `tuple` [`str`, `str`, `int`]
+        ``("https", "door.example.org", 2880)``.
+
+    Raises
+    ------
+    ConfigurationError
+        If the scheme is another one, or the host is missing or malformed.
+    """
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname, parts.port
+    except ValueError as exc:
+        raise ConfigurationError(f"not a URL: {exc}", url=url) from exc
+    scheme = _SCHEMES.get(parts.scheme.lower())
+    if scheme is None or not host:
+        raise ConfigurationError("expected a davs, dav, https or http URL with a host", url=url)
+    return scheme, host.lower(), _DEFAULT_PORTS[scheme] if port is None else port
+
+
+@dataclass(frozen=True)
+class EndpointSettings:
+    """Settings of one endpoint; the defaults are those of an endpoint that no configuration mentions.
+
+    Parameters
+    ----------
+    base_url : `str`
+        ``https://host:port/`` or ``http://host:port/``, always with its port.
+    connect_timeout_seconds : `float`
+        Longest wait for a connection (``timeout_connect`` of the site's file).
+    read_timeout_seconds : `float`
+        Longest silence of a door or frontend (``timeout_read``). A door may rightly be silent for 180 s while
+        it selects a pool (protocol page, section 2.1), so values below 200 are asking for trouble.
+    idle_timeout_seconds : `float`
+        Longest silence of a pool.
+    total_timeout_seconds : `float`
+        Deadline of one operation, all its requests and repetitions included.
+    persistent_connections : `int`
+        Idle connections kept to each host and port (``persistent_connections_per_host``).
+    reuse_connections : `bool`
+        Whether connections are kept at all (``reuse_connection``).
+    buffer_size_bytes : `int`
+        Piece in which bytes are handed to a local file (``buffer_size``, MiB in the file).
+    block_size_bytes : `int`
+        Smallest read-ahead (``block_size``, MiB in the file).
+    retries : `int`
+        How often a request that was not sent is sent again (``retries``).
+    retry_backoff_min_seconds, retry_backoff_max_seconds : `float`
+        Upstream's back-off; read, but ours is a table (`..transport.retry`).
+    trusted_authorities : `str` or `None`
+        Bundle or hashed directory of the certificates to trust; `None` trusts those of the system.
+    user_certificate, user_key : `str` or `None`
+        Client certificate and key; a proxy holds both in one file.
+    user_name : `str` or `None`
+        Account for Basic authentication.
+    user_password : `~..redaction.Secret` or `None`
+        Its password.
+    user_password_file : `str` or `None`
+        Or the file that holds it.
+    token : `~..redaction.Secret` or `None`
+        Bearer token by value.
+    token_file : `str` or `None`
+        Or the file that holds it, read again when it changes.
+    credential_origin : `str`
+        Which setting or variable named the credential, for messages.
+    door_urls : `tuple` [`str`, ...]
+        Further doors that serve the same files (``frontend_base_urls`` of the site's file).
+    request_checksum : `str` or `None`
+        Checksum that the server is asked to compute for each upload (``request_checksum``).
+    enable_fsspec : `bool`
+        Whether ``to_fsspec`` returns a file system (``enable_fsspec``).
+    frontend_url : `str` or `None`
+        Base URL of the REST frontend, ``https://host:3880/`` (``dcache: frontend_url``).
+    proxy_upload_max_bytes : `int`
+        Uploads up to this size go through the door in one request.
+    requests_per_second : `float`
+        Ceiling of the requests to doors and frontend; 0 switches pacing off. The door refuses a host
+        above 250 (protocol page, section 1.2).
+    publish : `str`
+        ``atomic`` writes under a temporary name and renames, ``in_place`` writes to the final name.
+    exclusive : `str`
+        ``exact`` refuses to write with ``overwrite=False`` where the server cannot guarantee a single winner,
+        ``best_effort`` looks before it writes.
+    allow_http_pools : `bool`
+        Whether an https door may redirect to an unencrypted pool.
+    dialect : `str`
+        ``auto``, ``dcache``, ``xrootd`` or ``generic``.
+    max_body_bytes : `int`
+        Largest answer that is read into memory on the control plane.
+    source : `str`
+        File that the settings come from; empty for the defaults.
+    unknown_keys : `tuple` [`str`, ...]
+        Keys of the file that nobody knows.
+    """
+
+    base_url: str
+    connect_timeout_seconds: float = 10.0
+    read_timeout_seconds: float = 300.0
+    idle_timeout_seconds: float = 60.0
+    total_timeout_seconds: float = 3600.0
+    persistent_connections: int = 20
+    reuse_connections: bool = True
+    buffer_size_bytes: int = 5 * 1024 * 1024
+    block_size_bytes: int = 1024 * 1024
+    retries: int = 3
+    retry_backoff_min_seconds: float = 1.0
+    retry_backoff_max_seconds: float = 3.0
+    trusted_authorities: str | None = None
+    user_certificate: str | None = None
+    user_key: str | None = None
+    user_name: str | None = None
+    user_password: Secret | None = None
+    user_password_file: str | None = None
+    token: Secret | None = None
+    token_file: str | None = None
+    credential_origin: str = ""
+    door_urls: tuple[str, ...] = ()
+    request_checksum: str | None = None
+    enable_fsspec: bool = True
+    frontend_url: str | None = None
+    proxy_upload_max_bytes: int = 65536
+    requests_per_second: float = 200.0
+    publish: str = "atomic"
+    exclusive: str = "exact"
+    allow_http_pools: bool = False
+    dialect: str = "auto"
+    max_body_bytes: int = 256 * 1024 * 1024
+    source: str = ""
+    unknown_keys: tuple[str, ...] = field(default=())
+
+    @cached_property
+    def origins(self) -> frozenset[Origin]:
+        """Doors and frontend of this endpoint: the only servers that may see its credential."""
+        urls = [self.base_url, *self.door_urls]
+        if self.frontend_url is not None:
+            urls.append(self.frontend_url)
+        return frozenset(origin_of(url) for url in urls)
+
+    @property
+    def is_encrypted(self) -> bool:
+        """Whether the door is reached over TLS."""
+        return self.base_url.startswith("https:")

@@ -1,0 +1,1 @@
+"""The two planes on which requests travel, and what they share."""

@@ -1,0 +1,84 @@
+"""The time that an operation may take."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from ..errors import DeadlineError
+
+__all__ = ("Deadline",)
+
+
+class Deadline:
+    """A moment after which an operation must not wait any longer.
+
+    Parameters
+    ----------
+    seconds : `float`
+        Time from now.
+    clock : `~collections.abc.Callable`, optional
+        Seconds that only grow; tests move it.
+    """
+
+    __slots__ = ("_clock", "_end", "seconds")
+
+    def __init__(self, seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self.seconds = seconds
+        self._clock = clock
+        self._end = clock() + seconds
+
+    @property
+    def left(self) -> float:
+        """Seconds that are left; negative when it has passed."""
+        return self._end - self._clock()
+
+    @property
+    def expired(self) -> bool:
+        """Whether it has passed."""
+        return self.left <= 0
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds since it was set."""
+        return self.seconds - self.left
+
+    def remaining(self) -> float:
+        """Return the seconds that are left.
+
+        Returns
+        -------
+        seconds : `float`
+            More than 0.
+
+        Raises
+        ------
+        DeadlineError
+            If it has passed.
+        """
+        left = self.left
+        if left <= 0:
+            raise DeadlineError(
+                f"the {self.seconds:g} s allowed for the operation are over", elapsed_seconds=self.elapsed
+            )
+        return left
+
+    def limit(self, seconds: float) -> float:
+        """Return how long a single wait of at most ``seconds`` may last.
+
+        Parameters
+        ----------
+        seconds : `float`
+            The wait's own limit.
+
+        Returns
+        -------
+        seconds : `float`
+            That, or what is left if it is less.
+
+        Raises
+        ------
+        DeadlineError
+            If nothing is left.
+        """
+        return min(seconds, self.remaining())

@@ -1,0 +1,108 @@
+"""One record per exchange, whatever the plane: for the log, for counters, for tests."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+
+__all__ = ("Exchange", "add_observer", "record", "remove_observer")
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """A request and what came of it.
+
+    Parameters
+    ----------
+    plane : `str`
+        ``control`` or ``data``.
+    method : `str`
+        HTTP method.
+    url : `str`
+        Redacted URL.
+    status : `int` or `None`
+        Status of the answer; `None` if there was none.
+    reason : `str`
+        Reason phrase, or what went wrong.
+    sent, received : `int`
+        Bytes of the bodies.
+    seconds : `float`
+        From the first byte sent, or the connection asked for, to the end of the answer.
+    reused : `bool`
+        Whether it travelled on a kept connection.
+    attempt : `int`
+        1 for the first time that the request was sent.
+    connection : `int`
+        Number of the connection within this process; 0 if there was none.
+    """
+
+    plane: str
+    method: str
+    url: str
+    status: int | None
+    reason: str
+    sent: int
+    received: int
+    seconds: float
+    reused: bool
+    attempt: int
+    connection: int = 0
+
+
+Observer = Callable[[Exchange], None]
+
+_observers: tuple[Observer, ...] = ()
+
+
+def add_observer(observer: Observer) -> None:
+    """Have a callable called with each `Exchange` of this process, in the thread that made it.
+
+    Parameters
+    ----------
+    observer : `~collections.abc.Callable`
+        It must be quick and must not raise.
+    """
+    global _observers
+    _observers = (*_observers, observer)
+
+
+def remove_observer(observer: Observer) -> None:
+    """Undo `add_observer`; an unknown observer is not an error.
+
+    Parameters
+    ----------
+    observer : `~collections.abc.Callable`
+        What was added.
+    """
+    global _observers
+    _observers = tuple(known for known in _observers if known != observer)
+
+
+def record(exchange: Exchange) -> None:
+    """Log an exchange and show it to all observers.
+
+    Parameters
+    ----------
+    exchange : `Exchange`
+        What happened.
+    """
+    if _log.isEnabledFor(logging.DEBUG):
+        _log.debug(
+            "%s %s %s -> %s %s (sent %d, received %d bytes, %.4f s, connection %d%s, attempt %d)",
+            exchange.plane,
+            exchange.method,
+            exchange.url,
+            exchange.status,
+            exchange.reason,
+            exchange.sent,
+            exchange.received,
+            exchange.seconds,
+            exchange.connection,
+            " kept" if exchange.reused else "",
+            exchange.attempt,
+        )
+    for observer in _observers:
+        observer(exchange)
