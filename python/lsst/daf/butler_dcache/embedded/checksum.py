@@ -73,20 +73,20 @@ def checksum_list(sums: dict[str, str]) -> str:
 
 
 def parse_content_md5(value: str) -> str:
-    """Return the hex form of a ``Content-MD5``.
+    """Return the hex form of a ``Content-MD5``, read as leniently as dCache does.
 
     Raises
     ------
     MalformedDigestError
-        Raised if it is not base64 of 16 bytes.
+        Raised with Java's words if it is not base64 of 16 bytes.
     """
     try:
-        raw = base64.b64decode(value, validate=True)
-    except (binascii.Error, ValueError) as exc:
-        raise MalformedDigestError(str(exc)) from exc
-    if len(raw) != 16:
-        raise MalformedDigestError("MD5 digest must have a length of 16 bytes")
-    return raw.hex()
+        value = base64.b64decode(value + "=" * (-len(value) % 4)).hex()
+    except binascii.Error as exc:
+        raise MalformedDigestError(f"Illegal base64: {exc}") from exc
+    if len(value) != 32:
+        raise MalformedDigestError(f'MD5 requires 32 hexadecimal digits but "{value}" has {len(value)}')
+    return value
 
 
 def _preferences(text: str) -> list[tuple[float, int, str]]:

@@ -1,4 +1,4 @@
-"""How long a real dCache takes; off unless asked for (protocol page, surprise 25: medians on loopback, two cores)."""
+"""How long a real dCache takes, off unless asked for (protocol page, surprise 25: medians on two cores)."""
 
 from __future__ import annotations
 

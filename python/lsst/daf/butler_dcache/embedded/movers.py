@@ -4,8 +4,8 @@ A mover starts with a timer of 300 s. Whatever request finds it stops the timer 
 *open*. Opens are released
 
 - when the connection that made them closes: all of them at once;
-- right after the body of a full GET, and after a range GET with ``Connection: close``: *once more*, since the close of the connection
-  counts them again. That is how one client can end the URL of another;
+- right after the body of a full GET, and after a range GET with ``Connection: close``: *once more*, since the
+  close of the connection counts them again. That is how one client can end the URL of another;
 - when a PUT is over.
 
 When the count is zero (or less) the mover is over and its URL is dead. A PUT on a read URL ends the mover at
