@@ -20,6 +20,7 @@ __all__ = [
     "digest_header",
     "format_digest",
     "parse_content_md5",
+    "parse_digest",
     "wanted_type",
 ]
 
@@ -87,6 +88,22 @@ def parse_content_md5(value: str) -> str:
     if len(value) != 32:
         raise MalformedDigestError(f'MD5 requires 32 hexadecimal digits but "{value}" has {len(value)}')
     return value
+
+
+def parse_digest(header: str) -> dict[str, str]:
+    """Return hex by type of the known types in a ``Digest`` header; what cannot be read is left out."""
+    found = {}
+    for item in header.split(","):
+        name, _, value = item.strip().partition("=")
+        kind = name.strip().lower()
+        try:
+            if kind == "adler32":
+                found[kind] = f"{int(value, 16):08x}"
+            elif kind in TYPES:
+                found[kind] = base64.b64decode(value).hex()
+        except ValueError:
+            continue
+    return found
 
 
 def _preferences(text: str) -> list[tuple[float, int, str]]:

@@ -5,6 +5,7 @@ body, and tells a body that ended early from one that is complete (protocol page
 """
 
 import contextlib
+import select
 import socket
 import ssl
 import threading
@@ -16,6 +17,7 @@ from urllib.parse import SplitResult, urljoin, urlsplit
 __all__ = ["RemoteAnswer", "RemoteClient", "RemoteFailureError"]
 
 _CHUNK = 1 << 16
+_CONTINUE_SECONDS = 3.0
 _REDIRECTS = (301, 302, 303, 307, 308)
 
 
@@ -256,7 +258,10 @@ class RemoteClient:
             sock.sendall("\r\n".join([*lines, "", ""]).encode("latin-1", "replace"))
             rest = b""
             while True:
-                status, reason, fields, rest = _head(sock, rest)
+                if body is not None and not _is_readable(sock, _CONTINUE_SECONDS):
+                    status = 100  # a server that does not know the expectation waits for the body
+                else:
+                    status, reason, fields, rest = _head(sock, rest)
                 if status >= 200:
                     return RemoteAnswer(sock, status, reason, fields, rest, method != "HEAD")
                 if status == 100 and body is not None:
@@ -269,6 +274,11 @@ class RemoteClient:
         except RemoteFailureError:
             sock.close()
             raise
+
+
+def _is_readable(sock: socket.socket, seconds: float) -> bool:
+    pending = isinstance(sock, ssl.SSLSocket) and sock.pending() > 0
+    return pending or bool(select.select([sock], [], [], seconds)[0])
 
 
 def _head(sock: socket.socket, data: bytes) -> tuple[int, str, dict[str, str], bytes]:

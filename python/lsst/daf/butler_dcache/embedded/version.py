@@ -79,6 +79,11 @@ class Version:
         return self.has("11.1.0", "9.2.40", "10.2.15", "11.0.4")
 
     @property
+    def completes_third_party_copies(self) -> bool:
+        """Whether a third-party copy ever ends: in 12.0.1 markers go on without a verdict."""
+        return self._numbers != (12, 0, 1)
+
+    @property
     def pool_idle_seconds(self) -> float | None:
         """Idle limit of a pool's connections."""
         return None if self.has("10.0.0") else 300.0
