@@ -10,9 +10,11 @@ import ssl
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from .access import NOBODY, LoginRefusedError, PermissionDeniedError
+from .access import LoginRefusedError, PermissionDeniedError
+from .answers import refuse_login
 from .bulk import BulkService
 from .caveats import normal_path
+from .door import limited
 from .events import EventHub
 from .exchange import Exchange
 from .limiter import RateLimiter
@@ -90,13 +92,12 @@ class Frontend:
         self.events = EventHub()
         watch_namespace(site.namespace, self.events)
         self.bulk = BulkService(site.clockwork, tape)
-        limits = site.has_limiter and site.version.limits_rates
-        self._limiter = RateLimiter(time_scale=site.time_scale) if limits else None
-        self._namespace = NamespaceResource(tape)
+        self._namespace = NamespaceResource(tape, site.faults)
         self._routes = self._table()
+        limiter = RateLimiter(time_scale=site.time_scale)
         self.listener = Listener(
             "frontend",
-            site.faults.around(self._handle),
+            site.faults.around(limited(site, limiter, self._handle)),
             site.transcript,
             ports=ports,
             tls=tls,
@@ -144,34 +145,17 @@ class Frontend:
         return [(method, re.compile(_API + path + "/?"), resource) for method, path, resource in rows]
 
     def _handle(self, exchange: Exchange) -> None:
-        client = exchange.headers.get("x-forwarded-for").partition(",")[0].strip() or exchange.connection.peer
-        refusal = self._limiter.refusal(client) if self._limiter is not None else None
-        if refusal is not None:
-            again = [("Retry-After", str(refusal))] if self._site.version.sends_retry_after else []
-            exchange.answer(429, again, b"Server is busy. Please try again later.")
-            return
         if answer_tape_discovery(exchange, self.discovery_url):
             return
         try:
             exchange.login = self._site.access.login(exchange, anonymous="none")
             self._dispatch(exchange, Operator(self._site.access, exchange.login))
         except LoginRefusedError as exc:
-            self._challenge(exchange, client, str(exc))
+            refuse_login(exchange, exc)
         except PermissionDeniedError:
-            if exchange.login is NOBODY:
-                self._challenge(exchange, client, "")
-            else:
-                self._refuse(exchange, RestError(403))
+            self._refuse(exchange, RestError(403))
         except RestError as exc:
             self._refuse(exchange, exc)
-
-    def _challenge(self, exchange: Exchange, client: str, reason: str) -> None:
-        if self._limiter is not None:
-            self._limiter.count_unauthorized(client)
-        field = ("WWW-Authenticate", 'Basic realm=""')
-        if "suppress-www-authenticate" in exchange.headers:
-            field = ("Suppress-WWW-Authenticate", "suppressed")
-        exchange.answer(401, [field], reason=reason)
 
     @staticmethod
     def _refuse(exchange: Exchange, error: RestError) -> None:
@@ -180,6 +164,8 @@ class Frontend:
 
     def _dispatch(self, exchange: Exchange, operator: Operator) -> None:
         path = exchange.path
+        if self._site.faults.take("pnfs_timeout", exchange):
+            raise RestError(500, "Server is busy (internal timeout)")
         root = f"{_API}/namespace"
         if path == root or path.startswith(root + "/"):
             actions = {
@@ -216,9 +202,6 @@ class Frontend:
     @staticmethod
     def _user(exchange: Exchange, operator: Operator) -> None:
         login = operator.login
-        if login is NOBODY:
-            answer_json(exchange, 200, {"status": "ANONYMOUS"})
-            return
         document = {
             "status": "AUTHENTICATED",
             "uid": login.uid,

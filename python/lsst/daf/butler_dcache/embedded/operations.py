@@ -6,7 +6,7 @@ a macaroon for another directory gets 404 for what is not there and 403 for what
 
 from dataclasses import dataclass
 
-from .access import Access, Login
+from .access import Access, Login, PermissionDeniedError
 from .caveats import Activity
 from .entry import Entry
 from .namespace import EntryMissingError, Namespace, split_path
@@ -115,7 +115,9 @@ class Operator:
         """
         directory = self.find(path)
         self.access.require(self.login, Activity.LIST, path)
-        self.access.require_mode(self.login, directory, 7 if not directory.is_listable else 4)
+        self.access.require_mode(self.login, directory, 4)
+        if not directory.is_listable:
+            raise PermissionDeniedError(path)
         return directory, self.namespace.children(directory)
 
     def make_directory(self, path: str) -> Entry:

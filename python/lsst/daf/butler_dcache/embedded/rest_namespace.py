@@ -1,13 +1,14 @@
 """The frontend's namespace resource (protocol page, sections 7.2 to 7.4; dCache ``FileResources.java``)."""
 
-import mimetypes
 import uuid
 from collections.abc import Mapping
 from typing import Any
 
 from .caveats import Activity
+from .door_read import content_type
 from .entry import Entry, now_ms
 from .exchange import Exchange
+from .faults import Faults
 from .namespace import EntryExistsError, EntryMissingError, NamespaceError, NotADirectoryEntryError
 from .operations import Operator, parent_path
 from .rest import RestError, answer_json, read_json
@@ -52,10 +53,13 @@ class NamespaceResource:
     ----------
     tape : `TapeSystem`
         Pins and stages.
+    faults : `Faults`
+        Listings that end too early.
     """
 
-    def __init__(self, tape: TapeSystem) -> None:
+    def __init__(self, tape: TapeSystem, faults: Faults) -> None:
         self._tape = tape
+        self._faults = faults
 
     def get(self, exchange: Exchange, operator: Operator, path: str) -> None:
         """Answer ``GET``: one entry's attributes, on request its children's.
@@ -74,9 +78,12 @@ class NamespaceResource:
             entry = operator.find(path)
             document = self._document(entry, exchange)
             if exchange.parameter("children") == "true" and entry.is_directory:
-                children = operator.listing(path)[1][begin:end]
+                children = operator.listing(path)[1]
+                if fault := self._faults.take("truncate_listing", exchange):
+                    children = children[: fault.at_byte]
                 document["children"] = [
-                    {**self._document(child, exchange), "fileName": child.name} for child in children
+                    {**self._document(child, exchange), "fileName": child.name}
+                    for child in children[begin:end]
                 ]
         except EntryMissingError:
             raise RestError(404, f"No such file or directory {path}") from None
@@ -176,7 +183,11 @@ class NamespaceResource:
 
     def _document(self, entry: Entry, exchange: Exchange) -> dict[str, Any]:
         wanted = {key for key, value in exchange.query if value.lower() == "true"}
-        kind = "application/vnd.dcache.folder" if entry.is_directory else _mime_type(entry)
+        kind = (
+            "application/vnd.dcache.folder"
+            if entry.is_directory
+            else content_type(entry) or "application/octet-stream"
+        )
         subdirectories = sum(child.is_directory for child in entry.children.values())
         document: dict[str, Any] = {
             "fileMimeType": kind,
@@ -225,10 +236,6 @@ def _slice(exchange: Exchange) -> tuple[int, int | None]:
     if offset < 0 or (limit is not None and limit < 0):
         raise RestError(400, "limit and offset can not be less than zero.")
     return offset, None if limit is None else offset + limit
-
-
-def _mime_type(entry: Entry) -> str:
-    return entry.xattrs.get("mime_type") or mimetypes.guess_type(entry.name)[0] or "application/octet-stream"
 
 
 def _set_xattr(entry: Entry, document: Mapping[str, Any]) -> None:

@@ -1,7 +1,7 @@
 """Third-party copy: COPY with a ``Source`` (pull) or a ``Destination`` (push) (protocol page, section 5).
 
 The door answers 202 at once and writes a marker every five seconds; the verdict is the last line of the body
-and the status tells nothing. A pull that fails takes its target along; what it had replaced does not come back.
+and the status tells nothing. A pull that fails takes its target along; what it replaced does not come back.
 """
 
 import socket
@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
 from .access import PermissionDeniedError
+from .answers import DoorRefusalError
 from .caveats import Activity
 from .checksum import Digester, checksum_list, digest_header, parse_digest
 from .connection import HangUpError
@@ -100,21 +101,19 @@ class ThirdPartyCopy:
         self._site = site
         self._trust = trust
 
-    def handle(self, exchange: Exchange, path: str) -> bool:
-        """Answer a COPY if it is a third-party copy.
+    def handle(self, exchange: Exchange) -> None:
+        """Answer a COPY.
 
         Parameters
         ----------
         exchange : `Exchange`
             The request, its login known.
-        path : `str`
-            The path as the user sees it.
 
-        Returns
-        -------
-        answered : `bool`
-            `False` if it is a copy inside the namespace, which dCache does
-            not have.
+        Raises
+        ------
+        DoorRefusalError
+            With 501 for a copy inside the namespace, which dCache does not
+            have.
 
         Notes
         -----
@@ -124,7 +123,8 @@ class ThirdPartyCopy:
         source, destination = exchange.headers.get("source"), exchange.headers.get("destination")
         remote = urlsplit(source or destination)
         if (source or destination) and not (source and destination) and not (remote.scheme and remote.netloc):
-            return False
+            raise DoorRefusalError(501)
+        path = exchange.path
         try:
             if bool(source) == bool(destination):
                 raise _RefusedError(400)
@@ -137,7 +137,6 @@ class ThirdPartyCopy:
             exchange.answer(exc.status, reason=exc.reason, framing="chunked")
         except PermissionDeniedError:
             exchange.answer(401, reason="Permission denied", framing="chunked")
-        return True
 
     @staticmethod
     def _screen(exchange: Exchange, scheme: str) -> None:
