@@ -60,7 +60,7 @@ BAND = "r"
 
 _SEPARATION = 22.0
 _STAMP = 9
-_DITHER_PIXELS = 45.0
+_DITHER_PIXELS = 45
 _DAY_OBS = 20260101
 
 
@@ -130,7 +130,10 @@ def simulate_visits(truth: Truth, folder: Path, seed: int, count: int) -> list[t
     generator = np.random.default_rng(seed)
     visits = []
     for number in range(1, count + 1):
-        shift = generator.uniform(-_DITHER_PIXELS, _DITHER_PIXELS, 2) * PIXEL_SCALE_ARCSEC / 3600.0
+        # Never half-way between two pixels of the coadd: it takes the nearest pixel of each visit, and there
+        # the nearest would change within the image, with one column taken twice and another never.
+        whole, rest = generator.integers(-_DITHER_PIXELS, _DITHER_PIXELS, 2), generator.uniform(-0.3, 0.3, 2)
+        shift = (whole + rest) * PIXEL_SCALE_ARCSEC / 3600.0
         ra = FIELD_CENTRE[0] + shift[0] / np.cos(np.radians(FIELD_CENTRE[1]))
         observation = Observation(
             day_obs=_DAY_OBS,

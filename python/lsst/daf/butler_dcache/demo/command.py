@@ -1,0 +1,133 @@
+"""``dcache-butler demo``."""
+
+from __future__ import annotations
+
+__all__ = ("command",)
+
+import os
+import signal
+import sys
+import tempfile
+import traceback
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+import click
+
+from ..embedded import EmbeddedDcache
+from .report import Report, Requests
+from .repository import DATASTORE
+from .run import Target, run_demo
+from .storage import open_storage
+
+_PLAIN_DATASTORE = "lsst.daf.butler.datastores.fileDatastore.FileDatastore"
+_URL_HELP = """A directory on an existing server (davs://, dav:// or file://) instead of the embedded dCache,
+reached with the site's own configuration. The demo works in a sub-directory of its own and removes it."""
+
+
+@click.command(name="demo")
+@click.option("--url", metavar="URL", help=_URL_HELP)
+@click.option(
+    "--out",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Keep everything in a new folder below this one.",
+)
+@click.option("--keep", is_flag=True, help="Keep everything, in a temporary folder unless --out names one.")
+@click.option("--damage", is_flag=True, help="Change one stored byte meanwhile, to see that the demo fails.")
+def command(url: str | None, out: Path | None, keep: bool, damage: bool) -> None:
+    """Run a small sky survey on a dCache and check every output.
+
+    Creates a Butler repository whose files live in a dCache, ingests real and simulated frames, runs a
+    pipeline with pipetask, compares all outputs with the truth, verifies every stored file by checksum,
+    removes a run, and prints what it did. Exit status 1 if anything differs.
+    """
+    # The way out of a kill is the same as of any other error: servers stop, folders go.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    keep = keep or out is not None
+    with ExitStack() as stack:
+        folder = _keep_folder(out) if keep else Path(stack.enter_context(_temporary_folder()))
+        try:
+            target = stack.enter_context(_site(url, keep) if url else _embedded(folder, keep))
+            report = run_demo(target, folder, click.echo, keep=keep, damage=damage)
+        except Exception as error:
+            # Whatever goes wrong, from a refused login to a broken file, is this command's result.
+            traceback.print_exc()
+            _fail(f"{type(error).__name__}: {error}")
+        text = report.render()
+        click.echo(f"\n{text}\n")
+        if keep:
+            (folder / "report.txt").write_text(f"{text}\n")
+            click.echo(f"kept: {folder}" + (f" and {target.root}" if url else ""))
+        _conclude(report)
+
+
+def _conclude(report: Report) -> None:
+    if report.failures:
+        first, *others = report.failures
+        more = f" (and {len(others)} more)" if others else ""
+        _fail(f"{first.name}: {first.measured}, expected: {first.expected}{more}")
+    click.echo(f"all {len(report.checks)} checks passed")
+
+
+def _fail(reason: str) -> None:
+    click.echo(f"demo failed: {reason}", err=True)
+    sys.exit(1)
+
+
+def _keep_folder(out: Path | None) -> Path:
+    if out is None:
+        return Path(tempfile.mkdtemp(prefix="dcache-butler-demo-"))
+    out.mkdir(parents=True, exist_ok=True)
+    return Path(tempfile.mkdtemp(prefix=f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-", dir=out.resolve()))
+
+
+def _temporary_folder() -> tempfile.TemporaryDirectory[str]:
+    return tempfile.TemporaryDirectory(prefix="dcache-butler-demo-")
+
+
+@contextmanager
+def _embedded(folder: Path, keep: bool) -> Iterator[Target]:
+    """Run the embedded dCache; with ``keep`` its files lie in the folder."""
+    with EmbeddedDcache(root=folder / "dcache" if keep else None) as dcache, _environment(dcache.environment):
+
+        def count() -> Requests:
+            records = dcache.transcript()
+            return Requests(
+                door=sum(record["server"] != "pool" for record in records),
+                pool=sum(record["server"] == "pool" for record in records),
+                received=sum(record["received"] for record in records),
+                sent=sum(record["sent"] for record in records),
+            )
+
+        title = "embedded dCache over TLS, macaroon authentication"
+        yield Target(title, f"{dcache.url}demo/", DATASTORE, count)
+
+
+@contextmanager
+def _site(url: str, keep: bool) -> Iterator[Target]:
+    """Use a directory of our own on a server that is there already."""
+    root = f"{url.rstrip('/')}/dcache-butler-demo-{uuid.uuid4().hex[:12]}/"
+    local = root.startswith("file:")
+    try:
+        yield Target(url, root, _PLAIN_DATASTORE if local else DATASTORE)
+    finally:
+        if not keep:
+            open_storage(root).remove_all()
+
+
+@contextmanager
+def _environment(variables: Mapping[str, str]) -> Iterator[None]:
+    """Set environment variables, for this process and for ``pipetask``, and restore them."""
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value

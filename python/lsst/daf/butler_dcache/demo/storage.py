@@ -1,0 +1,358 @@
+"""The stored files as they are, seen without Butler, ResourcePath or any other code of ours.
+
+What the demo has written is judged here, so nothing that wrote it takes part: the records come straight from
+the registry's database, the bytes and the server's own checksums over plain ``requests``, and adler32 from
+``zlib``.
+"""
+
+from __future__ import annotations
+
+__all__ = ("Artifact", "FileTree", "Storage", "WebdavTree", "adler32", "open_storage", "recorded_artifacts")
+
+import os
+import re
+import shutil
+import sqlite3
+import time
+import zlib
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+from urllib.parse import quote, unquote, urlsplit
+
+import requests
+import yaml
+
+_RECORDS_TABLE = "file_datastore_records"
+_BUSY_ATTEMPTS = 8
+_TIMEOUT_SECONDS = 60.0
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """One stored file as the registry remembers it.
+
+    Parameters
+    ----------
+    path : `str`
+        Below the datastore's root.
+    size : `int`
+        Bytes.
+    checksum : `str` or `None`
+        As it is recorded.
+    """
+
+    path: str
+    size: int
+    checksum: str | None
+
+    @property
+    def adler32(self) -> str | None:
+        """The recorded adler32, eight lower-case hexadecimal digits (`str` or `None`)."""
+        if self.checksum is None:
+            return None
+        match = re.fullmatch(r"(?:adler32[:=])?([0-9a-f]{8})", self.checksum, re.IGNORECASE)
+        return match.group(1).lower() if match else None
+
+
+class Storage(Protocol):
+    """A tree of files that can be looked at from outside."""
+
+    def exists(self, path: str) -> bool:
+        """Say whether there is a file at a path below the root."""
+
+    def read(self, path: str) -> bytes:
+        """Return all bytes of a file."""
+
+    def checksum(self, path: str) -> str | None:
+        """Return the adler32 that the storage itself gives, if it gives one."""
+
+    def remove_all(self) -> None:
+        """Remove the root and everything below it."""
+
+
+class FileTree:
+    """A directory of this machine.
+
+    Parameters
+    ----------
+    root : `pathlib.Path`
+        The directory.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+
+    def exists(self, path: str) -> bool:
+        """Say whether there is a file.
+
+        Parameters
+        ----------
+        path : `str`
+            Below the root.
+
+        Returns
+        -------
+        exists : `bool`
+            Whether there is.
+        """
+        return (self._root / path).is_file()
+
+    def read(self, path: str) -> bytes:
+        """Read a file.
+
+        Parameters
+        ----------
+        path : `str`
+            Below the root.
+
+        Returns
+        -------
+        data : `bytes`
+            All of it.
+        """
+        return (self._root / path).read_bytes()
+
+    def checksum(self, path: str) -> str | None:
+        """Return nothing: a local file system knows no checksums.
+
+        Parameters
+        ----------
+        path : `str`
+            Below the root.
+
+        Returns
+        -------
+        checksum : `None`
+            Nothing.
+        """
+        return None
+
+    def remove_all(self) -> None:
+        """Remove the root and everything below it, if it is there."""
+        if self._root.exists():
+            shutil.rmtree(self._root)
+
+
+class WebdavTree:
+    """A directory behind a WebDAV door, reached with the credential of the site's configuration file.
+
+    Parameters
+    ----------
+    root : `str`
+        URL, ``davs://`` or ``dav://``, with a slash at its end.
+
+    Notes
+    -----
+    Reads ``base_url``, ``token`` (the token or a file that holds it), ``user_name``, ``user_password``,
+    ``user_cert``, ``user_key`` and ``trusted_authorities`` of the file that ``LSST_RESOURCES_WEBDAV_CONFIG``
+    names, then ``BEARER_TOKEN_FILE`` and ``BEARER_TOKEN``. The credential goes to the door only.
+    """
+
+    def __init__(self, root: str) -> None:
+        self._root = re.sub(r"^dav", "http", root)
+        endpoint = _endpoint_settings(root)
+        self._session = requests.Session()
+        # No proxy of the environment and no .netrc: who is asked and as whom is said here.
+        self._session.trust_env = False
+        self._session.verify = _expanded(endpoint.get("trusted_authorities")) or True
+        # A compressed answer would be another file than the stored one.
+        self._session.headers["Accept-Encoding"] = "identity"
+        certificate = _expanded(endpoint.get("user_cert"))
+        if certificate:
+            self._session.cert = (certificate, _expanded(endpoint.get("user_key")) or certificate)
+        self._door_headers: dict[str, str] = {}
+        user = _expanded(endpoint.get("user_name"))
+        self._login = (user, _expanded(endpoint.get("user_password")) or "") if user else None
+        if token := _bearer_token(endpoint):
+            self._door_headers["Authorization"] = f"Bearer {token}"
+
+    def exists(self, path: str) -> bool:
+        """Ask the door whether there is a file.
+
+        Parameters
+        ----------
+        path : `str`
+            Below the root.
+
+        Returns
+        -------
+        exists : `bool`
+            Whether there is.
+
+        Raises
+        ------
+        requests.HTTPError
+            Raised if the door answers neither yes nor no.
+        """
+        response = self._ask_door("HEAD", path)
+        if response.status_code == 404:
+            return False
+        response.raise_for_status()
+        return True
+
+    def read(self, path: str) -> bytes:
+        """Read a file from the pool that the door names.
+
+        Parameters
+        ----------
+        path : `str`
+            Below the root.
+
+        Returns
+        -------
+        data : `bytes`
+            All of it.
+
+        Raises
+        ------
+        requests.HTTPError
+            Raised if door or pool refuse.
+        """
+        response = self._ask_door("GET", path)
+        if response.is_redirect:
+            response = self._session.get(
+                response.headers["Location"], allow_redirects=False, timeout=_TIMEOUT_SECONDS
+            )
+        response.raise_for_status()
+        return response.content
+
+    def checksum(self, path: str) -> str | None:
+        """Ask the door for the file's adler32 (RFC 3230).
+
+        Parameters
+        ----------
+        path : `str`
+            Below the root.
+
+        Returns
+        -------
+        checksum : `str` or `None`
+            Eight hexadecimal digits, or `None` if the server gives no adler32.
+
+        Raises
+        ------
+        requests.HTTPError
+            Raised if the door refuses.
+        """
+        response = self._ask_door("HEAD", path, {"Want-Digest": "adler32"})
+        response.raise_for_status()
+        match = re.search(r"adler32=([0-9a-f]{1,8})\b", response.headers.get("Digest", ""), re.IGNORECASE)
+        return match.group(1).lower().zfill(8) if match else None
+
+    def remove_all(self) -> None:
+        """Remove the root and everything below it: DELETE of a directory is recursive (RFC 4918 9.6.1).
+
+        Raises
+        ------
+        requests.HTTPError
+            Raised if the door refuses.
+        """
+        response = self._ask_door("DELETE", "")
+        if response.status_code != 404:
+            response.raise_for_status()
+
+    def _ask_door(self, method: str, path: str, headers: dict[str, str] | None = None) -> requests.Response:
+        for attempt in range(_BUSY_ATTEMPTS):
+            response = self._session.request(
+                method,
+                self._root + quote(path),
+                headers=self._door_headers | (headers or {}),
+                auth=self._login,
+                allow_redirects=False,
+                timeout=_TIMEOUT_SECONDS,
+            )
+            # The door's rate limiter: dCache 11.2.4 says no Retry-After (protocol page, "What surprised us",
+            # 16).
+            if response.status_code != 429:
+                break
+            time.sleep(0.25 * 2**attempt)
+        return response
+
+
+def recorded_artifacts(database: Path) -> list[Artifact]:
+    """Read the datastore's records from a repository's SQLite file.
+
+    Parameters
+    ----------
+    database : `pathlib.Path`
+        The registry.
+
+    Returns
+    -------
+    artifacts : `list` [ `Artifact` ]
+        In the order of their paths.
+    """
+    query = f"SELECT path, file_size, checksum FROM {_RECORDS_TABLE} ORDER BY path"  # noqa: S608 (a constant)
+    with closing(sqlite3.connect(f"file:{quote(str(database))}?mode=ro", uri=True)) as connection:
+        return [Artifact(*row) for row in connection.execute(query)]
+
+
+def open_storage(root: str) -> Storage:
+    """Return the tree below a URL.
+
+    Parameters
+    ----------
+    root : `str`
+        ``davs://``, ``dav://`` or ``file://`` with a slash at its end.
+
+    Returns
+    -------
+    storage : `Storage`
+        The tree.
+
+    Raises
+    ------
+    ValueError
+        Raised if the scheme is none of these.
+    """
+    parts = urlsplit(root)
+    if parts.scheme in ("dav", "davs"):
+        return WebdavTree(root)
+    if parts.scheme == "file":
+        return FileTree(Path(unquote(parts.path)))
+    raise ValueError(f"the demo writes to davs://, dav:// and file://, not to {parts.scheme}://")
+
+
+def adler32(data: bytes) -> str:
+    """Return the adler32 of some bytes.
+
+    Parameters
+    ----------
+    data : `bytes`
+        The bytes.
+
+    Returns
+    -------
+    checksum : `str`
+        Eight hexadecimal digits.
+    """
+    return f"{zlib.adler32(data):08x}"
+
+
+def _endpoint_settings(root: str) -> dict[str, Any]:
+    name = os.environ.get("LSST_RESOURCES_WEBDAV_CONFIG")
+    if not name:
+        return {}
+    file = Path(os.path.expandvars(name)).expanduser()
+    endpoints: list[dict[str, Any]] = yaml.safe_load(file.read_text()) or []
+    place = urlsplit(root)
+    for endpoint in endpoints:
+        base = urlsplit(os.path.expandvars(str(endpoint.get("base_url", ""))))
+        if base.netloc == place.netloc and base.scheme in (place.scheme, place.scheme.replace("dav", "http")):
+            return endpoint
+    return {}
+
+
+def _bearer_token(endpoint: dict[str, Any]) -> str | None:
+    value = _expanded(endpoint.get("token"))
+    if not value and (name := os.environ.get("BEARER_TOKEN_FILE")):
+        value = name
+    if not value:
+        return os.environ.get("BEARER_TOKEN")
+    return Path(value).read_text().strip() if Path(value).is_absolute() else value
+
+
+def _expanded(value: str | None) -> str | None:
+    return os.path.expandvars(value) if value else None
