@@ -73,9 +73,9 @@ class EndpointSettings:
     block_size_bytes : `int`
         Smallest read-ahead (``block_size``, MiB in the file).
     retries : `int`
-        How often a request that was not sent is sent again (``retries``).
+        Upstream's count of repetitions; read, but what is repeated here is a table (`..transport.retry`).
     retry_backoff_min_seconds, retry_backoff_max_seconds : `float`
-        Upstream's back-off; read, but ours is a table (`..transport.retry`).
+        Upstream's waits; likewise.
     trusted_authorities : `str` or `None`
         Bundle or hashed directory of the certificates to trust; `None` trusts those of the system.
     user_certificate, user_key : `str` or `None`

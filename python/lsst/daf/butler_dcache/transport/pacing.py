@@ -103,7 +103,7 @@ class Pacer:
                 pause = self._pause(now)
                 if pause <= 0:
                     self._last = now
-                    return self._first == now and self._next > now
+                    return self._first is not None
             self._sleep(deadline.limit(pause))
 
     def _pause(self, now: float) -> float:

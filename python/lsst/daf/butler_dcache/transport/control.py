@@ -1,0 +1,481 @@
+"""The control plane: small requests to doors and frontends, answers read whole.
+
+Built on `requests`, with everything switched off that it would do on its own: no redirects, no proxies, no
+``.netrc``, no cookies (a session cookie of dCache 12 overrides the credential; protocol page, section 1.4).
+The credential is sent with the first request, and to the endpoint's own servers only.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+import weakref
+from collections.abc import Container, Mapping
+from dataclasses import dataclass
+from http.client import HTTPException
+from types import MappingProxyType
+from typing import Any, NoReturn
+
+import requests
+import urllib3
+from requests.adapters import HTTPAdapter
+from urllib3 import exceptions as lower
+from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+
+from ..auth.credential import ANONYMOUS, Credential, refused
+from ..auth.sources import CredentialSource
+from ..config.settings import EndpointSettings, origin_of
+from ..errors import (
+    CredentialError,
+    DcacheError,
+    DeadlineError,
+    DoorUnavailableError,
+    OutcomeUnknownError,
+    ProtocolError,
+    ServerBusyError,
+)
+from ..redaction import redact_url
+from .deadline import Deadline
+from .exchange import Exchange, record
+from .fork import next_connection_number, own_socket
+from .pacing import Pacer
+from .retry import READS, Phase, Repetition
+from .tls import is_alive, remember_session, tls_context
+
+__all__ = ("USER_AGENT", "Answer", "ControlPlane")
+
+USER_AGENT = "daf_butler_dcache"
+_PIECE_BYTES = 256 * 1024
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a door or frontend said.
+
+    Parameters
+    ----------
+    status : `int`
+        HTTP status.
+    reason : `str`
+        Reason phrase, in which dCache often tells the cause.
+    headers : `~collections.abc.Mapping`
+        Headers, looked up without regard to case.
+    body : `bytes`
+        The whole body.
+    url : `str`
+        Where it was asked for, unredacted.
+    attempts : `int`
+        How often the request was sent.
+    seconds : `float`
+        From the first attempt to the end of the answer.
+    """
+
+    status: int
+    reason: str
+    headers: Mapping[str, str]
+    body: bytes
+    url: str
+    attempts: int = 1
+    seconds: float = 0.0
+
+    @property
+    def text(self) -> str:
+        """The body as text; what is not UTF-8 is replaced."""
+        return self.body.decode("utf-8", "replace")
+
+
+class _FailedAttemptError(Exception):
+    """An attempt without a usable answer: how far it came, and why it ended."""
+
+    def __init__(self, phase: Phase, text: str, silent: bool = False) -> None:
+        super().__init__(text)
+        self.phase = phase
+        self.silent = silent
+
+
+class ControlPlane:
+    """Requests to the doors and the frontend of one endpoint.
+
+    Parameters
+    ----------
+    endpoint : `~..config.settings.EndpointSettings`
+        Time limits, trust, and which servers are the endpoint's own.
+    credential : `~..auth.sources.CredentialSource`
+        Where the credential comes from.
+    pacer : `~.pacing.Pacer`
+        Keeps below the door's limit.
+
+    Notes
+    -----
+    Thread-safe. After ``fork`` the child begins with connections of its own.
+    """
+
+    def __init__(self, endpoint: EndpointSettings, credential: CredentialSource, pacer: Pacer) -> None:
+        self._endpoint = endpoint
+        self._credential = credential
+        self._pacer = pacer
+        self._lock = threading.Lock()
+        self._session: requests.Session | None = None
+        _planes.add(self)
+
+    def request(
+        self,
+        method: str,
+        url: str,
+        *,
+        headers: Mapping[str, str] = MappingProxyType({}),
+        body: bytes | None = None,
+        deadline: Deadline,
+        credential: Credential | None = None,
+        authenticate: bool = True,
+        ok: Container[int] = (),
+    ) -> Answer:
+        """Send a request, repeat it where that is safe, and return the answer.
+
+        Parameters
+        ----------
+        method : `str`
+            HTTP method.
+        url : `str`
+            An ``http`` or ``https`` URL, percent-encoded; it is sent as it is.
+        headers : `~collections.abc.Mapping`, optional
+            Headers beside ``Host``, ``Content-Length``, ``User-Agent`` and ``Authorization``.
+        body : `bytes`, optional
+            What is sent.
+        deadline : `~.deadline.Deadline`
+            Limits everything, waits included.
+        credential : `~..auth.credential.Credential`, optional
+            Takes the place of the endpoint's, for instance an attenuated macaroon.
+        authenticate : `bool`, optional
+            `False` sends no credential at all.
+        ok : `~collections.abc.Container` [`int`], optional
+            Statuses that are an answer although they would be repeated or raised otherwise (401, 429, 503).
+
+        Returns
+        -------
+        answer : `Answer`
+            Of any status but 401 and 429, unless they are in ``ok``. Redirects are answers.
+
+        Raises
+        ------
+        CredentialError
+            If the credential has expired, must not travel to this server, or was refused (401); a refused one
+            is not sent again by this process.
+        ServerBusyError
+            If the server went on answering 429.
+        DoorUnavailableError
+            If there is no connection, or a read got no answer.
+        OutcomeUnknownError
+            If a request that is not a read was sent and its answer lost: look before repeating it.
+        DeadlineError
+            If the deadline passed, or the server stayed silent for too long.
+        ProtocolError
+            If the answer is not HTTP or larger than ``max_body_bytes``.
+        """
+        who = self._who(url, credential, authenticate)
+        origin = origin_of(url)
+        prepared = self._prepare(method, url, headers, body, who.header())
+        repetition = Repetition(method, deadline)
+        started = time.monotonic()
+        while True:
+            refused.check(origin, who, url)
+            repetition.attempts += 1
+            try:
+                with self._pacer.slot(deadline):
+                    answer = self._once(prepared, deadline, repetition.attempts, started)
+            except _FailedAttemptError as failure:
+                wait = repetition.next_wait(failure.phase)
+                if wait is None or failure.silent:
+                    self._give_up(failure, method, url, repetition.attempts, time.monotonic() - started)
+            else:
+                if answer.status in ok:
+                    return answer
+                if answer.status == 401:
+                    refused.remember(origin, who, answer.reason)
+                    raise _refusal(method, url, answer, who)
+                wait = repetition.next_wait(Phase.ANSWERED, answer.status, answer.headers)
+                if wait is None:
+                    if answer.status == 429:
+                        raise ServerBusyError(
+                            "the server goes on refusing requests",
+                            operation=method,
+                            url=url,
+                            status=429,
+                            reason=answer.reason,
+                            attempts=answer.attempts,
+                            elapsed_seconds=answer.seconds,
+                        )
+                    return answer
+            if wait > 0:
+                time.sleep(wait)
+
+    def close(self) -> None:
+        """Close idle connections; the plane can still be used."""
+        with self._lock:
+            session, self._session = self._session, None
+        if session is not None:
+            session.close()
+
+    def _who(self, url: str, credential: Credential | None, authenticate: bool) -> Credential:
+        """The credential for a URL, after all checks that need no server."""
+        if not authenticate:
+            return ANONYMOUS
+        if origin_of(url) not in self._endpoint.origins:
+            if credential is not None and credential.secret is not None:
+                raise CredentialError(
+                    "a credential is sent to the endpoint's own doors and frontend only", url=url
+                )
+            return ANONYMOUS
+        who = self._credential.current() if credential is None else credential
+        who.check(url)
+        return who
+
+    def _prepare(
+        self, method: str, url: str, headers: Mapping[str, str], body: bytes | None, authorization: str | None
+    ) -> requests.PreparedRequest:
+        all_headers = {"User-Agent": USER_AGENT, "Accept-Encoding": "identity", **headers}
+        if any(name.lower() == "authorization" for name in headers):
+            raise CredentialError("a credential travels as a Credential, not as a header", url=url)
+        if authorization is not None:
+            all_headers["Authorization"] = authorization
+        prepared = requests.Request(method, url, headers=all_headers, data=body).prepare()
+        prepared.url = url  # requests would decode and encode it anew
+        return prepared
+
+    def _once(
+        self, prepared: requests.PreparedRequest, deadline: Deadline, attempt: int, started: float
+    ) -> Answer:
+        begun = time.monotonic()
+        response: requests.Response | None = None
+        body = b""
+        failure: _FailedAttemptError | None = None
+        try:
+            response = self._opened().send(
+                prepared,
+                stream=True,
+                allow_redirects=False,
+                timeout=(
+                    deadline.limit(self._endpoint.connect_timeout_seconds),
+                    deadline.limit(self._endpoint.read_timeout_seconds),
+                ),
+            )
+            body = self._read(response, deadline)
+        except DcacheError as error:
+            if response is not None:
+                response.close()  # with what is left of the body on its connection
+            failure = _FailedAttemptError(Phase.NO_ANSWER, str(error))
+            raise
+        except (requests.RequestException, lower.HTTPError) as error:
+            failure = _classify(error)
+            raise failure from error
+        finally:
+            raw = response.raw if response is not None else None
+            record(
+                Exchange(
+                    plane="control",
+                    method=prepared.method or "",
+                    url=redact_url(prepared.url or ""),
+                    status=response.status_code if response is not None else None,
+                    reason=str(failure)
+                    if failure is not None
+                    else (response.reason or "" if response else ""),
+                    sent=len(prepared.body) if prepared.body else 0,
+                    received=len(body),
+                    seconds=time.monotonic() - begun,
+                    reused=getattr(raw, "reused", False),
+                    attempt=attempt,
+                    connection=getattr(raw, "connection_number", 0),
+                )
+            )
+        return Answer(
+            response.status_code,
+            response.reason or "",
+            response.headers,
+            body,
+            prepared.url or "",
+            attempt,
+            time.monotonic() - started,
+        )
+
+    def _read(self, response: requests.Response, deadline: Deadline) -> bytes:
+        pieces: list[bytes] = []
+        size = 0
+        for piece in response.iter_content(_PIECE_BYTES):
+            size += len(piece)
+            if size > self._endpoint.max_body_bytes:
+                raise ProtocolError(
+                    f"the answer is larger than {self._endpoint.max_body_bytes} bytes",
+                    url=response.url,
+                    status=response.status_code,
+                )
+            pieces.append(piece)
+            deadline.remaining()
+        return b"".join(pieces)
+
+    def _opened(self) -> requests.Session:
+        with self._lock:
+            if self._session is None:
+                session = requests.Session()
+                session.trust_env = False
+                session.cookies.set_policy(_NoCookies())
+                adapter = _Adapter(self._endpoint)
+                session.mount("https://", adapter)
+                session.mount("http://", adapter)
+                self._session = session
+            return self._session
+
+    def _give_up(
+        self, failure: _FailedAttemptError, method: str, url: str, attempts: int, elapsed: float
+    ) -> NoReturn:
+        details: dict[str, Any] = {
+            "operation": method,
+            "url": url,
+            "attempts": attempts,
+            "elapsed_seconds": elapsed,
+        }
+        cause = failure.__cause__
+        if failure.phase is not Phase.NOT_SENT and method not in READS:
+            raise OutcomeUnknownError(f"sent, but there is no answer: {failure}", **details) from cause
+        if failure.silent:
+            raise DeadlineError(f"the server is silent: {failure}", **details) from cause
+        raise DoorUnavailableError(str(failure), **details) from cause
+
+    def _after_fork(self) -> None:
+        self._lock = threading.Lock()
+        self._session = None
+
+
+def _refusal(method: str, url: str, answer: Answer, who: Credential) -> CredentialError:
+    if who.kind == "none":
+        message = "the server wants a credential"
+        hint = "set BEARER_TOKEN_FILE, or write an entry for this endpoint into LSST_RESOURCES_WEBDAV_CONFIG"
+    else:
+        message, hint = "the server refuses the credential", f"its origin: {who.origin}" if who.origin else ""
+    return CredentialError(
+        message,
+        operation=method,
+        url=url,
+        status=401,
+        reason=answer.reason,
+        attempts=answer.attempts,
+        elapsed_seconds=answer.seconds,
+        hint=hint,
+    )
+
+
+def _classify(error: Exception) -> _FailedAttemptError:
+    """Translate what `requests` and urllib3 raise into how far the request came."""
+    chain: list[BaseException] = []
+    todo: list[Any] = [error]
+    while todo:
+        item = todo.pop()
+        if isinstance(item, BaseException) and item not in chain:
+            chain.append(item)
+            todo += [item.__cause__, item.__context__, getattr(item, "reason", None), *item.args]
+    # The innermost system error says it best, without the addresses of objects.
+    system = [item for item in chain if isinstance(item, OSError) and item.errno is not None]
+    text = str(system[-1].strerror if system and system[-1].strerror else chain[0])
+    if any(isinstance(item, lower.SSLError | requests.exceptions.SSLError) for item in chain):
+        return _FailedAttemptError(Phase.NOT_SENT, f"no TLS connection: {text}")
+    if any(isinstance(item, lower.NewConnectionError) for item in chain):
+        return _FailedAttemptError(Phase.NOT_SENT, f"no connection: {text}")
+    if any(isinstance(item, lower.ConnectTimeoutError | requests.ConnectTimeout) for item in chain):
+        return _FailedAttemptError(Phase.NOT_SENT, "no connection in time")
+    if any(isinstance(item, lower.ReadTimeoutError | requests.ReadTimeout | TimeoutError) for item in chain):
+        return _FailedAttemptError(Phase.NO_ANSWER, "no answer in time", silent=True)
+    stale = any(getattr(item, "kept_connection", False) for item in chain)
+    return _FailedAttemptError(Phase.STALE if stale else Phase.NO_ANSWER, f"the connection was lost: {text}")
+
+
+class _NoCookies(requests.cookies.cookielib.DefaultCookiePolicy):  # type: ignore[name-defined,misc]
+    """Neither takes nor gives cookies."""
+
+    def set_ok(self, cookie: Any, request: Any) -> bool:
+        return False
+
+    def return_ok(self, cookie: Any, request: Any) -> bool:
+        return False
+
+
+class _Connection(HTTPConnection):
+    """What is added to urllib3's: a number, an honest look at idle sockets, TLS sessions."""
+
+    number = 0
+    answers = 0
+
+    def connect(self) -> None:
+        super().connect()
+        own_socket(self.sock)
+        self.number = next_connection_number()
+        self.answers = 0
+
+    @property
+    def is_connected(self) -> bool:
+        return self.sock is not None and is_alive(self.sock)
+
+    def getresponse(self) -> Any:
+        sock = self.sock
+        try:
+            response: Any = super().getresponse()
+        except (OSError, HTTPException) as error:
+            error.kept_connection = self.answers > 0  # type: ignore[union-attr]
+            raise
+        response.connection_number = self.number
+        response.reused = self.answers > 0
+        self.answers += 1
+        if self.answers <= 2:  # the second ticket follows the first answer
+            remember_session(sock)
+        return response
+
+
+class _TlsConnection(_Connection, HTTPSConnection):
+    pass
+
+
+class _PlainPool(HTTPConnectionPool):
+    ConnectionCls = _Connection
+
+
+class _TlsPool(HTTPSConnectionPool):
+    ConnectionCls = _TlsConnection
+
+
+class _Adapter(HTTPAdapter):
+    """Connects with our connections and our TLS; whatever `requests` would add is left out."""
+
+    def __init__(self, endpoint: EndpointSettings) -> None:
+        self._endpoint = endpoint
+        super().__init__(pool_connections=16, pool_maxsize=max(1, endpoint.persistent_connections))
+
+    def init_poolmanager(
+        self, connections: int, maxsize: int, block: bool = False, **pool_kwargs: Any
+    ) -> None:
+        if any(scheme == "https" for scheme, _, _ in self._endpoint.origins):
+            pool_kwargs["ssl_context"] = tls_context(self._endpoint, client_certificate=True)
+        self.poolmanager = urllib3.PoolManager(
+            num_pools=connections, maxsize=maxsize, block=block, **pool_kwargs
+        )
+        self.poolmanager.pool_classes_by_scheme = {"http": _PlainPool, "https": _TlsPool}
+
+    def build_connection_pool_key_attributes(
+        self, request: requests.PreparedRequest, verify: Any, cert: Any = None
+    ) -> tuple[Any, Any]:
+        scheme, host, port = origin_of(request.url or "")
+        return {"scheme": scheme, "host": host, "port": port}, {}
+
+    def cert_verify(self, conn: Any, url: Any, verify: Any, cert: Any) -> None:
+        # The context decides; `requests` would add the authorities of certifi to it.
+        conn.cert_reqs = "CERT_REQUIRED"
+
+
+_planes: weakref.WeakSet[ControlPlane] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for plane in list(_planes):
+        plane._after_fork()
+
+
+os.register_at_fork(after_in_child=_after_fork)

@@ -1,0 +1,277 @@
+"""What went wrong, from status *and* text of an answer.
+
+The statuses of dCache alone do not tell: 500 is its catch-all, and what helps stands in the reason phrase
+(pool, login), in the first line of the body (door) or in ``detail`` (REST frontend); protocol page, sections
+1.7, 1.8, 3.5 and item 29 of section 11. The one table is here.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Protocol
+
+from ..errors import (
+    AccessDeniedError,
+    CredentialError,
+    DcacheError,
+    DirectoryNotEmptyError,
+    DoorUnavailableError,
+    FileBrokenError,
+    FileNearlineError,
+    IntegrityError,
+    ParentNotFoundError,
+    ProtocolError,
+    ResourceExistsError,
+    ResourceIsDirectoryError,
+    ResourceNotFoundError,
+    ServerBusyError,
+    ServerError,
+    StoreFullError,
+    UnsupportedError,
+    UploadDisplacedError,
+)
+
+__all__ = ("MOVER_GONE", "Outcome", "failure", "is_mover_gone", "words")
+
+MOVER_GONE = "no longer valid"
+"""What a pool says of a URL whose mover has ended (protocol page, section 2.5)."""
+
+
+class Outcome(Protocol):
+    """What all answers have in common, whichever plane they came by."""
+
+    @property
+    def status(self) -> int:
+        """HTTP status."""
+        ...
+
+    @property
+    def reason(self) -> str:
+        """Reason phrase."""
+        ...
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """Headers, names in any case."""
+        ...
+
+
+_BY_TEXT: tuple[tuple[re.Pattern[str], type[DcacheError], str, str], ...] = tuple(
+    (re.compile(pattern, re.IGNORECASE), error, message, hint)
+    for pattern, error, message, hint in (
+        (
+            r"file is broken",
+            FileBrokenError,
+            "the file is the ruin of a cut upload and can never be read",
+            "Remove it and write it again.",
+        ),
+        (
+            r"upload not yet completed",
+            FileBrokenError,
+            "the upload of the file has not ended",
+            "If nobody writes it any more it is a ruin: remove it and write it again.",
+        ),
+        (
+            r"staging not allowed|not online",
+            FileNearlineError,
+            "the file is on tape only, and this identity may not stage it",
+            "Ask the site to stage it, or use a credential with the STAGE right.",
+        ),
+        (
+            r"for stage\b|stag(e|ing)|request to \[>?poolmanager|restore",
+            FileNearlineError,
+            "the file is on tape only and did not come back in time",
+            "Stage it first; the restore may still be running, so that a later read can succeed.",
+        ),
+        (
+            r"file is unavailable",
+            FileNearlineError,
+            "no pool that is online holds the file",
+            "Its pool may be down: ask the site.",
+        ),
+        (
+            r"(checksum|file ?size|size) mismatch",
+            IntegrityError,
+            "the server received other bytes than were announced",
+            "Nothing was published; the write can be repeated.",
+        ),
+        (
+            r"SER_(DISK_FULL|QUOTA)|all pools( are)? full|cost exceeded|limit exceeded",
+            StoreFullError,
+            "the server has no space for the file, or not for this identity",
+            "A quota or a max-upload caveat of the macaroon gives the same answer.",
+        ),
+        (
+            r"not empty",
+            DirectoryNotEmptyError,
+            "a directory that holds something is not removed",
+            "",
+        ),
+        (
+            r"is a directory",
+            ResourceIsDirectoryError,
+            "a directory has this name",
+            "",
+        ),
+        (
+            r"file exists",
+            ResourceExistsError,
+            "the name is taken",
+            "",
+        ),
+        (
+            r"name too long",
+            ProtocolError,
+            "the name is longer than the server allows",
+            "dCache allows 255 bytes in UTF-8.",
+        ),
+    )
+)
+
+
+def words(outcome: Outcome, body: bytes = b"") -> str:
+    """Return the server's own reason: `detail`, first line of a text body, or reason phrase.
+
+    Parameters
+    ----------
+    outcome : `Outcome`
+        The answer.
+    body : `bytes`, optional
+        Its body, as far as it was read.
+    """
+    text = body[:4096].decode("utf-8", "replace").strip()
+    kind = str(outcome.headers.get("Content-Type", "")).lower()
+    if "json" in kind:
+        try:
+            detail = json.loads(body).get("detail", "")
+        except (ValueError, AttributeError):
+            detail = ""
+        return str(detail) or outcome.reason
+    if text and not text.startswith("<") and "html" not in kind:
+        line = text.splitlines()[0]
+        # Some bodies only repeat the standard phrase; the login's cause is in the phrase and has no body.
+        return line if line != outcome.reason else outcome.reason
+    return outcome.reason
+
+
+def is_mover_gone(outcome: Outcome) -> bool:
+    """Tell whether a pool sends back to the door, because the URL that it was asked by is dead.
+
+    Parameters
+    ----------
+    outcome : `Outcome`
+        The pool's answer.
+    """
+    return outcome.status == 307 or (outcome.status == 400 and MOVER_GONE in outcome.reason.lower())
+
+
+def failure(
+    outcome: Outcome,
+    *,
+    operation: str,
+    url: str,
+    body: bytes = b"",
+    method: str = "",
+    at_pool: bool = False,
+    attempts: int = 1,
+    elapsed_seconds: float | None = None,
+) -> DcacheError:
+    """Return the error for an answer that is not the one that was wanted.
+
+    Parameters
+    ----------
+    outcome : `Outcome`
+        The answer.
+    operation : `str`
+        What was being done, for the message.
+    url : `str`
+        On what, in the user's own form.
+    body : `bytes`, optional
+        Body of the answer, as far as it was read.
+    method : `str`, optional
+        HTTP method, since 405 and 409 mean different things to each.
+    at_pool : `bool`, optional
+        Whether a pool answered, whose 500 of a lost entry means something else than a door's.
+    attempts : `int`, optional
+        How often the request was sent.
+    elapsed_seconds : `float`, optional
+        Time since the first attempt.
+
+    Returns
+    -------
+    error : `DcacheError`
+        Error to raise, with the server's own reason and a hint where there is one.
+    """
+    reason = words(outcome, body)
+    kind, message, hint = _classify(outcome.status, reason, method.upper(), at_pool)
+    return kind(
+        message,
+        operation=operation,
+        url=url,
+        status=outcome.status,
+        reason=reason,
+        attempts=attempts,
+        elapsed_seconds=elapsed_seconds,
+        hint=hint,
+    )
+
+
+def _classify(status: int, reason: str, method: str, at_pool: bool) -> tuple[type[DcacheError], str, str]:
+    if at_pool and status == 500 and "no such file or directory" in reason.lower():
+        return (
+            UploadDisplacedError,
+            "another writer took or removed the name while the upload ran",
+            "Look what is there before anything is removed.",
+        )
+    if status in (400, 403, 409, 500, 507):
+        for pattern, kind, message, hint in _BY_TEXT:
+            if pattern.search(reason):
+                return kind, message, hint
+    if method == "MKCOL" and status == 405:
+        return ResourceExistsError, "the name is taken", ""
+    if method == "PUT" and status == 405 and not at_pool:
+        return ResourceIsDirectoryError, "a directory has this name", ""
+    if method == "PUT" and status == 409:
+        return ResourceExistsError, "the file exists and this door does not allow to replace it", ""
+    return _BY_STATUS.get(status) or _fallback(status)
+
+
+_BY_STATUS: dict[int, tuple[type[DcacheError], str, str]] = {
+    401: (
+        CredentialError,
+        "the server does not accept the credential, or got none",
+        "Check the token of this endpoint (is it expired, is it for this server?); "
+        "three refusals block this host at the door for 10 s.",
+    ),
+    403: (
+        AccessDeniedError,
+        "the server knows the credential and refuses",
+        "The rights of the account, or the path and activity caveats of the macaroon, do not cover this.",
+    ),
+    404: (ResourceNotFoundError, "no such file or directory", ""),
+    408: (DoorUnavailableError, "the server gave up waiting", "Try again later."),
+    409: (ParentNotFoundError, "the parent directory does not exist or is a file", ""),
+    412: (ResourceExistsError, "the name is taken", ""),
+    423: (ServerBusyError, "the file is in use", "Try again later."),
+    429: (ServerBusyError, "the server's limiter refuses requests of this host", "Try again later."),
+    431: (
+        ProtocolError,
+        "the request is too large for the server",
+        "A shorter path or a macaroon with fewer caveats helps: the limit is 8 KiB.",
+    ),
+    501: (UnsupportedError, "the server has no such operation", ""),
+    502: (DoorUnavailableError, "a relay did not reach the server", "Try again later."),
+    503: (DoorUnavailableError, "the server is not in service now", "Try again later."),
+    504: (DoorUnavailableError, "a relay did not get an answer from the server", "Try again later."),
+    507: (StoreFullError, "the server has no space for the file", ""),
+}
+
+
+def _fallback(status: int) -> tuple[type[DcacheError], str, str]:
+    if status >= 500:
+        return ServerError, "the server failed", "It may be transient: try again later, or ask the site."
+    if 300 <= status < 400:
+        return ProtocolError, "the server redirects where no redirect is foreseen", ""
+    return ProtocolError, "the server did not understand, or this answer is outside the protocol", ""
