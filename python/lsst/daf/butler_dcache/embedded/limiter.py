@@ -22,19 +22,19 @@ class _Bucket:
     def __init__(self, rate: float, now: float) -> None:
         self._rate = rate
         self._stored = 0.0
-        self._next = now
+        self.next = now
         self.used = now
 
     def take(self, now: float) -> bool:
         self.used = now
-        if now > self._next:
-            self._stored = min(self._rate, self._stored + (now - self._next) * self._rate)
-            self._next = now
-        if self._next > now:
+        if now > self.next:
+            self._stored = min(self._rate, self._stored + (now - self.next) * self._rate)
+            self.next = now
+        if self.next > now:
             return False
         spent = min(1.0, self._stored)
         self._stored -= spent
-        self._next += (1.0 - spent) / self._rate
+        self.next += (1.0 - spent) / self._rate
         return True
 
 
@@ -86,6 +86,12 @@ class RateLimiter:
             if bucket.take(now) and self._all.take(now):
                 return None
             return random.randint(1, 9)
+
+    def debt(self, client: str) -> float:
+        """Return the seconds until the next request of a client would be let through; at most 4 ms."""
+        with self._lock:
+            bucket = self._clients.get(client)
+            return 0.0 if bucket is None else max(0.0, bucket.next - self._clock())
 
     def count_unauthorized(self, client: str) -> None:
         """Note a 401 that was sent to a client; the third in a row of pauses below 20 s blocks it."""
