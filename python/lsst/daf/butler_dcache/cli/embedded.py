@@ -15,9 +15,7 @@ from ..embedded import EmbeddedDcache
 
 
 @click.command(name="embedded")
-@click.option(
-    "--port", type=click.IntRange(0, 65535), default=0, help="Port of the door; a free one by default."
-)
+@click.option("--port", type=click.IntRange(0, 65535), default=0, help="Port of the door, else a free one.")
 @click.option(
     "--root",
     type=click.Path(file_okay=False, path_type=Path),
@@ -27,7 +25,7 @@ from ..embedded import EmbeddedDcache
 @click.option("--version", default="11.2.4", show_default=True, help="The dCache version to behave like.")
 @click.option("--plain", is_flag=True, help="Plain http and passwords instead of TLS and a macaroon.")
 def command(port: int, root: Path | None, pools: int, version: str, plain: bool) -> None:
-    """Run a dCache in one process until Ctrl-C.
+    r"""Run a dCache in one process until Ctrl-C.
 
     Prints, as lines for a shell, the environment variables that clients need. In another terminal:
 
@@ -41,9 +39,8 @@ def command(port: int, root: Path | None, pools: int, version: str, plain: bool)
     with EmbeddedDcache(port=port, root=root, pools=pools, version=version, tls=not plain) as dcache:
         for name, value in {"DCACHE_URL": dcache.url, **dcache.environment}.items():
             click.echo(f"export {name}={shlex.quote(value)}")
-        click.echo(
-            f"# dCache {version} at {dcache.url}, frontend {dcache.frontend_url}; Ctrl-C stops it", err=True
-        )
+        place = f"{dcache.url}, frontend {dcache.frontend_url}"
+        click.echo(f"# dCache {version} at {place}; Ctrl-C stops it", err=True)
         # Signals are handled between waits, which on some platforms an endless wait would put off.
         while not stop.wait(1.0):
             pass

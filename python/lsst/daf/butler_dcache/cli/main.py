@@ -1,8 +1,8 @@
 """``dcache-butler``: one program, whose sub-commands are imported when they are wanted.
 
-A sub-command may need packages that the bare distribution does not bring. So the list of sub-commands is a table
-and no list of imports: ``dcache-butler --help`` works everywhere, and a sub-command whose packages are missing
-says which extra brings them.
+A sub-command may need packages that the bare distribution does not bring. So the sub-commands stand in a
+table and are not imported: ``dcache-butler --help`` works everywhere, and a sub-command whose packages are
+missing says which extra brings them.
 """
 
 from __future__ import annotations

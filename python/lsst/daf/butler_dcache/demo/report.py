@@ -20,8 +20,8 @@ _HEADER = (
     "door/ds",
     "pool/ds",
 )
-_LEGEND = """written, read, removed: datasets. MB in, out: bodies at door and pool, or of the written files where
-nobody counts. door, pool: requests; door/ds, pool/ds: the same per dataset."""
+_LEGEND = """written, read, removed: datasets. MB in, out: bodies at door and pool, or of the written
+files where nobody counts. door, pool: requests; door/ds, pool/ds: the same per dataset."""
 
 
 @dataclass(frozen=True)

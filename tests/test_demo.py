@@ -1,0 +1,361 @@
+"""The main job: its parts, that its comparisons can fail, and the whole of it as a command."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sysconfig
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from astropy.io import fits
+
+pytest.importorskip("lsst.images", reason="lsst-images has no version for Python 3.11")
+
+from lsst.daf.butler_dcache.demo.audit import check_artifacts, check_removed
+from lsst.daf.butler_dcache.demo.checks import check_catalogues, check_coadds, check_frames, check_images
+from lsst.daf.butler_dcache.demo.frames import real_raw, survey_images
+from lsst.daf.butler_dcache.demo.geometry import (
+    IMAGE_SHAPE,
+    PATCH_SIZE,
+    PATCHES_PER_SIDE,
+    SKYMAP,
+    parse_section,
+    tract_wcs,
+)
+from lsst.daf.butler_dcache.demo.instrument import Ste3
+from lsst.daf.butler_dcache.demo.observation import Observation
+from lsst.daf.butler_dcache.demo.report import Check, Phase, Report, Requests
+from lsst.daf.butler_dcache.demo.simulation import Truth, simulate_visits
+from lsst.daf.butler_dcache.demo.storage import Artifact, FileTree, WebdavTree, adler32, open_storage
+from lsst.daf.butler_dcache.demo.tasks import CoaddTask, ReduceTask
+from lsst.images import Box, DetectorFrame, Image, TractFrame
+
+VISITS = 3
+DCACHE_BUTLER = Path(sysconfig.get_path("scripts")) / "dcache-butler"
+
+
+class Datasets:
+    """Gives datasets from memory, as the demo's reader gives them from a repository."""
+
+    def __init__(self) -> None:
+        self.stored: dict[tuple[Any, ...], Any] = {}
+
+    def put(self, dataset: Any, name: Any, *key: Any) -> None:
+        self.stored[name, *key] = dataset
+
+    def get(self, name: Any, data_id: dict[str, Any] | None = None, **more: Any) -> Any:
+        data_id = {**(data_id or {}), **more}
+        return self.stored[name, *(data_id[key] for key in ("visit", "patch") if key in data_id)]
+
+
+class Handle:
+    """Reads parts of an image in memory, as a deferred dataset does in a repository."""
+
+    def __init__(self, image: Any) -> None:
+        self._image = image
+
+    def get(self, component: str | None = None, parameters: dict[str, Any] | None = None) -> Any:
+        if component is not None:
+            return getattr(self._image, component)
+        return self._image[parameters["bbox"]] if parameters else self._image
+
+
+@dataclass
+class Survey:
+    """Truth, visits, files, and what the tasks have made of them."""
+
+    truth: Truth
+    observations: list[Observation]
+    raws: dict[int, Path]
+    datasets: Datasets
+
+
+@pytest.fixture(scope="module")
+def survey(tmp_path_factory: pytest.TempPathFactory) -> Survey:
+    truth = Truth.draw(5)
+    visits = simulate_visits(truth, tmp_path_factory.mktemp("raws"), 5, VISITS)
+    datasets, images, raws = Datasets(), [], {}
+    reduce = ReduceTask(config=ReduceTask.ConfigClass())
+    for observation, path in visits:
+        with fits.open(path) as hdus:
+            raw = Image(hdus[1].data, metadata=dict(hdus[1].header))
+        box = Box.from_shape(IMAGE_SHAPE)
+        frame = DetectorFrame(instrument=Ste3.getName(), detector=0, visit=observation.id, bbox=box)
+        result = reduce.run(raw, observation.ra, observation.dec, frame)
+        datasets.put(result.image, "visit_image", observation.id)
+        datasets.put(result.catalogue, "visit_catalogue", observation.id)
+        images.append(Handle(result.image))
+        raws[observation.id] = path
+    coadd = CoaddTask(config=CoaddTask.ConfigClass())
+    side = PATCHES_PER_SIDE * PATCH_SIZE
+    frame = TractFrame(skymap=SKYMAP, tract=0, bbox=Box.from_shape((side, side)))
+    for patch in range(PATCHES_PER_SIDE**2):
+        result = coadd.run(images, 0, patch, frame)
+        datasets.put(result.coadd, "coadd", patch)
+        datasets.put(result.depth, "coadd_depth", patch)
+    observations = [observation for observation, _ in visits]
+    return Survey(truth=truth, observations=observations, raws=raws, datasets=datasets)
+
+
+class Raw:
+    """Names a raw as a dataset reference does; can be a key."""
+
+    def __init__(self, visit: int) -> None:
+        self.dataId = {"exposure": visit}
+
+
+def failed(checks: list[Check]) -> list[str]:
+    return [check.name for check in checks if not check.passed]
+
+
+def changed(survey: Survey, change: Any, name: str, *key: Any) -> Datasets:
+    """Return the datasets with one of them changed."""
+    datasets = Datasets()
+    datasets.stored = dict(survey.datasets.stored)
+    dataset = datasets.stored[name, *key].copy()
+    change(dataset)
+    datasets.put(dataset, name, *key)
+    return datasets
+
+
+def test_sections_are_rows_then_columns_from_zero() -> None:
+    assert parse_section("[  17: 528,   1: 520]") == (slice(0, 520), slice(16, 528))
+    with pytest.raises(ValueError, match="not an image section"):
+        parse_section("17:528,1:520")
+
+
+def test_the_same_seed_is_the_same_sky_and_stars_keep_apart() -> None:
+    truth, again = Truth.draw(7), Truth.draw(7)
+    np.testing.assert_array_equal(truth.ra, again.ra)
+    places = np.column_stack(tract_wcs(0).world_to_pixel_values(truth.ra, truth.dec))
+    distance = np.hypot(*(places[:, None] - places[None, :]).transpose(2, 0, 1))
+    assert distance[~np.eye(len(places), dtype=bool)].min() > 21.9
+
+
+def test_the_packages_bring_the_real_frames() -> None:
+    observation, path = real_raw()
+    with fits.open(path) as hdus:
+        assert hdus[0].data.shape == (520, 536)
+    assert observation.name == "STE3_20130713_001"
+    images = [fits.getdata(image.path) for image in survey_images()]
+    assert len(images) == 5
+    # All five compressions of this image are lossless.
+    assert all(np.array_equal(image, images[0]) for image in images)
+
+
+def test_what_the_tasks_make_agrees_with_the_truth(survey: Survey) -> None:
+    raws = {Raw(visit): path for visit, path in survey.raws.items()}
+    checks = [
+        *check_images(survey.datasets, raws, survey.truth, survey.observations),
+        *check_catalogues(survey.datasets, survey.truth, survey.observations),
+        *check_coadds(survey.datasets, survey.truth),
+    ]
+    assert len(checks) == 9
+    assert failed(checks) == []
+
+
+def test_a_wrong_pixel_is_noticed(survey: Survey) -> None:
+    visit, path = next(iter(survey.raws.items()))
+
+    def change(image: Any) -> None:
+        image.image.array[77, 99] += 0.1
+
+    datasets = changed(survey, change, "visit_image", visit)
+    checks = check_images(datasets, {Raw(visit): path}, survey.truth, survey.observations)
+    assert failed(checks) == ["1 images: raw - image / gain"]
+
+
+def test_wrong_fluxes_are_noticed(survey: Survey) -> None:
+    visit = survey.observations[0].id
+
+    def change(catalogue: Any) -> None:
+        catalogue["flux"] *= 1.05
+
+    checks = check_catalogues(
+        changed(survey, change, "visit_catalogue", visit), survey.truth, survey.observations
+    )
+    assert failed(checks) == ["fluxes: (measured - true) / error"]
+
+
+def test_wrong_positions_are_noticed(survey: Survey) -> None:
+    truth = replace(survey.truth, dec=survey.truth.dec + 0.01 / 3600)
+    (name,) = failed(check_catalogues(survey.datasets, truth, survey.observations))
+    assert name.startswith("positions of")
+
+
+def test_a_star_that_was_not_found_is_noticed(survey: Survey) -> None:
+    visit = survey.observations[0].id
+
+    def change(catalogue: Any) -> None:
+        inside = (
+            (catalogue["x"] > 100) & (catalogue["x"] < 400) & (catalogue["y"] > 100) & (catalogue["y"] < 400)
+        )
+        catalogue.remove_row(int(np.flatnonzero(inside)[0]))
+
+    checks = check_catalogues(
+        changed(survey, change, "visit_catalogue", visit), survey.truth, survey.observations
+    )
+    assert failed(checks) == ["stars found"]
+
+
+def test_a_star_that_is_none_is_noticed(survey: Survey) -> None:
+    visit = survey.observations[0].id
+
+    def change(catalogue: Any) -> None:
+        row = dict(catalogue[0])
+        catalogue.add_row(row | {"ra": row["ra"] + 3.0 / 3600})
+
+    checks = check_catalogues(
+        changed(survey, change, "visit_catalogue", visit), survey.truth, survey.observations
+    )
+    assert failed(checks) == ["detections that are no star"]
+
+
+def test_a_coadd_of_the_wrong_depth_is_noticed(survey: Survey) -> None:
+    def change(coadd: Any) -> None:
+        coadd.image.array[...] *= 1.5
+
+    datasets = changed(survey, change, "coadd", 0)
+    datasets.stored = {
+        key: changed(survey, change, *key).stored[key] if key[0] == "coadd" else dataset
+        for key, dataset in datasets.stored.items()
+    }
+    assert len(failed(check_coadds(datasets, survey.truth))) == 3
+
+
+def test_a_frame_with_another_pixel_is_noticed(survey: Survey) -> None:
+    visit, path = next(iter(survey.raws.items()))
+    pixels = fits.getdata(path)
+    datasets = Datasets()
+    ref = Raw(visit)
+    datasets.put(Image(pixels), ref)
+    assert check_frames(datasets, {ref: path}, "raws").passed
+    other = pixels.copy()
+    other[3, 4] ^= 1
+    datasets.put(Image(other), ref)
+    check = check_frames(datasets, {ref: path}, "raws")
+    assert not check.passed
+    assert path.name in check.measured
+
+
+class TestAudit:
+    """Bytes, records and the server's word."""
+
+    @pytest.fixture
+    def tree(self, tmp_path: Path) -> FileTree:
+        (tmp_path / "run").mkdir()
+        (tmp_path / "run" / "a").write_bytes(b"abc")
+        (tmp_path / "run" / "b").write_bytes(b"")
+        return FileTree(tmp_path)
+
+    def records(self) -> list[Artifact]:
+        return [
+            Artifact("run/a", 3, f"adler32:{adler32(b'abc')}"),
+            Artifact("run/b", 0, f"adler32:{adler32(b'')}"),
+        ]
+
+    def test_all_is_well(self, tree: FileTree, tmp_path: Path) -> None:
+        checks = check_artifacts(self.records(), tree, {"run/a": tmp_path / "run" / "a"})
+        assert len(checks) == 3
+        assert failed(checks) == []
+
+    def test_a_changed_byte_is_noticed(self, tree: FileTree, tmp_path: Path) -> None:
+        (tmp_path / "run" / "a").write_bytes(b"abd")
+        checks = check_artifacts(self.records(), tree, {"run/b": tmp_path / "run" / "b"})
+        assert failed(checks) == ["adler32 of the bytes = of the record"]
+
+    def test_a_missing_checksum_is_noticed(self, tree: FileTree, tmp_path: Path) -> None:
+        records = [replace(record, checksum=None) for record in self.records()]
+        checks = check_artifacts(records, tree, {"run/a": tmp_path / "run" / "a"})
+        assert failed(checks) == ["adler32 of the bytes = of the record"]
+
+    def test_a_cut_file_is_noticed(self, tree: FileTree, tmp_path: Path) -> None:
+        original = tmp_path / "original"
+        original.write_bytes(b"abc")
+        (tmp_path / "run" / "a").write_bytes(b"ab")
+        assert len(failed(check_artifacts(self.records(), tree, {"run/a": original}))) == 3
+
+    def test_a_wrong_word_of_the_server_is_noticed(self, tree: FileTree, tmp_path: Path) -> None:
+        tree.checksum = lambda path: "00000001"  # type: ignore[method-assign]
+        checks = check_artifacts(self.records(), tree, {"run/a": tmp_path / "run" / "a"})
+        # 00000001 is right for the empty file.
+        assert failed(checks) == ["adler32 of the bytes = the server's"]
+        assert checks[2].measured == "1 of 2 (not a)"
+
+    def test_files_left_and_files_lost_are_noticed(self, tree: FileTree, tmp_path: Path) -> None:
+        a, b = self.records()
+        assert failed(check_removed([a], [b], tree, [b])) == ["files of the removed run"]
+        (tmp_path / "run" / "a").unlink()
+        assert failed(check_removed([a], [b], tree, [b])) == []
+        assert failed(check_removed([a], [b], tree, [a, b])) == ["records after removal"]
+        (tmp_path / "run" / "b").unlink()
+        assert failed(check_removed([a], [b], tree, [b])) == ["files of other runs still there"]
+
+
+def test_storage_is_chosen_by_scheme(tmp_path: Path) -> None:
+    assert isinstance(open_storage("davs://door.example.org:2880/demo/"), WebdavTree)
+    assert isinstance(open_storage(f"{tmp_path.as_uri()}/"), FileTree)
+    with pytest.raises(ValueError, match="not to gopher"):
+        open_storage("gopher://example.org/")
+
+
+def test_the_table_adds_up() -> None:
+    report = Report(
+        "somewhere",
+        [
+            Phase("write", 1.0, written=4, requests=Requests(door=8, pool=4, received=3_000_000)),
+            Phase("read", 2.0, read=6, requests=Requests(door=6, pool=6, sent=9_000_000)),
+        ],
+        [Check("sums", "2", "3", False)],
+    )
+    text = report.render()
+    assert re.search(r"^write +1\.0 +4 +- +- +3\.0 +0\.0 +8 +4 +2\.00 +1\.00$", text, re.MULTILINE)
+    assert re.search(r"^all +3\.0 +4 +6 +- +3\.0 +9\.0 +14 +10 +1\.40 +1\.00$", text, re.MULTILINE)
+    assert re.search(r"^FAILED +sums +2 +3$", text, re.MULTILINE)
+    assert [check.name for check in report.failures] == ["sums"]
+
+
+class TestCommand:
+    """``dcache-butler demo``, in a process of its own as a user runs it."""
+
+    def run(self, folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+        temporary = folder / "temporary"
+        temporary.mkdir()
+        return subprocess.run(
+            [DCACHE_BUTLER, "demo", *arguments],
+            env=os.environ | {"TMPDIR": str(temporary)},
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+        )
+
+    def test_everything_agrees_and_nothing_stays(self, tmp_path: Path) -> None:
+        result = self.run(tmp_path)
+        assert result.returncode == 0, result.stdout + result.stderr
+        assert "all 20 checks passed" in result.stdout
+        assert "FAILED" not in result.stdout
+        assert not list((tmp_path / "temporary").iterdir())
+        # A dataset that is written takes two requests at the door and at most one at a pool.
+        ingest = re.search(r"^ingest frames .*$", result.stdout, re.MULTILINE)
+        assert ingest is not None
+        door, pool = (float(number) for number in ingest[0].split()[-2:])
+        assert 2.0 <= door <= 3.0
+        assert pool <= 1.0
+
+    def test_damage_is_noticed(self, tmp_path: Path) -> None:
+        result = self.run(tmp_path, "--damage", "--out", str(tmp_path / "out"))
+        assert result.returncode == 1
+        assert "demo failed: adler32 of the bytes = of the record: 84 of 85 (not coadd_" in result.stderr
+        (folder,) = (tmp_path / "out").iterdir()
+        assert {"report.txt", "pipetask.log", "repository"} <= {path.name for path in folder.iterdir()}
+
+    def test_an_unusable_place_is_an_error(self, tmp_path: Path) -> None:
+        result = self.run(tmp_path, "--url", "gopher://example.org/")
+        assert result.returncode == 1
+        assert "demo failed: ValueError: the demo writes to davs://" in result.stderr
