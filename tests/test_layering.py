@@ -12,8 +12,8 @@ import pytest
 PACKAGE = "lsst.daf.butler_dcache"
 ROOT = Path(__file__).resolve().parent.parent / "python" / "lsst" / "daf" / "butler_dcache"
 
-# The height of each module or sub-package; what is on one level may import what is below it. Wire protocols do
-# not import one another; on the other levels a neighbour may be used.
+# The height of each module or sub-package; what is on one level may import what is below it. Wire protocols
+# do not import one another; on the other levels a neighbour may be used.
 LEVELS = {
     "errors": 0,
     "redaction": 0,
