@@ -121,7 +121,8 @@ def test_a_shell_can_read_what_it_prints() -> None:
 
 def test_help_lists_all_commands_without_importing_them() -> None:
     script = (
-        "import sys; from lsst.daf.butler_dcache.cli.main import main; main(['--help'], standalone_mode=False);"
+        "import sys; from lsst.daf.butler_dcache.cli.main import main;"
+        "main(['--help'], standalone_mode=False);"
         "print([name for name in sys.modules if name.startswith('lsst.daf.butler_dcache.demo')])"
     )
     result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)

@@ -37,7 +37,7 @@ class Subcommand:
 
 
 SUBCOMMANDS = {
-    "demo": Subcommand("demo.command", "Run a small sky survey on a dCache and check it.", extra="demo"),
+    "demo": Subcommand("cli.demo", "Run a small sky survey on a dCache and check it.", extra="demo"),
     "embedded": Subcommand("cli.embedded", "Run a dCache in one process, to try things on."),
 }
 

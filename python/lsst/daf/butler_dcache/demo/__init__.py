@@ -3,6 +3,6 @@
 The modules build on one another in this order: ``geometry`` (camera, sky, skymap), ``simulation`` (frames
 with known truth), ``frames`` (real frames), ``instrument``, ``formatters`` and ``tasks`` (what ``pipetask``
 imports), ``repository`` (create, ingest), ``pipeline`` (run ``pipetask``), ``storage`` (stored files, seen
-without the Butler), ``audit`` (are they as recorded), ``checks`` (against the truth), ``report`` (the
-table), ``run`` (the phases) and ``command`` (the command line).
+without the Butler), ``audit`` (are they as recorded), ``checks`` (do they agree with the truth), ``report``
+(the table) and ``run`` (the phases).
 """

@@ -123,7 +123,7 @@ def patch_origin(patch: int) -> tuple[int, int]:
     Returns
     -------
     origin : `tuple` [ `int`, `int` ]
-        x and y in pixels of the tract.
+        Column and row in pixels of the tract.
     """
     row, column = divmod(patch, PATCHES_PER_SIDE)
     return column * PATCH_SIZE, row * PATCH_SIZE

@@ -60,13 +60,46 @@ class Storage(Protocol):
     """A tree of files that can be looked at from outside."""
 
     def exists(self, path: str) -> bool:
-        """Say whether there is a file at a path below the root."""
+        """Say whether there is a file.
+
+        Parameters
+        ----------
+        path : `str`
+            Below the root.
+
+        Returns
+        -------
+        exists : `bool`
+            Whether there is.
+        """
 
     def read(self, path: str) -> bytes:
-        """Return all bytes of a file."""
+        """Read a file.
+
+        Parameters
+        ----------
+        path : `str`
+            Below the root.
+
+        Returns
+        -------
+        data : `bytes`
+            All of it.
+        """
 
     def checksum(self, path: str) -> str | None:
-        """Return the adler32 that the storage itself gives, if it gives one."""
+        """Ask the storage itself for a file's adler32.
+
+        Parameters
+        ----------
+        path : `str`
+            Below the root.
+
+        Returns
+        -------
+        checksum : `str` or `None`
+            Eight hexadecimal digits, or `None` if it knows no checksums.
+        """
 
     def remove_all(self) -> None:
         """Remove the root and everything below it."""

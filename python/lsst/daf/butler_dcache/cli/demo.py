@@ -17,11 +17,11 @@ from pathlib import Path
 
 import click
 
+from ..demo.report import Report, Requests
+from ..demo.repository import DATASTORE
+from ..demo.run import Target, run_demo
+from ..demo.storage import open_storage
 from ..embedded import EmbeddedDcache
-from .report import Report, Requests
-from .repository import DATASTORE
-from .run import Target, run_demo
-from .storage import open_storage
 
 _PLAIN_DATASTORE = "lsst.daf.butler.datastores.fileDatastore.FileDatastore"
 _URL_HELP = """A directory on an existing server (davs://, dav:// or file://) instead of the embedded dCache,
