@@ -186,5 +186,6 @@ class Access:
         entry = self.namespace.find(path)
         at = entry.parent if entry is not None else self.namespace.parent_of(path)
         while at is not None:
-            self.require_mode(login, at, 1)
+            if at.is_directory:
+                self.require_mode(login, at, 1)
             at = at.parent

@@ -105,6 +105,7 @@ class Body:
         self._left = length or 0  # of the body, or of the current chunk
         self.finished = length == 0
         self.trailers: list[tuple[str, str]] = []
+        self._is_cut = False
 
     def _wait(self) -> None:
         connection = self._exchange.connection
@@ -127,6 +128,8 @@ class Body:
         BodyCutError
             Raised if the client closed, or paused longer than the idle limit, before the end.
         """
+        if self._is_cut:
+            raise BodyCutError("connection cut by a fault")
         if self.finished:
             return b""
         buffer = self._exchange.connection.buffer
@@ -153,10 +156,8 @@ class Body:
         if self._exchange.tap_received is not None:
             data, cut = self._exchange.tap_received(record.received, data)
         record.received += len(data)
-        if cut:
-            self._exchange.hold = data
-            raise BodyCutError("connection cut by a fault")
-        return data
+        self._is_cut = cut
+        return data if data or not cut else self.read()
 
     def __iter__(self) -> Iterator[bytes]:
         while data := self.read():
@@ -230,7 +231,6 @@ class Exchange:
         self.expects = headers.get("expect")
         self.interim_sent = False
         self.answered = False
-        self.hold = b""  # the piece that a cutting fault let through
         self.tap_received: Tap | None = None
         self.tap_sent: Tap | None = None
         self.is_mute = False
@@ -275,6 +275,12 @@ class Exchange:
             self.interim_sent = True
             self.connection.send(b"HTTP/1.1 100 Continue\r\n\r\n")
 
+    @property
+    def _ends_by_expect(self) -> bool:
+        """Whether Jetty closes after this final answer, since the client still holds back its body."""
+        waits = self.expects and not self.interim_sent and not self.record.received
+        return bool(waits) and self.listener.jetty
+
     def _head(
         self, status: int, reason: str, headers: Iterable[tuple[str, str]], *, bare: bool = False
     ) -> bytes:
@@ -282,7 +288,7 @@ class Exchange:
             raise HangUpError("answer lost by a fault")
         self.record.status = status
         self.answered = True
-        if self.expects and not self.interim_sent and not self.record.received and self.listener.jetty:
+        if self._ends_by_expect:
             self.close = True
         lines = [f"HTTP/1.1 {status} {reason or _REASONS.get(status, str(status))}"]
         common = [] if bare else self.listener.common_headers()
@@ -325,6 +331,8 @@ class Exchange:
         """
         fields_: list[tuple[str, str]] = list(headers)
         pieces: Iterable[bytes] = (body,) if isinstance(body, bytes) else body
+        if body == b"" and self._ends_by_expect:
+            framing = "none"
         if framing == "chunked":
             fields_.append(("Transfer-Encoding", "chunked"))
         elif framing == "length":

@@ -34,7 +34,7 @@ _SPECIAL = frozenset('()<>@,;:\\"/[]?=')
 
 
 def encode_path(path: str, *, ascii_only: bool = True) -> str:
-    """Percent-encode a path as Java's ``URI`` does: only what is illegal there (protocol page, section 2.4)."""
+    """Percent-encode what Java's ``URI`` finds illegal in a path (protocol page, section 2.4)."""
     if ascii_only:
         return quote(path, safe=_PLAIN)
     return "".join(quote(c, safe=_PLAIN) if ord(c) < 128 else c for c in path)

@@ -63,7 +63,8 @@ class Upload:
     ) -> None:
         self._namespace, self._entry, self._pool = namespace, entry, pool
         self._announced, self._md5, self._keep = announced, md5, keep
-        self._digester = Digester({*wanted, *(("md5",) if md5 else ())})
+        self._types = {*wanted, *(("md5",) if md5 else ())}
+        self._digester = Digester(self._types)
         self.size = 0
         self.checksums: dict[str, str] = {}
 
@@ -81,7 +82,7 @@ class Upload:
             raise UploadRefusedError(
                 400, f"Bad Content-MD5 header: java.lang.IllegalArgumentException: {exc}"
             ) from exc
-        self._digester = Digester({"md5"})
+        self._digester = Digester(self._types | {"md5"})
 
     def receive(self, pieces: Iterable[bytes]) -> None:
         """Write the bytes; after a cut what arrived stays, looks perfect and is marked broken.

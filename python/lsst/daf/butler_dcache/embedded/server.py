@@ -1,0 +1,300 @@
+"""`EmbeddedDcache`: a door, pools and a frontend in one process."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import ssl
+import tempfile
+from pathlib import Path
+from types import TracebackType
+from typing import Literal, Self
+
+import yaml
+
+from .access import Access, Account, AnonymousPolicy
+from .certificates import make_certificates
+from .checksum import Digester
+from .door import Door
+from .entry import Entry
+from .faults import Faults
+from .frontend import Frontend, answer_tape_discovery
+from .latency import Latency
+from .macaroons import MacaroonMint
+from .namespace import EntryExistsError, Namespace
+from .pool import Pool
+from .site import Site
+from .tape import TapeSystem
+from .third_party import ThirdPartyCopy
+from .transcript import Record
+from .version import Version
+
+__all__ = ["EmbeddedDcache"]
+
+Locality = Literal["ONLINE", "NEARLINE", "ONLINE_AND_NEARLINE", "UNAVAILABLE"]
+
+_HOME = "/data"
+_DAY = b'{"validity": "PT24H"}'
+
+
+class EmbeddedDcache:
+    """A dCache on loopback; a context manager that runs while it is entered.
+
+    Parameters
+    ----------
+    tls : `bool`
+        Whether door, pools and frontend speak TLS, with a throw-away authority. Without it there is no token:
+        dCache refuses bearer tokens over plain http.
+    redirect : `bool`
+        Whether the door sends clients to pools; otherwise it passes all bytes on itself.
+    anonymous : ``"none"``, ``"readonly"`` or ``"full"``
+        What whoever shows no credential may do.
+    tape : `str` or `None`
+        A directory (below the one of `url`, or absolute) whose files go to tape.
+    limiter : `bool`
+        Whether door and frontend limit rates, at dCache's own figures.
+    version : `str`
+        Release that is imitated, from 10.2 to 12.0.
+    pools : `int`
+        Number of pools.
+    port : `int`
+        Port of the door; 0 is any free one.
+    root : `str`, `pathlib.Path` or `None`
+        Folder in which files, names and passwords outlive this object; by default nothing does.
+    frontend : `bool`
+        Whether there is a REST frontend.
+    frontend_port : `int`
+        Its port; 0 is any free one.
+    time_scale : `float`
+        Factor on dCache's long waits (a mover's 300 s, the limiter's 10 s and 20 s, waits for pools and
+        tape), so that tests need not sleep.
+    latency : `float`
+        Factor on the times that a real server takes; 0 is as fast as possible.
+
+    Attributes
+    ----------
+    url : `str`
+        Directory for the client's files, with trailing slash, such as ``davs://localhost:2880/data/``; it
+        exists and is alice's.
+    frontend_url : `str`
+        Base of the REST frontend with trailing slash; empty without one.
+    environment : `dict` [`str`, `str`]
+        What a client process needs: ``LSST_RESOURCES_WEBDAV_CONFIG`` and, over TLS, ``BEARER_TOKEN_FILE``.
+    user : `str`
+        The account of the files: ``alice``. Another one, ``bob``, may read.
+    password_file : `str`
+        File with alice's password.
+    password_files : `dict` [`str`, `str`]
+        The same for every account.
+    ca_file : `str` or `None`
+        Certificate of the authority.
+    faults : `Faults`
+        What shall go wrong.
+    site : `Site`
+        The inside, for tests that need more.
+
+    Notes
+    -----
+    Several instances run side by side in one process. Everything listens on loopback only.
+    """
+
+    user = "alice"
+
+    def __init__(
+        self,
+        tls: bool = True,
+        redirect: bool = True,
+        anonymous: AnonymousPolicy = "none",
+        tape: str | None = None,
+        limiter: bool = True,
+        version: str = "11.2.4",
+        pools: int = 2,
+        port: int = 0,
+        root: str | Path | None = None,
+        *,
+        frontend: bool = True,
+        frontend_port: int = 0,
+        time_scale: float = 1.0,
+        latency: float = 0.0,
+    ) -> None:
+        self._tls, self._redirect, self._anonymous = tls, redirect, anonymous
+        self._limiter, self._version, self._pools = limiter, Version(version), pools
+        self._ports = (port, frontend_port)
+        self._root = Path(root) if root is not None else None
+        self._with_frontend, self._time_scale = frontend, time_scale
+        self._latency = latency
+        self.tape = None if tape is None else self._absolute(tape)
+        self.faults = Faults()
+        self.url = self.frontend_url = ""
+        self.environment: dict[str, str] = {}
+        self.password_files: dict[str, str] = {}
+        self.ca_file: str | None = None
+
+    @staticmethod
+    def _absolute(path: str) -> str:
+        return path if path.startswith("/") else f"{_HOME}/{path}"
+
+    # ---- life
+    def start(self) -> None:
+        """Start all servers; they accept connections when this returns."""
+        self._folder = Path(tempfile.mkdtemp(prefix="embedded-dcache-"))
+        context: ssl.SSLContext | None = None
+        trust = ssl.create_default_context()
+        if self._tls:
+            ca_file, context = make_certificates(self._folder)
+            self.ca_file = str(ca_file)
+            trust.load_verify_locations(ca_file)
+        namespace = Namespace(self._root)
+        access = Access(namespace, MacaroonMint(), self._anonymous)
+        self.site = Site(
+            self._version,
+            namespace,
+            access,
+            redirects=self._redirect,
+            has_limiter=self._limiter,
+            time_scale=self._time_scale,
+            faults=self.faults,
+            latency=Latency(self._latency),
+        )
+        self._keep_passwords()
+        self._lay_out()
+        self.site.pools = [Pool(self.site, f"pool{n + 1}", context) for n in range(self._pools)]
+        tape = TapeSystem(
+            namespace,
+            self.site.clockwork,
+            lambda: [pool.name for pool in self.site.pools if pool.is_up],
+            wait_seconds=180.4 * self._time_scale,
+        )
+        self.site.tape = tape
+        if self.tape is not None:
+            tape.claim(self._directory(self.tape))
+        self._frontend: Frontend | None = None
+        discovery = ""
+        if self._with_frontend:
+            self._frontend = Frontend(self.site, context, tape, ports=(self._ports[1],))
+            self.frontend_url = self.site.frontend_url = self._frontend.url
+            discovery = self._frontend.discovery_url
+        self._door = Door(
+            self.site,
+            context,
+            port=self._ports[0],
+            well_known=lambda exchange: answer_tape_discovery(exchange, discovery),
+            third_party=ThirdPartyCopy(self.site, trust).handle,
+        )
+        scheme = "https" if self._tls else "http"
+        self.site.door_urls.append(f"{scheme}://localhost:{self._door.port}/")
+        self.url = f"{'davs' if self._tls else 'dav'}://localhost:{self._door.port}{_HOME}/"
+        self._write_environment()
+
+    def stop(self) -> None:
+        """Stop all servers and remove what is temporary; no thread and no socket is left."""
+        self.faults.stopping.set()
+        self.site.latency.stopping.set()
+        self._door.stop()
+        if self._frontend is not None:
+            self._frontend.stop()
+        for pool in self.site.pools:
+            pool.stop()
+        self.site.clockwork.stop()
+        self.site.namespace.close()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    # ---- what clients need
+    @property
+    def password_file(self) -> str:
+        """Path of the file with alice's password."""
+        return self.password_files[self.user]
+
+    def _secret(self, name: str, text: str) -> str:
+        path = self._folder / name
+        path.touch(mode=0o600)
+        path.write_text(text)
+        return str(path)
+
+    def _keep_passwords(self) -> None:
+        accounts = self.site.access.accounts
+        if self._root is not None:
+            kept = self._root / "passwords.json"
+            if kept.exists():
+                for name, password in json.loads(kept.read_text()).items():
+                    old = accounts[name]
+                    accounts[name] = Account(name, password, old.uid, old.gid)
+            else:
+                kept.touch(mode=0o600)
+                kept.write_text(json.dumps({a.name: a.password for a in accounts.values()}))
+        for account in accounts.values():
+            self.password_files[account.name] = self._secret(f"{account.name}.password", account.password)
+
+    def _write_environment(self) -> None:
+        settings: dict[str, object] = {"base_url": self.url[: -len(_HOME)]}
+        alice = self.site.access.accounts[self.user]
+        self.environment = {}
+        if self._tls:
+            token = self._secret("token", self.site.access.mint.issue(alice.login, "/", _DAY))
+            settings |= {"trusted_authorities": self.ca_file, "token": token}
+            self.environment["BEARER_TOKEN_FILE"] = token
+        else:
+            settings |= {"user_name": alice.name, "user_password": alice.password}
+        if self.frontend_url:
+            settings["dcache"] = {"frontend_url": self.frontend_url}
+        path = self._secret("webdav.yaml", yaml.safe_dump([settings], sort_keys=False))
+        self.environment["LSST_RESOURCES_WEBDAV_CONFIG"] = path
+
+    # ---- what tests need
+    def transcript(self) -> list[Record]:
+        """Return a record of each request so far."""
+        return self.site.transcript.snapshot()
+
+    def _directory(self, path: str) -> Entry:
+        alice = self.site.access.accounts[self.user]
+        namespace = self.site.namespace
+        namespace.make_parents(path + "/.", alice.uid, alice.gid)
+        try:
+            return namespace.mkdir(path, alice.uid, alice.gid)
+        except EntryExistsError:
+            entry = namespace.find(path)
+            assert entry is not None
+            return entry
+
+    def _lay_out(self) -> None:
+        self._directory(_HOME)
+        self._directory("/private").mode = 0o700
+
+    def place(self, path: str, data: bytes, locality: Locality = "ONLINE") -> None:
+        """Put a file there without a request; missing directories are made, an old file is replaced.
+
+        Parameters
+        ----------
+        path : `str`
+            Below the directory of `url`, or absolute in the namespace.
+        data : `bytes`
+            The content.
+        locality : `str`
+            ``"ONLINE"``; ``"NEARLINE"`` is on tape only; ``"ONLINE_AND_NEARLINE"``; ``"UNAVAILABLE"`` is
+            nowhere to be had.
+        """
+        namespace, alice = self.site.namespace, self.site.access.accounts[self.user]
+        real = self._absolute(path)
+        namespace.make_parents(real, alice.uid, alice.gid)
+        if (old := namespace.find(real)) is not None:
+            namespace.remove(old)
+        entry = namespace.create(real, alice.uid, alice.gid)
+        namespace.content_path(entry).write_bytes(data)
+        digester = Digester()
+        digester.update(data)
+        pool = self.site.write_pool()
+        namespace.commit(entry, len(data), digester.values(), pool.name if pool else "")
+        if locality in ("NEARLINE", "ONLINE_AND_NEARLINE"):
+            entry.on_tape = True
+            entry.access_latency, entry.retention_policy = "NEARLINE", "CUSTODIAL"
+        if locality in ("NEARLINE", "UNAVAILABLE"):
+            entry.locations = []
