@@ -1,0 +1,94 @@
+"""Directory trees of a store: walking them with several requests in flight, and removing them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+
+from .errors import ResourceNotFoundError
+from .model import FileInfo
+from .store.protocol import Store
+
+__all__ = ("remove_tree", "walk_tree")
+
+_LISTINGS_IN_FLIGHT = 4
+
+
+def walk_tree(store: Store, url: str) -> Iterator[tuple[str, list[FileInfo], list[FileInfo]]]:
+    """Walk a directory tree, parents before children (1 request per directory).
+
+    Parameters
+    ----------
+    store : `~lsst.daf.butler_dcache.store.protocol.Store`
+        Where.
+    url : `str`
+        The directory to begin with.
+
+    Yields
+    ------
+    url : `str`
+        URL of a directory, with its slash.
+    directories : `list` [`~lsst.daf.butler_dcache.model.FileInfo`]
+        Its directories by name; those that the caller removes from the list are not entered.
+    files : `list` [`~lsst.daf.butler_dcache.model.FileInfo`]
+        Its files by name.
+
+    Notes
+    -----
+    A directory that is not there, or vanishes meanwhile, yields nothing; every other error is raised.
+    """
+    with ThreadPoolExecutor(_LISTINGS_IN_FLIGHT, thread_name_prefix="walk") as pool:
+        # The next directory is at the end. Only the next few are being listed, so that the memory for a tree
+        # does not grow with its width.
+        waiting: list[tuple[str, Future[list[FileInfo]] | None]] = [(_directory(url), None)]
+        try:
+            while waiting:
+                for index in range(max(0, len(waiting) - _LISTINGS_IN_FLIGHT), len(waiting)):
+                    directory, listing = waiting[index]
+                    if listing is None:
+                        waiting[index] = (directory, pool.submit(store.list_directory, directory))
+                directory, listing = waiting.pop()
+                assert listing is not None
+                try:
+                    entries = sorted(listing.result(), key=lambda entry: entry.name)
+                except ResourceNotFoundError:
+                    continue
+                directories = [entry for entry in entries if entry.is_directory]
+                yield directory, directories, [entry for entry in entries if entry.is_file]
+                waiting.extend((_directory(entry.url), None) for entry in reversed(directories))
+        finally:
+            for _, listing in waiting:
+                if listing is not None:
+                    listing.cancel()
+
+
+def remove_tree(store: Store, url: str) -> None:
+    """Remove a directory and what it holds; one that is not there is not an error.
+
+    Parameters
+    ----------
+    store : `~lsst.daf.butler_dcache.store.protocol.Store`
+        Where.
+    url : `str`
+        The directory.
+
+    Raises
+    ------
+    DcacheError
+        The first error of a file or directory that could not be removed; what was removed until then is gone.
+    """
+    directories: list[str] = []
+    for directory, _, files in walk_tree(store, url):
+        directories.append(directory)
+        for error in store.remove_many([entry.url for entry in files]).values():
+            if error is not None and not isinstance(error, FileNotFoundError):
+                raise error
+    for directory in reversed(directories):
+        try:
+            store.remove(directory)
+        except ResourceNotFoundError:
+            continue
+
+
+def _directory(url: str) -> str:
+    return url if url.endswith("/") else url + "/"
