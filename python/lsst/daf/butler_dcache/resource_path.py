@@ -1,0 +1,523 @@
+"""``dav://`` and ``davs://`` resources for `lsst.resources`: thin calls into a store.
+
+An instance holds nothing but its URL. The store, with its connections and locks, is looked up by URL at each
+call, so that instances pickle, deepcopy and cross `os.fork` whether they have been used or not.
+"""
+# ruff: noqa: N803  (names that the base class dictates)
+
+from __future__ import annotations
+
+import contextlib
+import io
+import locale
+import logging
+import posixpath
+import re
+from collections import defaultdict
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
+from urllib.parse import ParseResult, unquote, urlparse
+
+from lsst.resources import ResourceHandleProtocol, ResourceInfo, ResourcePath
+from lsst.resources._resourcePath import MBulkResult
+from lsst.resources.utils import get_tempdir
+
+from .config.loading import settings_for
+from .errors import (
+    FileBrokenError,
+    ResourceIsDirectoryError,
+    ResourceIsFileError,
+    ResourceNotFoundError,
+)
+from .filesystem import DcacheFileSystem
+from .model import FileInfo
+from .remote_file import RemoteFile, SpooledUpload
+from .store.protocol import Store
+from .store.registry import store_for
+from .tree import remove_tree, walk_tree
+
+if TYPE_CHECKING:
+    from lsst.resources.utils import TransactionProtocol
+
+__all__ = ("DcacheResourcePath", "collect_publications")
+
+# Users of lsst.resources, and its generic tests, look for messages about resources below this name.
+_log = logging.getLogger("lsst.resources.dcache")
+
+_publications: ContextVar[list[FileInfo] | None] = ContextVar("_publications", default=None)
+
+
+@contextlib.contextmanager
+def collect_publications() -> Generator[list[FileInfo]]:
+    """Record which files this thread publishes.
+
+    Yields
+    ------
+    published : `list` [`~lsst.daf.butler_dcache.model.FileInfo`]
+        Grows with each file that a `DcacheResourcePath` method publishes within the context.
+    """
+    published: list[FileInfo] = []
+    token = _publications.set(published)
+    try:
+        yield published
+    finally:
+        _publications.reset(token)
+
+
+def _note_publication(info: FileInfo) -> None:
+    published = _publications.get()
+    if published is not None:
+        published.append(info)
+
+
+class DcacheResourcePath(ResourcePath):
+    """A file or directory behind a WebDAV door.
+
+    Notes
+    -----
+    Made by `lsst.resources.ResourcePath` for ``dav`` and ``davs`` URLs while this package is registered. All
+    methods raise errors of `lsst.daf.butler_dcache.errors`, which are the builtin errors too that other
+    schemes raise. A method that cannot find out whether something exists raises; it never says "absent".
+    """
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # The base class would make the class of whoever is registered where this is unpickled.
+        return _restore, (self.geturl(), self.dirLike, self.isTemporary)
+
+    @classmethod
+    def _fixupPathUri(
+        cls,
+        parsed: ParseResult,
+        root: ResourcePath | None = None,
+        forceAbsolute: bool = False,
+        forceDirectory: bool | None = None,
+    ) -> tuple[ParseResult, bool | None]:
+        parsed, dir_like = super()._fixupPathUri(parsed, forceDirectory=forceDirectory)
+        path = "/" + posixpath.normpath(parsed.path or "/").lstrip("/")
+        if dir_like and path != "/":
+            path += "/"
+        return parsed._replace(path=path), dir_like
+
+    @property
+    def _url(self) -> str:
+        """What the store is asked for: no query, no fragment (the Butler's name members of a zip)."""
+        return self._uri._replace(query="", fragment="").geturl()
+
+    @property
+    def _store(self) -> Store:
+        return store_for(self._url)
+
+    @property
+    def place(self) -> tuple[Store, str]:
+        """Store of this resource, and the URL that it knows it by."""
+        url = self._url
+        return store_for(url), url
+
+    def split(self) -> tuple[ResourcePath, str]:
+        """Split into directory and name; see `lsst.resources.ResourcePath.split`.
+
+        Returns
+        -------
+        head : `DcacheResourcePath`
+            The directory.
+        tail : `str`
+            The name, unquoted; empty for a directory.
+        """
+        if self.isdir():
+            return self, ""
+        head, tail = posixpath.split(self.path)
+        return self.replace(path=head, fragment="", query="", params="", forceDirectory=True), unquote(tail)
+
+    def exists(self) -> bool:
+        """Ask the server whether there is a file or directory (1 request).
+
+        Returns
+        -------
+        exists : `bool`
+            What the server said.
+
+        Raises
+        ------
+        AccessDeniedError
+            If the server refuses to say.
+        """
+        return self._store.exists(self._url)
+
+    def size(self) -> int:
+        """Return the size (1 request; none within 60 s of this process's own write).
+
+        Returns
+        -------
+        size : `int`
+            Bytes; 0 for a directory.
+
+        Raises
+        ------
+        ResourceNotFoundError
+            If there is no such file.
+        """
+        return 0 if self.isdir() else self._store.size(self._url)
+
+    def get_info(self) -> ResourceInfo:
+        """Return what the server says of this resource (1 request; none within 60 s of an own write).
+
+        Returns
+        -------
+        info : `lsst.resources.ResourceInfo`
+            Size, modification time and checksums by algorithm (``adler32``, ``md5`` ...).
+
+        Raises
+        ------
+        ResourceNotFoundError
+            If there is no such file or directory.
+        FileBrokenError
+            If the upload of the file has not ended.
+        """
+        info = self._store.info(self._url)
+        if info.is_file and info.size is None:
+            raise FileBrokenError("the upload of this file has not ended", operation="info", url=self._url)
+        return ResourceInfo(
+            uri=str(self),
+            is_file=info.is_file,
+            size=info.size or 0,
+            last_modified=info.modified,
+            checksums=dict(info.checksums),
+        )
+
+    def read(self, size: int = -1) -> bytes:
+        """Return the contents, verified if it is the whole.
+
+        Parameters
+        ----------
+        size : `int`, optional
+            Number of bytes from the beginning; all if negative.
+
+        Returns
+        -------
+        data : `bytes`
+            The bytes; fewer than ``size`` if the file is shorter.
+
+        Raises
+        ------
+        ResourceIsDirectoryError
+            If this is a directory.
+        ResourceNotFoundError
+            If there is no such file.
+        IntegrityError
+            If size or checksum do not fit.
+        """
+        self._require_file("read")
+        if size < 0:
+            return self._store.read(self._url)
+        if size == 0:
+            return b""
+        reader = self._store.open_reader(self._url)
+        with RemoteFile(reader, self.geturl(), read_ahead_bytes=0) as handle:
+            return handle.read(size)
+
+    def write(self, data: BinaryIO | bytes, overwrite: bool = True) -> None:
+        """Publish a file in one step: readers see the old file or all of the new one.
+
+        Parameters
+        ----------
+        data : `bytes` or binary file
+            The contents, from a file's position to its end.
+        overwrite : `bool`, optional
+            If `False`, exactly one of several writers succeeds.
+
+        Raises
+        ------
+        ResourceExistsError
+            If the file exists and ``overwrite`` is `False`.
+        AccessDeniedError
+            If the server refuses.
+        """
+        self._require_file("write")
+        _note_publication(self._store.write(self._url, data, overwrite=overwrite))
+
+    def mkdir(self) -> None:
+        """Make the directory and its parents, unless it exists.
+
+        Raises
+        ------
+        ResourceIsFileError
+            If this URI looks like a file, or if a file has this name.
+        """
+        if not self.isdir():
+            raise ResourceIsFileError("not a directory-like URI", operation="mkdir", url=self._url)
+        self._store.make_directory(self._url)
+
+    def remove(self) -> None:
+        """Remove a file or an empty directory; one that is not there is not an error.
+
+        Raises
+        ------
+        DirectoryNotEmptyError
+            If the directory holds something.
+        AccessDeniedError
+            If the server refuses.
+        """
+        with contextlib.suppress(ResourceNotFoundError):
+            self._store.remove(self._url)
+
+    def remove_dir(self, recursive: bool = False) -> None:
+        """Remove a directory, which `lsst.resources.ResourcePath` cannot do for every scheme.
+
+        Parameters
+        ----------
+        recursive : `bool`, optional
+            Whether to remove what it holds, too.
+
+        Raises
+        ------
+        ResourceIsFileError
+            If this URI does not look like a directory.
+        DirectoryNotEmptyError
+            If it holds something and ``recursive`` is `False`.
+        """
+        if not self.isdir():
+            raise ResourceIsFileError("not a directory-like URI", operation="remove_dir", url=self._url)
+        if recursive:
+            remove_tree(self._store, self._url)
+        else:
+            self.remove()
+
+    def walk(
+        self, file_filter: str | re.Pattern[str] | None = None
+    ) -> Iterator[list[Any] | tuple[ResourcePath, list[str], list[str]]]:
+        """Walk the directories below this one (1 request each, several at a time).
+
+        Parameters
+        ----------
+        file_filter : `str` or `re.Pattern`, optional
+            Only files in whose names this is found are given.
+
+        Yields
+        ------
+        directory : `DcacheResourcePath`
+            A directory that holds something.
+        directory_names : `list` [`str`]
+            Its directories; those that the caller removes from the list are not entered.
+        file_names : `list` [`str`]
+            Its files.
+
+        Raises
+        ------
+        ValueError
+            If this URI does not look like a directory.
+        """
+        if not self.isdir():
+            raise ValueError(f"Can not walk non-directory URI {self}")
+        pattern = re.compile(file_filter) if isinstance(file_filter, str) else file_filter
+        for url, directories, files in walk_tree(self._store, self._url):
+            names = [unquote(info.name) for info in files]
+            if pattern is not None:
+                names = [name for name in names if pattern.search(name)]
+            if not directories and not names:
+                continue
+            subdirectories = [unquote(info.name) for info in directories]
+            yield _make(url, True), subdirectories, names
+            kept = set(subdirectories)
+            directories[:] = [info for info in directories if unquote(info.name) in kept]
+
+    @contextlib.contextmanager
+    def _as_local(
+        self, multithreaded: bool = True, tmpdir: ResourcePath | None = None
+    ) -> Generator[ResourcePath]:
+        prefix = tmpdir if tmpdir is not None else ResourcePath(get_tempdir(), forceDirectory=True)
+        with ResourcePath.temporary_uri(prefix=prefix, suffix=self.getExtension()) as local:
+            with open(local.ospath, "xb") as target:
+                self._store.download(self._url, target)
+            yield local
+
+    @contextlib.contextmanager
+    def _openImpl(
+        self, mode: str = "r", *, encoding: str | None = None
+    ) -> Generator[ResourceHandleProtocol[Any]]:
+        text_encoding = encoding or locale.getpreferredencoding(False)
+        if "r" in mode and "+" not in mode:
+            with RemoteFile(self._store.open_reader(self._url), self.geturl()) as reader:
+                if "b" in mode:
+                    yield cast(Any, reader)
+                else:
+                    with io.TextIOWrapper(cast(Any, reader), encoding=text_encoding) as text:
+                        yield cast(Any, text)
+            return
+        with SpooledUpload(
+            self._store, self._url, overwrite="x" not in mode, directory=get_tempdir()
+        ) as upload:
+            if "r" in mode or "a" in mode:
+                upload.load()
+                upload.seek(0, io.SEEK_END if "a" in mode else io.SEEK_SET)
+            if "b" in mode:
+                yield cast(Any, upload)
+            else:
+                wrapper = io.TextIOWrapper(cast(Any, upload), encoding=text_encoding)
+                yield cast(Any, wrapper)
+                if not wrapper.closed:
+                    wrapper.detach()
+        if upload.info is not None:
+            _note_publication(upload.info)
+
+    def transfer_from(
+        self,
+        src: ResourcePath,
+        transfer: str = "copy",
+        overwrite: bool = False,
+        transaction: TransactionProtocol | None = None,
+        multithreaded: bool = True,
+    ) -> None:
+        """Take over the contents of another resource.
+
+        Parameters
+        ----------
+        src : `lsst.resources.ResourcePath`
+            Of any scheme. On the same endpoint the server renames or copies; a local file is sent as it is,
+            with its length; another endpoint's file is streamed through this process.
+        transfer : `str`, optional
+            ``copy``, ``move``, or ``auto``, which copies.
+        overwrite : `bool`, optional
+            If `False`, an existing file is an error.
+        transaction : `lsst.resources.utils.TransactionProtocol`, optional
+            Not used: what was published stays.
+        multithreaded : `bool`, optional
+            Not used.
+
+        Raises
+        ------
+        ValueError
+            If the mode is another one.
+        ResourceExistsError
+            If this file exists and ``overwrite`` is `False`.
+        FileNotFoundError
+            If there is no ``src``.
+        """
+        if transfer not in self.transferModes:
+            raise ValueError(f"Transfer mode {transfer} not supported by URI scheme {self.scheme}")
+        _log.debug("Transferring %s -> %s (transfer=%s)", src, self, transfer)
+        if self == src:
+            _log.debug("Source and target are the same resource: %s", self)
+            return
+        self._require_file("write")
+        if isinstance(src, DcacheResourcePath):
+            src._require_file("read")
+            if src._store is self._store:
+                self._transfer_on_server(src, transfer, overwrite)
+                return
+            with RemoteFile(src._store.open_reader(src._url), src.geturl(), read_ahead_bytes=0) as stream:
+                self.write(cast(BinaryIO, stream), overwrite=overwrite)
+        else:
+            with src.as_local() as local, open(local.ospath, "rb") as file:
+                self.write(file, overwrite=overwrite)
+        if transfer == "move":
+            src.remove()
+
+    def _transfer_on_server(self, src: DcacheResourcePath, transfer: str, overwrite: bool) -> None:
+        store = self._store
+        if transfer == "move":
+            store.move(src._url, self._url, overwrite=overwrite)
+        else:
+            _note_publication(store.copy(src._url, self._url, overwrite=overwrite))
+
+    def generate_presigned_get_url(self, *, expiration_time_seconds: int) -> str:
+        """Return a URL with which anybody can read this file for a while.
+
+        Parameters
+        ----------
+        expiration_time_seconds : `int`
+            How long, in seconds.
+
+        Returns
+        -------
+        url : `str`
+            An ``https`` URL that holds a credential: treat it as one.
+
+        Raises
+        ------
+        UnsupportedError
+            If the credential is none that can be attenuated.
+        """
+        return self._store.presign(self._url, "GET", expiration_time_seconds)
+
+    def generate_presigned_put_url(self, *, expiration_time_seconds: int) -> str:
+        """Return a URL with which anybody can write this file for a while.
+
+        Parameters
+        ----------
+        expiration_time_seconds : `int`
+            How long, in seconds.
+
+        Returns
+        -------
+        url : `str`
+            An ``https`` URL that holds a credential: treat it as one.
+
+        Raises
+        ------
+        UnsupportedError
+            If the credential is none that can be attenuated.
+        """
+        return self._store.presign(self._url, "PUT", expiration_time_seconds)
+
+    def to_fsspec(self) -> tuple[DcacheFileSystem, str]:
+        """Return a file system and this resource's path in it.
+
+        Returns
+        -------
+        fs : `~lsst.daf.butler_dcache.filesystem.DcacheFileSystem`
+            File system for every endpoint.
+        path : `str`
+            Path to give to its methods.
+
+        Raises
+        ------
+        ImportError
+            If the endpoint's configuration has ``enable_fsspec: false``; callers then use a local copy.
+        """
+        if not settings_for(self._url).enable_fsspec:
+            raise ImportError(f"fsspec is disabled by the configuration of {self.root_uri()}")
+        return DcacheFileSystem(), self._url
+
+    @classmethod
+    def _mexists(
+        cls, uris: Iterable[ResourcePath], *, num_workers: int | None = None
+    ) -> dict[ResourcePath, bool]:
+        existence: dict[ResourcePath, bool] = {}
+        for store, by_url in _by_store(uris):
+            for url, exists in store.exists_many(by_url).items():
+                existence.update(dict.fromkeys(by_url[url], exists))
+        return existence
+
+    @classmethod
+    def _mremove(cls, uris: Iterable[ResourcePath]) -> dict[ResourcePath, MBulkResult]:
+        results: dict[ResourcePath, MBulkResult] = {}
+        for store, by_url in _by_store(uris):
+            for url, error in store.remove_many(by_url).items():
+                # As for `remove`: gone is gone.
+                failed = error is not None and not isinstance(error, FileNotFoundError)
+                result = MBulkResult(not failed, error if failed else None)
+                results.update(dict.fromkeys(by_url[url], result))
+        return results
+
+    def _require_file(self, operation: str) -> None:
+        if self.isdir():
+            raise ResourceIsDirectoryError("a directory-like URI", operation=operation, url=self._url)
+
+
+def _make(url: str, dir_like: bool | None, is_temporary: bool = False) -> DcacheResourcePath:
+    """Make an instance of this very class, whoever is registered for the scheme."""
+    return DcacheResourcePath(urlparse(url), forceDirectory=dir_like, isTemporary=is_temporary)
+
+
+_restore: Callable[[str, bool | None, bool], DcacheResourcePath] = _make
+
+
+def _by_store(uris: Iterable[ResourcePath]) -> list[tuple[Store, Mapping[str, list[ResourcePath]]]]:
+    """Sort resources by store and URL; members of one zip share a URL."""
+    groups: dict[int, tuple[Store, dict[str, list[ResourcePath]]]] = {}
+    for uri in uris:
+        url = cast(DcacheResourcePath, uri)._url
+        store = store_for(url)
+        groups.setdefault(id(store), (store, defaultdict(list)))[1][url].append(uri)
+    return list(groups.values())
