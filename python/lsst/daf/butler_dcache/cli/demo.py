@@ -4,7 +4,9 @@ from __future__ import annotations
 
 __all__ = ("command",)
 
+import logging
 import os
+import shlex
 import signal
 import sys
 import tempfile
@@ -14,6 +16,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import click
 
@@ -46,6 +49,10 @@ def command(url: str | None, out: Path | None, keep: bool, damage: bool) -> None
     """
     # The way out of a kill is the same as of any other error: servers stop, folders go.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    # Catalogues are astropy tables here; that they could be converted to pandas as well is nobody's concern.
+    logging.getLogger("lsst.daf.butler._storage_class").addFilter(
+        lambda record: "pandas" not in str(record.args)
+    )
     keep = keep or out is not None
     with ExitStack() as stack:
         folder = _keep_folder(out) if keep else Path(stack.enter_context(_temporary_folder()))
@@ -60,7 +67,8 @@ def command(url: str | None, out: Path | None, keep: bool, damage: bool) -> None
         click.echo(f"\n{text}\n")
         if keep:
             (folder / "report.txt").write_text(f"{text}\n")
-            click.echo(f"kept: {folder}" + (f" and {target.root}" if url else ""))
+            click.echo(f"kept: {folder}")
+            click.echo(f"files of the repository: {target.access}")
         _conclude(report)
 
 
@@ -103,7 +111,9 @@ def _embedded(folder: Path, keep: bool) -> Iterator[Target]:
             )
 
         title = "embedded dCache over TLS, macaroon authentication"
-        yield Target(title, f"{dcache.url}demo/", DATASTORE, count)
+        port = urlsplit(dcache.url).port
+        serve = f"dcache-butler embedded --port {port} --root {shlex.quote(str(folder / 'dcache'))}"
+        yield Target(title, f"{dcache.url}demo/", DATASTORE, f"served again by: {serve}", count)
 
 
 @contextmanager
@@ -112,7 +122,7 @@ def _site(url: str, keep: bool) -> Iterator[Target]:
     root = f"{url.rstrip('/')}/dcache-butler-demo-{uuid.uuid4().hex[:12]}/"
     local = root.startswith("file:")
     try:
-        yield Target(url, root, _PLAIN_DATASTORE if local else DATASTORE)
+        yield Target(url, root, _PLAIN_DATASTORE if local else DATASTORE, root)
     finally:
         if not keep:
             open_storage(root).remove_all()

@@ -46,6 +46,8 @@ class Target:
         URL with a slash at its end: a directory of the demo's own.
     datastore : `str`
         Class of the datastore.
+    access : `str`
+        How the files can be had afterwards, if they are kept.
     count : `~collections.abc.Callable` or `None`
         Returns the requests that the server has seen so far; `None` where nobody counts.
     """
@@ -53,6 +55,7 @@ class Target:
     title: str
     root: str
     datastore: str
+    access: str
     count: Callable[[], Requests] | None = None
 
 
