@@ -2,8 +2,8 @@
 
 `lsst.resources` has no registry of schemes: its factory imports ``DavResourcePath`` from the module
 ``lsst.resources.dav`` each time that it makes an object. Whoever sets that name owns the scheme. Importing
-the module costs a quarter of a second in a bare process and reads the site's configuration, so as long as nobody
-needs anything else of it, a stand-in takes its place (see the decision "claiming the scheme").
+the module takes a quarter of a second in a bare process and reads the site's configuration, so while nobody
+needs anything else of it, a stand-in has its place (see the decision "claiming the scheme").
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def unregister() -> None:
             del sys.modules[_MODULE]
             package = sys.modules["lsst.resources"]
             if getattr(package, "dav", None) is module:
-                del package.dav  # type: ignore[attr-defined]
+                del package.dav
         elif module is not None and _incumbent is not None:
             setattr(module, _CLASS, _incumbent)
             _incumbent = None

@@ -1,7 +1,7 @@
 """Remote files in the form of Python's binary files.
 
-A store reads ranges of a file over one redirect, and writes files whose length it knows. The classes here make
-of that what programs expect of `open`: `RemoteFile` reads and seeks, `SpooledUpload` gathers what is written and
+A store reads ranges of a file over one redirect, and writes files whose length it knows. Here that becomes
+what programs expect of `open`: `RemoteFile` reads and seeks, `SpooledUpload` gathers what is written and
 publishes it in one piece.
 """
 
