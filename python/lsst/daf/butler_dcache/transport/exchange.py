@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 
-__all__ = ("Exchange", "add_observer", "record", "remove_observer")
+__all__ = ("Exchange", "add_observer", "is_observed", "record", "remove_observer")
 
 _log = logging.getLogger(__name__)
 
@@ -79,6 +79,11 @@ def remove_observer(observer: Observer) -> None:
     """
     global _observers
     _observers = tuple(known for known in _observers if known != observer)
+
+
+def is_observed() -> bool:
+    """Tell whether anybody would see a record, so that it is worth making."""
+    return bool(_observers) or _log.isEnabledFor(logging.DEBUG)
 
 
 def record(exchange: Exchange) -> None:

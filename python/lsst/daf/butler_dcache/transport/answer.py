@@ -1,0 +1,348 @@
+"""The answer of the data plane: a head, and a body that is read by whoever wants it."""
+
+from __future__ import annotations
+
+import io
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Self
+
+from ..errors import DeadlineError, DoorUnavailableError, ProtocolError
+from ..redaction import redact_url
+from .connection import Connection, ConnectionLostError
+from .deadline import Deadline
+from .exchange import Exchange, is_observed, record
+from .http1 import Framing, Head, Headers, chunk_size, framing_of, keeps_connection
+
+__all__ = ("DataAnswer", "Sent")
+
+_DRAIN_BYTES = 64 * 1024
+_AT_ONCE_BYTES = 256 * 1024 * 1024
+_PIECE_BYTES = 256 * 1024
+_MAX_TRAILERS = 100
+_MAX_LINE_BYTES = 8 * 1024
+
+
+@dataclass(slots=True)
+class Sent:
+    """What is known of the request that an answer belongs to.
+
+    Parameters
+    ----------
+    method, url : `str`
+        What was asked.
+    attempt : `int`
+        How often it was sent.
+    reused : `bool`
+        Whether it travelled on a kept connection.
+    body_bytes : `int`
+        Bytes of the body that were sent.
+    complete : `bool`
+        Whether all of it was.
+    continued : `bool`
+        Whether the server asked for the body with a 100.
+    may_keep : `bool`
+        Whether the connection can take another request afterwards.
+    body_error : `Exception` or `None`
+        Why it was not.
+    begun : `float`
+        When, on the monotonic clock.
+    """
+
+    method: str
+    url: str
+    attempt: int
+    reused: bool
+    body_bytes: int = 0
+    complete: bool = True
+    continued: bool = False
+    may_keep: bool = True
+    body_error: ConnectionLostError | None = None
+    begun: float = field(default_factory=time.monotonic)
+
+
+class DataAnswer:
+    """Status, headers and the body that is still to be read.
+
+    Parameters
+    ----------
+    head : `~.http1.Head`
+        Head of the answer.
+    sent : `Sent`
+        The request.
+    connection : `~.connection.Connection`
+        Where the body comes from.
+    deadline : `~.deadline.Deadline`
+        Limits the reading.
+    silence_seconds : `float`
+        Longest wait for bytes.
+    release : `~collections.abc.Callable`
+        Takes the connection back.
+
+    Notes
+    -----
+    Not thread-safe. `close` it, or use it in a ``with`` block: a connection whose body was not read to its
+    end is closed then, which at a dCache pool ends the transfer (protocol page, section 2.5).
+    """
+
+    def __init__(
+        self,
+        head: Head,
+        sent: Sent,
+        connection: Connection,
+        deadline: Deadline,
+        silence_seconds: float,
+        release: Callable[[Connection], None],
+    ) -> None:
+        self._head = head
+        self._sent = sent
+        self.connection = connection
+        self._deadline = deadline
+        self._silence = silence_seconds
+        self._release = release
+        self._framing, self._left = framing_of(sent.method, head)
+        self.length: int | None = None if self._framing in (Framing.CHUNKED, Framing.CLOSE) else self._left
+        self._done = self._framing is Framing.NONE
+        self._first_chunk = True
+        self._received = 0
+        self._held = False
+        self._closed = False
+
+    @property
+    def status(self) -> int:
+        """HTTP status."""
+        return self._head.status
+
+    @property
+    def reason(self) -> str:
+        """Reason phrase; a pool tells the cause of an error nowhere else."""
+        return self._head.reason
+
+    @property
+    def headers(self) -> Headers:
+        """Header fields, looked up without regard to case."""
+        return self._head.headers
+
+    @property
+    def url(self) -> str:
+        """What was asked for, unredacted: a pool URL is a capability."""
+        return self._sent.url
+
+    @property
+    def attempts(self) -> int:
+        """How often the request was sent."""
+        return self._sent.attempt
+
+    @property
+    def continued(self) -> bool:
+        """Whether the server asked for the body with a 100 (only with ``expect=True``)."""
+        return self._sent.continued
+
+    @property
+    def body_sent(self) -> bool:
+        """Whether the whole body of the request was sent."""
+        return self._sent.complete
+
+    @property
+    def connection_id(self) -> int:
+        """Number of the connection within this process."""
+        return self.connection.number
+
+    def readinto(self, view: memoryview) -> int:
+        """Read what is there straight into the caller's memory.
+
+        Parameters
+        ----------
+        view : `memoryview`
+            Of bytes, writable.
+
+        Returns
+        -------
+        count : `int`
+            Number of bytes, at least 1, or 0 at the end of the body.
+
+        Raises
+        ------
+        DoorUnavailableError
+            If the connection ends before the body.
+        DeadlineError
+            If the deadline passes, or nothing comes for too long.
+        ProtocolError
+            If the framing is malformed.
+        """
+        if self._done or not view:
+            return 0
+        try:
+            count = self._read_some(view)
+        except ConnectionLostError as exc:
+            raise DoorUnavailableError(
+                f"the connection was lost after {self._received} bytes of the body: {exc}",
+                operation=self._sent.method,
+                url=self._sent.url,
+                status=self.status,
+                attempts=self.attempts,
+            ) from exc
+        except (DeadlineError, ProtocolError) as error:
+            self.connection.usable = False
+            error.operation, error.url = self._sent.method, redact_url(self._sent.url)
+            raise
+        self._received += count
+        return count
+
+    def fill(self, view: memoryview) -> int:
+        """Read until the memory is full or the body ends.
+
+        Parameters
+        ----------
+        view : `memoryview`
+            Of bytes, writable.
+
+        Returns
+        -------
+        count : `int`
+            Number of bytes; less than asked for at the end of the body only.
+        """
+        at = 0
+        while at < len(view):
+            count = self.readinto(view[at:])
+            if count == 0:
+                break
+            at += count
+        return at
+
+    def read(self) -> bytes:
+        """Return the rest of the body."""
+        if self._framing is Framing.LENGTH and not self._done and self._left <= _AT_ONCE_BYTES:
+            # `io.BytesIO` lets its memory be written to and then hands it out as `bytes` without a copy.
+            memory = io.BytesIO(bytes(self._left))
+            with memory.getbuffer() as view:
+                self.fill(view)
+            return memory.getvalue()
+        return b"".join(self.iter_chunks(_PIECE_BYTES))
+
+    def read_some(self, limit: int = _PIECE_BYTES) -> bytes:
+        """Return what is there, for bodies that come slowly.
+
+        Parameters
+        ----------
+        limit : `int`, optional
+            Largest number of bytes.
+
+        Returns
+        -------
+        piece : `bytes`
+            At least 1 byte, or none at the end of the body.
+        """
+        memory = bytearray(limit)
+        count = self.readinto(memoryview(memory))
+        return bytes(memory[:count])
+
+    def iter_chunks(self, size: int) -> Iterator[bytes]:
+        """Yield the rest of the body in pieces of ``size`` bytes, the last one shorter.
+
+        Parameters
+        ----------
+        size : `int`
+            Bytes of a piece.
+
+        Yields
+        ------
+        piece : `bytes`
+            The next bytes.
+        """
+        memory = bytearray(size)
+        view = memoryview(memory)
+        while count := self.fill(view):
+            yield bytes(view[:count])
+
+    def hold(self) -> Connection:
+        """Take the connection out of the plane's care; the caller closes it.
+
+        Returns
+        -------
+        connection : `~.connection.Connection`
+            To be given to further calls of `DataPlane.open`, after this answer was read and closed.
+        """
+        self._held = True
+        return self.connection
+
+    def close(self, reuse: bool | None = None) -> None:
+        """Finish: keep the connection if the body was read and both sides allow it, else close it.
+
+        Parameters
+        ----------
+        reuse : `bool`, optional
+            `False` closes the connection in any case, which ends what it keeps alive at a pool.
+        """
+        if self._closed:
+            return
+        self._closed = True
+        connection = self.connection
+        keep = reuse is not False and self._sent.may_keep and keeps_connection(self._head)
+        if keep and not self._done and self._framing is Framing.LENGTH and self._left <= _DRAIN_BYTES:
+            try:
+                self.fill(memoryview(bytearray(self._left)))
+            except (DoorUnavailableError, DeadlineError):
+                keep = False
+        if not (keep and self._done and connection.usable):
+            connection.close()
+        elif not self._held:
+            self._release(connection)
+        if is_observed():
+            record(
+                Exchange(
+                    plane="data",
+                    method=self._sent.method,
+                    url=redact_url(self._sent.url),
+                    status=self.status,
+                    reason=self.reason,
+                    sent=self._sent.body_bytes,
+                    received=self._received,
+                    seconds=time.monotonic() - self._sent.begun,
+                    reused=self._sent.reused,
+                    attempt=self._sent.attempt,
+                    connection=connection.number,
+                )
+            )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def _read_some(self, view: memoryview) -> int:
+        if self._framing is Framing.CHUNKED and self._left == 0 and not self._next_chunk():
+            self._done = True
+            return 0
+        if self._framing is not Framing.CLOSE:
+            view = view[: self._left]
+        count = self.connection.read_into(view, self._deadline, self._silence)
+        if self._framing is Framing.CLOSE:
+            if count == 0:
+                self._done = True
+                self.connection.usable = False
+            return count
+        if count == 0:
+            self.connection.usable = False
+            raise ConnectionLostError("the server closed it")
+        self._left -= count
+        if self._framing is Framing.LENGTH and self._left == 0:
+            self._done = True
+        return count
+
+    def _next_chunk(self) -> bool:
+        if not self._first_chunk and self._line():
+            raise ProtocolError("a chunk of the answer does not end where it should")
+        self._first_chunk = False
+        self._left = chunk_size(self._line())
+        if self._left:
+            return True
+        for _ in range(_MAX_TRAILERS):
+            if not self._line():
+                return False
+        raise ProtocolError("the answer has too many trailers")
+
+    def _line(self) -> bytes:
+        return self.connection.read_line(_MAX_LINE_BYTES, self._deadline, self._silence)
