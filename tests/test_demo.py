@@ -243,15 +243,42 @@ def test_a_frame_with_another_pixel_is_noticed(survey: Survey) -> None:
     assert path.name in check.measured
 
 
+class Shelf(FileTree):
+    """A directory that keeps a checksum of each file as it was written, as dCache does."""
+
+    keeps_checksums = True
+
+    def __init__(self, root: Path) -> None:
+        super().__init__(root)
+        self.checksums: dict[str, str] = {}
+
+    def write(self, path: str, data: bytes) -> None:
+        (self._root / path).parent.mkdir(exist_ok=True)
+        (self._root / path).write_bytes(data)
+        self.checksums[path] = adler32(data)
+
+    def checksum(self, path: str) -> str | None:
+        return self.checksums.get(path)
+
+
 class TestAudit:
     """Bytes, records and the server's word."""
 
+    RECORD = "adler32 of the bytes = of the record"
+    SERVER = "adler32 of the bytes = the server's"
+
     @pytest.fixture
-    def tree(self, tmp_path: Path) -> FileTree:
-        (tmp_path / "run").mkdir()
-        (tmp_path / "run" / "a").write_bytes(b"abc")
-        (tmp_path / "run" / "b").write_bytes(b"")
-        return FileTree(tmp_path)
+    def shelf(self, tmp_path: Path) -> Shelf:
+        shelf = Shelf(tmp_path / "shelf")
+        (tmp_path / "shelf").mkdir()
+        shelf.write("run/a", b"abc")
+        shelf.write("run/b", b"")
+        return shelf
+
+    @pytest.fixture
+    def originals(self, tmp_path: Path) -> dict[str, Path]:
+        (tmp_path / "original").write_bytes(b"abc")
+        return {"run/a": tmp_path / "original"}
 
     def records(self) -> list[Artifact]:
         return [
@@ -259,42 +286,49 @@ class TestAudit:
             Artifact("run/b", 0, f"adler32:{adler32(b'')}"),
         ]
 
-    def test_all_is_well(self, tree: FileTree, tmp_path: Path) -> None:
-        checks = check_artifacts(self.records(), tree, {"run/a": tmp_path / "run" / "a"})
-        assert len(checks) == 3
+    def test_all_is_well(self, shelf: Shelf, originals: dict[str, Path]) -> None:
+        checks = check_artifacts(self.records(), shelf, originals)
+        assert len(checks) == 4
         assert failed(checks) == []
 
-    def test_a_changed_byte_is_noticed(self, tree: FileTree, tmp_path: Path) -> None:
-        (tmp_path / "run" / "a").write_bytes(b"abd")
-        checks = check_artifacts(self.records(), tree, {"run/b": tmp_path / "run" / "b"})
-        assert failed(checks) == ["adler32 of the bytes = of the record"]
+    def test_nothing_to_look_at_is_a_failure(self, shelf: Shelf) -> None:
+        assert len(failed(check_artifacts([], shelf, {}))) == 4
 
-    def test_a_missing_checksum_is_noticed(self, tree: FileTree, tmp_path: Path) -> None:
-        records = [replace(record, checksum=None) for record in self.records()]
-        checks = check_artifacts(records, tree, {"run/a": tmp_path / "run" / "a"})
-        assert failed(checks) == ["adler32 of the bytes = of the record"]
+    def test_a_file_that_was_replaced_is_noticed(self, shelf: Shelf, originals: dict[str, Path]) -> None:
+        shelf.write("run/b", b"b")
+        checks = check_artifacts(self.records(), shelf, originals)
+        assert failed(checks) == ["size of the bytes = of the record", self.RECORD]
 
-    def test_a_cut_file_is_noticed(self, tree: FileTree, tmp_path: Path) -> None:
-        original = tmp_path / "original"
-        original.write_bytes(b"abc")
-        (tmp_path / "run" / "a").write_bytes(b"ab")
-        assert len(failed(check_artifacts(self.records(), tree, {"run/a": original}))) == 3
+    def test_a_byte_that_rotted_is_noticed(self, shelf: Shelf, originals: dict[str, Path]) -> None:
+        (shelf._root / "run" / "a").write_bytes(b"abd")
+        checks = check_artifacts(self.records(), shelf, originals)
+        assert failed(checks) == [
+            "bytes of ingested files = of the originals",
+            self.RECORD,
+            self.SERVER,
+        ]
 
-    def test_a_wrong_word_of_the_server_is_noticed(self, tree: FileTree, tmp_path: Path) -> None:
-        tree.checksum = lambda path: "00000001"  # type: ignore[method-assign]
-        checks = check_artifacts(self.records(), tree, {"run/a": tmp_path / "run" / "a"})
-        # 00000001 is right for the empty file.
-        assert failed(checks) == ["adler32 of the bytes = the server's"]
+    @pytest.mark.parametrize("checksum", [None, "adler32:00000001", "blake2b:0123"])
+    def test_a_record_without_the_checksum_is_noticed(
+        self, shelf: Shelf, originals: dict[str, Path], checksum: str | None
+    ) -> None:
+        a, b = self.records()
+        checks = check_artifacts([replace(a, checksum=checksum), b], shelf, originals)
+        assert failed(checks) == [self.RECORD]
         assert checks[2].measured == "1 of 2 (not a)"
 
-    def test_files_left_and_files_lost_are_noticed(self, tree: FileTree, tmp_path: Path) -> None:
+    def test_a_server_that_says_nothing_is_noticed(self, shelf: Shelf, originals: dict[str, Path]) -> None:
+        shelf.checksums.clear()
+        assert failed(check_artifacts(self.records(), shelf, originals)) == [self.SERVER]
+
+    def test_files_left_and_files_lost_are_noticed(self, shelf: Shelf) -> None:
         a, b = self.records()
-        assert failed(check_removed([a], [b], tree, [b])) == ["files of the removed run"]
-        (tmp_path / "run" / "a").unlink()
-        assert failed(check_removed([a], [b], tree, [b])) == []
-        assert failed(check_removed([a], [b], tree, [a, b])) == ["records after removal"]
-        (tmp_path / "run" / "b").unlink()
-        assert failed(check_removed([a], [b], tree, [b])) == ["files of other runs still there"]
+        assert failed(check_removed([a], [b], shelf, [b])) == ["files of the removed run"]
+        (shelf._root / "run" / "a").unlink()
+        assert failed(check_removed([a], [b], shelf, [b])) == []
+        assert failed(check_removed([a], [b], shelf, [a, b])) == ["records after removal"]
+        (shelf._root / "run" / "b").unlink()
+        assert failed(check_removed([a], [b], shelf, [b])) == ["files of other runs still there"]
 
 
 def test_storage_is_chosen_by_scheme(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ import zlib
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 from urllib.parse import quote, unquote, urlsplit
 
 import requests
@@ -58,6 +58,9 @@ class Artifact:
 
 class Storage(Protocol):
     """A tree of files that can be looked at from outside."""
+
+    keeps_checksums: ClassVar[bool]
+    """Whether the storage knows the adler32 of its files, so that the registry records it, too."""
 
     def exists(self, path: str) -> bool:
         """Say whether there is a file.
@@ -113,6 +116,8 @@ class FileTree:
     root : `pathlib.Path`
         The directory.
     """
+
+    keeps_checksums: ClassVar[bool] = False
 
     def __init__(self, root: Path) -> None:
         self._root = root
@@ -182,6 +187,8 @@ class WebdavTree:
     ``user_cert``, ``user_key`` and ``trusted_authorities`` of the file that ``LSST_RESOURCES_WEBDAV_CONFIG``
     names, then ``BEARER_TOKEN_FILE`` and ``BEARER_TOKEN``. The credential goes to the door only.
     """
+
+    keeps_checksums: ClassVar[bool] = True
 
     def __init__(self, root: str) -> None:
         self._root = re.sub(r"^dav", "http", root)
