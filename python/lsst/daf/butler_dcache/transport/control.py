@@ -12,17 +12,12 @@ import threading
 import time
 import weakref
 from collections.abc import Container, Mapping
-from dataclasses import dataclass
-from http.client import HTTPException
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, NoReturn
 
 import requests
-import urllib3
-from requests.adapters import HTTPAdapter
 from urllib3 import exceptions as lower
-from urllib3.connection import HTTPConnection, HTTPSConnection
-from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
 from ..auth.credential import ANONYMOUS, Credential, refused
 from ..auth.sources import CredentialSource
@@ -37,12 +32,11 @@ from ..errors import (
     ServerBusyError,
 )
 from ..redaction import redact_url
+from .adapter import Adapter, FailedAttemptError, NoCookies, classify
 from .deadline import Deadline
 from .exchange import Exchange, record
-from .fork import next_connection_number, own_socket
 from .pacing import Pacer
 from .retry import READS, Phase, Repetition
-from .tls import is_alive, remember_session, tls_context
 
 __all__ = ("USER_AGENT", "Answer", "ControlPlane")
 
@@ -75,8 +69,8 @@ class Answer:
     status: int
     reason: str
     headers: Mapping[str, str]
-    body: bytes
-    url: str
+    body: bytes = field(repr=False)
+    url: str = field(repr=False)
     attempts: int = 1
     seconds: float = 0.0
 
@@ -84,15 +78,6 @@ class Answer:
     def text(self) -> str:
         """The body as text; what is not UTF-8 is replaced."""
         return self.body.decode("utf-8", "replace")
-
-
-class _FailedAttemptError(Exception):
-    """An attempt without a usable answer: how far it came, and why it ended."""
-
-    def __init__(self, phase: Phase, text: str, silent: bool = False) -> None:
-        super().__init__(text)
-        self.phase = phase
-        self.silent = silent
 
 
 class ControlPlane:
@@ -185,7 +170,7 @@ class ControlPlane:
             try:
                 with self._pacer.slot(deadline):
                     answer = self._once(prepared, deadline, repetition.attempts, started)
-            except _FailedAttemptError as failure:
+            except FailedAttemptError as failure:
                 wait = repetition.next_wait(failure.phase)
                 if wait is None or failure.silent:
                     self._give_up(failure, method, url, repetition.attempts, time.monotonic() - started)
@@ -250,7 +235,7 @@ class ControlPlane:
         begun = time.monotonic()
         response: requests.Response | None = None
         body = b""
-        failure: _FailedAttemptError | None = None
+        failure: FailedAttemptError | None = None
         try:
             response = self._opened().send(
                 prepared,
@@ -265,10 +250,10 @@ class ControlPlane:
         except DcacheError as error:
             if response is not None:
                 response.close()  # with what is left of the body on its connection
-            failure = _FailedAttemptError(Phase.NO_ANSWER, str(error))
+            failure = FailedAttemptError(Phase.NO_ANSWER, str(error))
             raise
         except (requests.RequestException, lower.HTTPError) as error:
-            failure = _classify(error)
+            failure = classify(error)
             raise failure from error
         finally:
             raw = response.raw if response is not None else None
@@ -319,15 +304,15 @@ class ControlPlane:
             if self._session is None:
                 session = requests.Session()
                 session.trust_env = False
-                session.cookies.set_policy(_NoCookies())
-                adapter = _Adapter(self._endpoint)
+                session.cookies.set_policy(NoCookies())
+                adapter = Adapter(self._endpoint)
                 session.mount("https://", adapter)
                 session.mount("http://", adapter)
                 self._session = session
             return self._session
 
     def _give_up(
-        self, failure: _FailedAttemptError, method: str, url: str, attempts: int, elapsed: float
+        self, failure: FailedAttemptError, method: str, url: str, attempts: int, elapsed: float
     ) -> NoReturn:
         details: dict[str, Any] = {
             "operation": method,
@@ -363,111 +348,6 @@ def _refusal(method: str, url: str, answer: Answer, who: Credential) -> Credenti
         elapsed_seconds=answer.seconds,
         hint=hint,
     )
-
-
-def _classify(error: Exception) -> _FailedAttemptError:
-    """Translate what `requests` and urllib3 raise into how far the request came."""
-    chain: list[BaseException] = []
-    todo: list[Any] = [error]
-    while todo:
-        item = todo.pop()
-        if isinstance(item, BaseException) and item not in chain:
-            chain.append(item)
-            todo += [item.__cause__, item.__context__, getattr(item, "reason", None), *item.args]
-    # The innermost system error says it best, without the addresses of objects.
-    system = [item for item in chain if isinstance(item, OSError) and item.errno is not None]
-    text = str(system[-1].strerror if system and system[-1].strerror else chain[0])
-    if any(isinstance(item, lower.SSLError | requests.exceptions.SSLError) for item in chain):
-        return _FailedAttemptError(Phase.NOT_SENT, f"no TLS connection: {text}")
-    if any(isinstance(item, lower.NewConnectionError) for item in chain):
-        return _FailedAttemptError(Phase.NOT_SENT, f"no connection: {text}")
-    if any(isinstance(item, lower.ConnectTimeoutError | requests.ConnectTimeout) for item in chain):
-        return _FailedAttemptError(Phase.NOT_SENT, "no connection in time")
-    if any(isinstance(item, lower.ReadTimeoutError | requests.ReadTimeout | TimeoutError) for item in chain):
-        return _FailedAttemptError(Phase.NO_ANSWER, "no answer in time", silent=True)
-    stale = any(getattr(item, "kept_connection", False) for item in chain)
-    return _FailedAttemptError(Phase.STALE if stale else Phase.NO_ANSWER, f"the connection was lost: {text}")
-
-
-class _NoCookies(requests.cookies.cookielib.DefaultCookiePolicy):  # type: ignore[name-defined,misc]
-    """Neither takes nor gives cookies."""
-
-    def set_ok(self, cookie: Any, request: Any) -> bool:
-        return False
-
-    def return_ok(self, cookie: Any, request: Any) -> bool:
-        return False
-
-
-class _Connection(HTTPConnection):
-    """What is added to urllib3's: a number, an honest look at idle sockets, TLS sessions."""
-
-    number = 0
-    answers = 0
-
-    def connect(self) -> None:
-        super().connect()
-        own_socket(self.sock)
-        self.number = next_connection_number()
-        self.answers = 0
-
-    @property
-    def is_connected(self) -> bool:
-        return self.sock is not None and is_alive(self.sock)
-
-    def getresponse(self) -> Any:
-        sock = self.sock
-        try:
-            response: Any = super().getresponse()
-        except (OSError, HTTPException) as error:
-            error.kept_connection = self.answers > 0  # type: ignore[union-attr]
-            raise
-        response.connection_number = self.number
-        response.reused = self.answers > 0
-        self.answers += 1
-        if self.answers <= 2:  # the second ticket follows the first answer
-            remember_session(sock)
-        return response
-
-
-class _TlsConnection(_Connection, HTTPSConnection):
-    pass
-
-
-class _PlainPool(HTTPConnectionPool):
-    ConnectionCls = _Connection
-
-
-class _TlsPool(HTTPSConnectionPool):
-    ConnectionCls = _TlsConnection
-
-
-class _Adapter(HTTPAdapter):
-    """Connects with our connections and our TLS; whatever `requests` would add is left out."""
-
-    def __init__(self, endpoint: EndpointSettings) -> None:
-        self._endpoint = endpoint
-        super().__init__(pool_connections=16, pool_maxsize=max(1, endpoint.persistent_connections))
-
-    def init_poolmanager(
-        self, connections: int, maxsize: int, block: bool = False, **pool_kwargs: Any
-    ) -> None:
-        if any(scheme == "https" for scheme, _, _ in self._endpoint.origins):
-            pool_kwargs["ssl_context"] = tls_context(self._endpoint, client_certificate=True)
-        self.poolmanager = urllib3.PoolManager(
-            num_pools=connections, maxsize=maxsize, block=block, **pool_kwargs
-        )
-        self.poolmanager.pool_classes_by_scheme = {"http": _PlainPool, "https": _TlsPool}
-
-    def build_connection_pool_key_attributes(
-        self, request: requests.PreparedRequest, verify: Any, cert: Any = None
-    ) -> tuple[Any, Any]:
-        scheme, host, port = origin_of(request.url or "")
-        return {"scheme": scheme, "host": host, "port": port}, {}
-
-    def cert_verify(self, conn: Any, url: Any, verify: Any, cert: Any) -> None:
-        # The context decides; `requests` would add the authorities of certifi to it.
-        conn.cert_reqs = "CERT_REQUIRED"
 
 
 _planes: weakref.WeakSet[ControlPlane] = weakref.WeakSet()

@@ -7,10 +7,7 @@ end, is looked at before it is used again, and belongs to the process that opene
 
 from __future__ import annotations
 
-import os
-import threading
 import time
-import weakref
 from collections.abc import Container, Mapping
 from contextlib import nullcontext
 from types import MappingProxyType
@@ -33,21 +30,17 @@ from ..redaction import redact_url
 from .answer import DataAnswer, Sent
 from .body import Body, Payload
 from .connection import Connection, ConnectionLostError, NotConnectedError
+from .connection_pool import ConnectionPool
 from .deadline import Deadline
 from .exchange import Exchange, is_observed, record
 from .http1 import Head, write_head
 from .pacing import Pacer
 from .retry import READS, Phase, Repetition
-from .tls import tls_context
 
 __all__ = ("DataPlane",)
 
 _USER_AGENT = "daf_butler_dcache"
 _MAX_INTERIM = 16
-_DOOR_IDLE_SECONDS = 240.0
-"""Doors close idle connections after 300 s (protocol page, section 1.1)."""
-_POOL_IDLE_SECONDS = 30.0
-"""A pool's connection keeps every URL alive that was used on it (protocol page, section 2.5)."""
 _SLOWEST_COMMIT_BYTES_PER_SECOND = 20e6
 _AFTERMATH_SECONDS = 10.0
 
@@ -78,10 +71,7 @@ class DataPlane:
         self._endpoint = endpoint
         self._credential = credential
         self._pacer = pacer
-        self._lock = threading.Lock()
-        self._idle: dict[Origin, list[Connection]] = {}
-        self._swept = time.monotonic()
-        _planes.add(self)
+        self._connections = ConnectionPool(endpoint)
 
     def open(
         self,
@@ -205,11 +195,7 @@ class DataPlane:
 
     def close(self) -> None:
         """Close idle connections; the plane can still be used."""
-        with self._lock:
-            idle, self._idle = self._idle, {}
-        for connections in idle.values():
-            for connection in connections:
-                connection.close()
+        self._connections.close()
 
     # -- before the request
 
@@ -288,7 +274,7 @@ class DataPlane:
         deadline: Deadline,
         held: Connection | None,
     ) -> DataAnswer:
-        connection = self._acquire(origin, own, deadline, held)
+        connection = self._connections.acquire(origin, deadline, held)
         sent.reused = connection.requests > 0
         silence = self._endpoint.read_timeout_seconds if own else self._endpoint.idle_timeout_seconds
         try:
@@ -298,7 +284,7 @@ class DataPlane:
                 small = payload.small
                 final = self._send_at_once(connection, head, payload, small, sent, deadline, silence)
             connection.answered()
-            answer = DataAnswer(final, sent, connection, deadline, silence, self._release)
+            answer = DataAnswer(final, sent, connection, deadline, silence, self._connections.release)
             if held is not None:
                 answer.hold()
             return answer
@@ -375,58 +361,6 @@ class DataPlane:
         commit = sent.body_bytes / _SLOWEST_COMMIT_BYTES_PER_SECOND
         return max(silence, self._endpoint.read_timeout_seconds) + commit
 
-    # -- connections
-
-    def _acquire(self, origin: Origin, own: bool, deadline: Deadline, held: Connection | None) -> Connection:
-        if held is not None:
-            if held.origin != origin or not held.is_alive:
-                held.close()
-                raise NotConnectedError("the connection that was held is closed")
-            return held
-        limit = time.monotonic() - (_DOOR_IDLE_SECONDS if own else _POOL_IDLE_SECONDS)
-        while True:
-            with self._lock:
-                idle = self._idle.get(origin)
-                connection = idle.pop() if idle else None
-            if connection is None:
-                break
-            if connection.idle_since > limit and connection.is_alive:
-                return connection
-            connection.close()
-        context = tls_context(self._endpoint, client_certificate=own) if origin[0] == "https" else None
-        return Connection.connect(origin, context, deadline.limit(self._endpoint.connect_timeout_seconds))
-
-    def _release(self, connection: Connection) -> None:
-        connection.rest()
-        surplus: list[Connection] = []
-        with self._lock:
-            idle = self._idle.setdefault(connection.origin, [])
-            if connection.process == os.getpid() and len(idle) < self._endpoint.persistent_connections:
-                idle.append(connection)
-            else:
-                surplus.append(connection)
-            now = time.monotonic()
-            if now - self._swept > 5.0:
-                self._swept = now
-                surplus += self._sweep(now)
-        for connection in surplus:
-            connection.close()
-
-    def _sweep(self, now: float) -> list[Connection]:
-        """Take out what has been idle for too long; with the lock held."""
-        old: list[Connection] = []
-        for origin, connections in list(self._idle.items()):
-            limit = now - (_DOOR_IDLE_SECONDS if origin in self._endpoint.origins else _POOL_IDLE_SECONDS)
-            old += [connection for connection in connections if connection.idle_since <= limit]
-            connections[:] = [connection for connection in connections if connection.idle_since > limit]
-            if not connections:
-                del self._idle[origin]
-        return old
-
-    def _after_fork(self) -> None:
-        self._lock = threading.Lock()
-        self._idle = {}
-
     # -- errors
 
     def _give_up(self, error: Exception, phase: Phase, sent: Sent, elapsed: float) -> NoReturn:
@@ -484,14 +418,3 @@ def _announced(headers: Mapping[str, str]) -> int | None:
         if name.lower() == "content-length":
             return int(value)
     return None
-
-
-_planes: weakref.WeakSet[DataPlane] = weakref.WeakSet()
-
-
-def _after_fork() -> None:
-    for plane in list(_planes):
-        plane._after_fork()
-
-
-os.register_at_fork(after_in_child=_after_fork)

@@ -1,0 +1,214 @@
+"""What `requests` stands on here: connections judged rightly, errors that say how far a request came."""
+
+from __future__ import annotations
+
+from http.client import HTTPException
+from typing import Any
+
+import requests
+import urllib3
+from requests.adapters import HTTPAdapter
+from urllib3 import exceptions as lower
+from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+
+from ..config.settings import EndpointSettings, origin_of
+from .fork import next_connection_number, own_socket
+from .retry import Phase
+from .tls import is_alive, remember_session, tls_context
+
+__all__ = ("Adapter", "FailedAttemptError", "NoCookies", "classify")
+
+
+class FailedAttemptError(Exception):
+    """An attempt without a usable answer: how far it came, and why it ended.
+
+    Parameters
+    ----------
+    phase : `~.retry.Phase`
+        How far.
+    text : `str`
+        Why.
+    silent : `bool`, optional
+        Whether the server said nothing until the time was over.
+    """
+
+    def __init__(self, phase: Phase, text: str, silent: bool = False) -> None:
+        super().__init__(text)
+        self.phase = phase
+        self.silent = silent
+
+
+def classify(error: Exception) -> FailedAttemptError:
+    """Translate what `requests` and urllib3 raise into how far the request came.
+
+    Parameters
+    ----------
+    error : `Exception`
+        What was raised.
+
+    Returns
+    -------
+    failure : `FailedAttemptError`
+        With the innermost cause in words.
+    """
+    chain: list[BaseException] = []
+    todo: list[Any] = [error]
+    while todo:
+        item = todo.pop()
+        if isinstance(item, BaseException) and item not in chain:
+            chain.append(item)
+            todo += [item.__cause__, item.__context__, getattr(item, "reason", None), *item.args]
+    # The innermost system error says it best, without the addresses of objects.
+    system = [item for item in chain if isinstance(item, OSError) and item.errno is not None]
+    text = str(system[-1].strerror if system and system[-1].strerror else chain[0])
+    if any(isinstance(item, lower.SSLError | requests.exceptions.SSLError) for item in chain):
+        return FailedAttemptError(Phase.NOT_SENT, f"no TLS connection: {text}")
+    if any(isinstance(item, lower.NewConnectionError) for item in chain):
+        return FailedAttemptError(Phase.NOT_SENT, f"no connection: {text}")
+    if any(isinstance(item, lower.ConnectTimeoutError | requests.ConnectTimeout) for item in chain):
+        return FailedAttemptError(Phase.NOT_SENT, "no connection in time")
+    if any(isinstance(item, lower.ReadTimeoutError | requests.ReadTimeout | TimeoutError) for item in chain):
+        return FailedAttemptError(Phase.NO_ANSWER, "no answer in time", silent=True)
+    stale = any(getattr(item, "kept_connection", False) for item in chain)
+    return FailedAttemptError(Phase.STALE if stale else Phase.NO_ANSWER, f"the connection was lost: {text}")
+
+
+class NoCookies(requests.cookies.cookielib.DefaultCookiePolicy):  # type: ignore[name-defined,misc]
+    """Neither takes nor gives cookies."""
+
+    def set_ok(self, cookie: Any, request: Any) -> bool:
+        """Refuse to keep a cookie.
+
+        Parameters
+        ----------
+        cookie, request : `object`
+            Ignored.
+
+        Returns
+        -------
+        ok : `bool`
+            `False`.
+        """
+        return False
+
+    def return_ok(self, cookie: Any, request: Any) -> bool:
+        """Refuse to send a cookie.
+
+        Parameters
+        ----------
+        cookie, request : `object`
+            Ignored.
+
+        Returns
+        -------
+        ok : `bool`
+            `False`.
+        """
+        return False
+
+
+class _Connection(HTTPConnection):
+    """What is added to urllib3's: a number, an honest look at idle sockets, TLS sessions."""
+
+    number = 0
+    answers = 0
+
+    def connect(self) -> None:
+        super().connect()
+        own_socket(self.sock)
+        self.number = next_connection_number()
+        self.answers = 0
+
+    @property
+    def is_connected(self) -> bool:
+        return self.sock is not None and is_alive(self.sock)
+
+    def getresponse(self) -> Any:
+        sock = self.sock
+        try:
+            response: Any = super().getresponse()
+        except (OSError, HTTPException) as error:
+            error.kept_connection = self.answers > 0  # type: ignore[union-attr]
+            raise
+        response.connection_number = self.number
+        response.reused = self.answers > 0
+        self.answers += 1
+        if self.answers <= 2:  # the second ticket follows the first answer
+            remember_session(sock)
+        return response
+
+
+class _TlsConnection(_Connection, HTTPSConnection):
+    pass
+
+
+class _PlainPool(HTTPConnectionPool):
+    ConnectionCls = _Connection
+
+
+class _TlsPool(HTTPSConnectionPool):
+    ConnectionCls = _TlsConnection
+
+
+class Adapter(HTTPAdapter):
+    """Connects with our connections and our TLS; whatever `requests` would add is left out.
+
+    Parameters
+    ----------
+    endpoint : `~..config.settings.EndpointSettings`
+        What it trusts, and how many connections are kept.
+    """
+
+    def __init__(self, endpoint: EndpointSettings) -> None:
+        self._endpoint = endpoint
+        super().__init__(pool_connections=16, pool_maxsize=max(1, endpoint.persistent_connections))
+
+    def init_poolmanager(
+        self, connections: int, maxsize: int, block: bool = False, **pool_kwargs: Any
+    ) -> None:
+        """Make urllib3's manager, with our kinds of pools.
+
+        Parameters
+        ----------
+        connections, maxsize, block, **pool_kwargs
+            As in `requests`.
+        """
+        if any(scheme == "https" for scheme, _, _ in self._endpoint.origins):
+            pool_kwargs["ssl_context"] = tls_context(self._endpoint, client_certificate=True)
+        self.poolmanager = urllib3.PoolManager(
+            num_pools=connections, maxsize=maxsize, block=block, **pool_kwargs
+        )
+        self.poolmanager.pool_classes_by_scheme = {"http": _PlainPool, "https": _TlsPool}
+
+    def build_connection_pool_key_attributes(
+        self, request: requests.PreparedRequest, verify: Any, cert: Any = None
+    ) -> tuple[Any, Any]:
+        """Return where to connect; how TLS is spoken is the context's affair.
+
+        Parameters
+        ----------
+        request : `requests.PreparedRequest`
+            The request.
+        verify, cert : `object`
+            Ignored.
+
+        Returns
+        -------
+        host, tls : `dict`
+            Scheme, host and port; nothing.
+        """
+        scheme, host, port = origin_of(request.url or "")
+        return {"scheme": scheme, "host": host, "port": port}, {}
+
+    def cert_verify(self, conn: Any, url: Any, verify: Any, cert: Any) -> None:
+        """Have certificates verified; `requests` would add the authorities of certifi to the context.
+
+        Parameters
+        ----------
+        conn : `urllib3.HTTPConnectionPool`
+            The pool.
+        url, verify, cert : `object`
+            Ignored.
+        """
+        conn.cert_reqs = "CERT_REQUIRED"
