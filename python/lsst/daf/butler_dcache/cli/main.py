@@ -24,21 +24,33 @@ class Subcommand:
     Parameters
     ----------
     module : `str`
-        Module, below this package's parent, whose attribute ``command`` is the sub-command.
+        Module, below this package's parent, that holds the sub-command.
     summary : `str`
         One line of help.
     extra : `str` or `None`
         Extra of the distribution that brings what the module imports; `None` if the bare one suffices.
+    attribute : `str`
+        The sub-command's name in the module.
     """
 
     module: str
     summary: str
     extra: str | None = None
+    attribute: str = "command"
 
 
 SUBCOMMANDS = {
+    "cat": Subcommand("cli.files", "Write files to the standard output.", attribute="cat"),
+    "checksum": Subcommand("cli.files", "Print the checksums of files.", attribute="checksum"),
+    "cp": Subcommand("cli.files", "Copy files, every one verified by its checksum.", attribute="cp"),
     "demo": Subcommand("cli.demo", "Run a small sky survey on a dCache and check it.", extra="demo"),
+    "doctor": Subcommand("cli.doctor", "Check, step by step, whether an endpoint can be used from here."),
     "embedded": Subcommand("cli.embedded", "Run a dCache in one process, to try things on."),
+    "ls": Subcommand("cli.files", "List directories.", attribute="ls"),
+    "mkdir": Subcommand("cli.files", "Make directories and their parents.", attribute="mkdir"),
+    "mv": Subcommand("cli.files", "Rename a file.", attribute="mv"),
+    "rm": Subcommand("cli.files", "Remove files.", attribute="rm"),
+    "stat": Subcommand("cli.files", "Say what is known of files and directories.", attribute="stat"),
 }
 
 _PACKAGE = __name__.rpartition(".cli.")[0]
@@ -68,7 +80,7 @@ def _load(name: str, subcommand: Subcommand) -> click.Command:
         if subcommand.extra is None or missing.startswith(_PACKAGE):
             raise
         return _unavailable(name, missing, subcommand.extra)
-    command: click.Command = module.command
+    command: click.Command = getattr(module, subcommand.attribute)
     return command
 
 

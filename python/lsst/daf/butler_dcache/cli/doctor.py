@@ -1,0 +1,225 @@
+"""``dcache-butler doctor``: what is wrong, and what to do about it."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+import click
+
+from ..auth.credential import Credential
+from ..auth.sources import source_for
+from ..config.loading import settings_for
+from ..config.settings import EndpointSettings
+from ..errors import (
+    AccessDeniedError,
+    ConfigurationError,
+    CredentialError,
+    DcacheError,
+    DoorUnavailableError,
+    ResourceNotFoundError,
+)
+from ..store.registry import store_for
+from ..transport.control import ControlPlane
+from ..transport.deadline import Deadline
+from ..transport.exchange import Exchange, add_observer, remove_observer
+from ..transport.pacing import pacer_for
+from ..transport.tls import tls_context
+
+__all__ = ("command",)
+
+_PATIENCE_SECONDS = 60.0
+
+
+class FailedStepError(Exception):
+    """A step failed.
+
+    Parameters
+    ----------
+    text : `str`
+        What is wrong.
+    advice : `str`
+        What to do about it.
+    """
+
+    def __init__(self, text: str, advice: str) -> None:
+        super().__init__(text)
+        self.advice = advice
+
+
+class Examination:
+    """The steps, in order; each uses what those before it found.
+
+    Parameters
+    ----------
+    url : `str`
+        A directory in which this user may write.
+    """
+
+    def __init__(self, url: str) -> None:
+        self.url = url.rstrip("/") + "/"
+        self._settings: EndpointSettings | None = None
+        self.exchanges: list[Exchange] = []
+        self._file = ""
+        self._contents = b""
+
+    @property
+    def settings(self) -> EndpointSettings:
+        """Settings of the endpoint."""
+        if self._settings is None:
+            self._settings = settings_for(self.url)
+        return self._settings
+
+    def steps(self) -> list[tuple[str, Callable[[], str]]]:
+        """Return title and function of each step; the functions return what they found or raise."""
+        return [
+            ("configuration", self.configuration),
+            ("trust", self.trust),
+            ("credential", self.credential),
+            ("door", self.door),
+            ("write through a pool", self.write),
+            ("read through a pool", self.read),
+            ("delete", self.delete),
+        ]
+
+    def configuration(self) -> str:
+        """Read the site's file."""
+        if not self.url.startswith(("davs://", "dav://")):
+            raise FailedStepError(f"{self.url} is not a davs:// or dav:// URL", "give the URL of a directory")
+        settings = self.settings
+        if settings.unknown_keys:
+            raise FailedStepError(
+                f"{settings.source}: unknown keys: {', '.join(settings.unknown_keys)}",
+                "correct their spelling or remove them; keys of this package stand below dcache:",
+            )
+        return (
+            f"from {settings.source}"
+            if settings.source
+            else "defaults; no file has an entry for this endpoint"
+        )
+
+    def trust(self) -> str:
+        """Load the certificates."""
+        settings = self.settings
+        if not settings.is_encrypted:
+            return "not needed: the connection is not encrypted"
+        tls_context(settings, client_certificate=True)
+        return f"authorities of {settings.trusted_authorities or 'this system'}"
+
+    def credential(self) -> str:
+        """Find the credential, and see whether it may be sent."""
+        credential = source_for(self.settings).current()
+        if credential.kind == "none":
+            return "none: what follows is what anybody may do"
+        credential.check(self.settings.base_url)
+        return f"{credential.kind}, {_remaining(credential)}, from {credential.origin}"
+
+    def door(self) -> str:
+        """Ask the door for something that needs no login."""
+        settings = self.settings
+        plane = ControlPlane(settings, source_for(settings), pacer_for(settings))
+        try:
+            answer = plane.request(
+                "OPTIONS",
+                settings.base_url,
+                deadline=Deadline(_PATIENCE_SECONDS),
+                authenticate=False,
+                ok=(401,),
+            )
+        finally:
+            plane.close()
+        return answer.headers.get("Server") or "reachable; it does not say what it is"
+
+    def write(self) -> str:
+        """Write a file that is too large to be proxied by the door."""
+        self._contents = secrets.token_bytes(self.settings.proxy_upload_max_bytes + 1)
+        file = f"{self.url}.doctor-{os.getpid()}-{secrets.token_hex(4)}"
+        info = store_for(file).write(file, self._contents)
+        self._file = file
+        checksum = info.checksums.get("adler32")
+        verified = f"verified by adler32 {checksum}" if checksum else "verified by size only"
+        return f"{len(self._contents)} bytes, {verified}, by {self._pools()}"
+
+    def read(self) -> str:
+        """Read it back."""
+        self.exchanges.clear()
+        data = store_for(self._file).read(self._file)
+        if data != self._contents:
+            raise FailedStepError(
+                "the bytes that came back are not those that were sent", "tell the administrators"
+            )
+        return f"{len(data)} bytes, the same, by {self._pools()}"
+
+    def delete(self) -> str:
+        """Remove it."""
+        store_for(self._file).remove(self._file)
+        self._file = ""
+        return "the temporary file is gone"
+
+    def clean(self) -> None:
+        """Remove the temporary file if a step left it behind."""
+        if self._file:
+            try:
+                store_for(self._file).remove(self._file)
+            except DcacheError as exc:
+                click.echo(f"left behind: {self._file} ({exc})", err=True)
+
+    def _pools(self) -> str:
+        pools = {
+            one.url.partition("://")[2].partition("/")[0] for one in self.exchanges if one.plane == "data"
+        }
+        pools.discard(self.settings.base_url.partition("://")[2].rstrip("/"))
+        return f"pool {', '.join(sorted(pools))}" if pools else "the door itself"
+
+
+@click.command(name="doctor")
+@click.argument("url")
+def command(url: str) -> None:
+    """Check configuration, trust, credential, door and pool, and write, read and delete a small file.
+
+    URL is a directory in which you may write. The exit status is 1 at the first step that fails.
+    """
+    examination = Examination(url)
+    add_observer(examination.exchanges.append)
+    try:
+        for title, step in examination.steps():
+            try:
+                found = step()
+            except (FailedStepError, DcacheError, OSError) as exc:
+                click.echo(f"FAILED  {title}: {' '.join(str(exc).split())}")
+                click.echo(f"        What to do: {_advice(exc)}")
+                raise click.exceptions.Exit(1) from exc
+            click.echo(f"ok      {title}: {found}")
+    finally:
+        examination.clean()
+        remove_observer(examination.exchanges.append)
+    click.echo("Everything works.")
+
+
+def _remaining(credential: Credential) -> str:
+    if credential.expires is None:
+        return "which does not say when it expires"
+    hours = (credential.expires - datetime.now(UTC)).total_seconds() / 3600
+    return f"valid until {credential.expires.isoformat(timespec='seconds')} ({hours:.1f} h)"
+
+
+def _advice(error: Exception) -> str:
+    if isinstance(error, FailedStepError):
+        return error.advice
+    if isinstance(error, DcacheError) and error.hint:
+        return error.hint
+    for kind, advice in (
+        (ConfigurationError, "correct the file that LSST_RESOURCES_WEBDAV_CONFIG names"),
+        (CredentialError, "get a new token, or set token, token_file or BEARER_TOKEN_FILE"),
+        (AccessDeniedError, "ask for the right to write there, or give a directory of your own"),
+        (ResourceNotFoundError, "check the path; dCache's root may be mapped to a directory of yours"),
+        (
+            DoorUnavailableError,
+            "check host, port and firewall, and trusted_authorities if the certificate is refused",
+        ),
+    ):
+        if isinstance(error, kind):
+            return advice
+    return "give this text to the administrators of the server"
