@@ -17,6 +17,7 @@ from .exchange import Headers
 __all__ = [
     "Digester",
     "MalformedDigestError",
+    "announced_checksums",
     "digest_header",
     "format_digest",
     "parse_content_md5",
@@ -106,11 +107,33 @@ def parse_digest(header: str) -> dict[str, str]:
     return found
 
 
-def _preferences(text: str) -> list[tuple[float, int, str]]:
+def announced_checksums(headers: Headers) -> dict[str, str]:
+    """Return what a door since 12.0 takes for announced checksums: values in ``Want-Digest``.
+
+    It means to read ``Digest`` and reads the wish instead (protocol page, section 3.6): a weight in the
+    style of RFC 9530, ``adler32=10``, is a checksum.
+    """
+    found = {}
+    for item in headers.get("want-digest").split(","):
+        name, equals, value = item.strip().partition("=")
+        kind = name.strip().lower()
+        if kind == "adler32" and re.fullmatch("[0-9a-fA-F]{1,8}", value):
+            found[kind] = value.lower().zfill(8)
+        elif kind in TYPES and kind != "adler32" and equals and ";" not in item:
+            try:
+                found[kind] = base64.b64decode(value, validate=True).hex()
+            except binascii.Error:
+                continue
+    return found
+
+
+def _preferences(text: str, with_values: bool) -> list[tuple[float, int, str]]:
     """(quality, rank, type) of the known types in a ``Want-Digest``."""
     found = []
     for item in text.split(","):
         name, _, parameter = item.strip().partition(";")
+        if with_values:
+            name = name.partition("=")[0]
         kind = name.strip().lower()
         quality = re.search(r"q\s*=\s*([\d.]+)", parameter)
         if kind in TYPES:
@@ -124,7 +147,7 @@ def _asked(headers: Headers, rfc9530: bool) -> tuple[list[tuple[float, int, str]
         pairs = (item.partition("=") for item in structured.split(","))
         rows = [(k.strip().lower(), float(v) if v.strip().isdigit() else 1.0) for k, _, v in pairs]
         return [(q, TYPES.index(kind), kind) for kind, q in rows if kind in _RFC9530 and q > 0], True
-    return _preferences(headers.get("want-digest")), False
+    return _preferences(headers.get("want-digest"), rfc9530), False
 
 
 def wanted_type(headers: Headers, rfc9530: bool = False) -> str | None:

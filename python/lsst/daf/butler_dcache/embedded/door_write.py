@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from .answers import DoorRefusalError
 from .caveats import Activity
-from .checksum import MalformedDigestError, digest_header, parse_content_md5, wanted_type
+from .checksum import MalformedDigestError, announced_checksums, digest_header, parse_content_md5, wanted_type
 from .connection import BodyCutError, HangUpError
 from .door_read import pool_location
 from .entry import Entry
@@ -49,10 +49,10 @@ class DoorWriting:
         if exchange.headers.get("if-none-match") or exchange.headers.get("if-match"):
             # a real door's look and act are database calls apart: the condition is not exclusive
             site.faults.stopping.wait(site.pause_seconds)
-        md5 = ""
+        expected = announced_checksums(exchange.headers) if site.version.knows_rfc9530 else {}
         if "content-md5" in exchange.headers:
             try:
-                md5 = parse_content_md5(exchange.headers.get("content-md5"))
+                expected["md5"] = parse_content_md5(exchange.headers.get("content-md5"))
             except MalformedDigestError as exc:
                 raise DoorRefusalError(400) from exc
         limit = exchange.login.max_upload
@@ -68,11 +68,11 @@ class DoorWriting:
         wanted = wanted_type(exchange.headers, site.version.knows_rfc9530)
         types = (wanted,) if wanted else ()
         if redirects:
-            self._redirect(exchange, entry, pool, types, md5)
+            self._redirect(exchange, entry, pool, types, expected)
         else:
             if exchange.expects and not begun:
                 exchange.send_continue()
-            self._relay(exchange, entry, pool, types, md5)
+            self._relay(exchange, entry, pool, types, expected)
 
     @staticmethod
     def _check_conditions(exchange: Exchange, existing: Entry | None) -> None:
@@ -142,7 +142,7 @@ class DoorWriting:
                 return
 
     def _redirect(
-        self, exchange: Exchange, entry: Entry, pool: Pool, types: tuple[str, ...], md5: str
+        self, exchange: Exchange, entry: Entry, pool: Pool, types: tuple[str, ...], expected: dict[str, str]
     ) -> None:
         self._site.latency.spend("redirect_put")
 
@@ -153,7 +153,7 @@ class DoorWriting:
                 True,
                 announced=exchange.body.length or 0,
                 wanted=types,
-                expected_md5=md5,
+                expected=expected,
             )
 
         patience = 180.0 * self._site.time_scale
@@ -165,7 +165,9 @@ class DoorWriting:
         where = pool_location(self._site, exchange, pool, mover)
         exchange.answer(307, [("Location", where)], framing="none")
 
-    def _relay(self, exchange: Exchange, entry: Entry, pool: Pool, types: tuple[str, ...], md5: str) -> None:
+    def _relay(
+        self, exchange: Exchange, entry: Entry, pool: Pool, types: tuple[str, ...], expected: dict[str, str]
+    ) -> None:
         """Take the bytes and pass them to a pool; whatever fails, nothing stays."""
         site = self._site
         kept = site.faults.take("keep", exchange)
@@ -175,7 +177,7 @@ class DoorWriting:
             pool.name,
             announced=exchange.body.length or 0,
             wanted=types,
-            md5=md5,
+            expected=expected,
             keep=kept.at_byte if kept else None,
         )
         try:

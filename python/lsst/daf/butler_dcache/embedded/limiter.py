@@ -7,7 +7,6 @@ of the very first gets 429; and three 401s within 20 s block the client for 10 s
 
 from __future__ import annotations
 
-import math
 import random
 import threading
 import time
@@ -79,7 +78,7 @@ class RateLimiter:
         with self._lock:
             failures = self._failures.get(client)
             if failures is not None and failures.blocked_until > now:
-                return math.ceil((failures.blocked_until - now) / self._scale)
+                return int((failures.blocked_until - now) / self._scale)
             bucket = self._clients.get(client)
             if bucket is None or now - bucket.used > 10.0 * self._scale:
                 bucket = self._clients[client] = _Bucket(self._rate * self._share, now)

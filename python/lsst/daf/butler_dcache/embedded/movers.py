@@ -46,8 +46,8 @@ class Mover:
         For uploads: the length that the door was told; binding if greater than zero.
     wanted : `tuple` [`str`, ...]
         For uploads: checksum types to compute beside adler32.
-    expected_md5 : `str`
-        For uploads: the md5 (hex) announced at the door.
+    expected : `dict` [`str`, `str`]
+        For uploads: the checksums (hex by type) announced at the door.
     disposition : `str`
         ``attachment`` or ``inline``.
     """
@@ -58,7 +58,7 @@ class Mover:
     descriptor: int = -1
     announced: int = 0
     wanted: tuple[str, ...] = ()
-    expected_md5: str = ""
+    expected: dict[str, str] = field(default_factory=dict)
     disposition: str = "attachment"
     deadline: float = 0.0
     id: str = field(default_factory=lambda: str(uuid.uuid4()))

@@ -261,7 +261,7 @@ class Pool:
             self.name,
             announced=mover.announced,
             wanted=[*mover.wanted, *([kind] if kind else [])],
-            md5=mover.expected_md5,
+            expected=mover.expected,
             keep=kept.at_byte if kept else None,
         )
         try:

@@ -44,8 +44,8 @@ class Upload:
         Length that the door was told; binding if greater than zero.
     wanted : iterable of `str`
         Checksum types to compute beside adler32.
-    md5 : `str`
-        Expected md5 in hex, if any.
+    expected : `dict` [`str`, `str`], optional
+        Announced checksums, hex by type.
     keep : `int` or `None`
         Bytes after which everything is thrown away, calling that a success (a fault).
     """
@@ -58,12 +58,12 @@ class Upload:
         *,
         announced: int = 0,
         wanted: Iterable[str] = (),
-        md5: str = "",
+        expected: dict[str, str] | None = None,
         keep: int | None = None,
     ) -> None:
         self._namespace, self._entry, self._pool = namespace, entry, pool
-        self._announced, self._md5, self._keep = announced, md5, keep
-        self._types = {*wanted, *(("md5",) if md5 else ())}
+        self._announced, self._expected, self._keep = announced, dict(expected or {}), keep
+        self._types = {*wanted, *self._expected}
         self._digester = Digester(self._types)
         self.size = 0
         self.checksums: dict[str, str] = {}
@@ -77,7 +77,7 @@ class Upload:
             Raised if it is malformed.
         """
         try:
-            self._md5 = parse_content_md5(header)
+            self._expected["md5"] = parse_content_md5(header)
         except MalformedDigestError as exc:
             raise UploadRefusedError(
                 400, f"Bad Content-MD5 header: java.lang.IllegalArgumentException: {exc}"
@@ -116,7 +116,7 @@ class Upload:
             return
 
     def commit(self) -> None:
-        """Compare size and md5 and record the result in one update.
+        """Compare size and checksums and record the result in one update.
 
         Raises
         ------
@@ -129,9 +129,10 @@ class Upload:
             raise UploadRefusedError(
                 400, f"File size mismatch (expected={self._announced}, actual={self.size})"
             )
-        if self._md5 and sums["md5"] != self._md5 and self._keep is None:
-            self._leave({"md5": self._md5})  # the announced one, and no adler32 (protocol page, surprise 2)
-            expected = checksum_list({"md5": self._md5})
+        wrong = any(sums[kind] != value for kind, value in self._expected.items())
+        if wrong and self._keep is None:
+            self._leave(self._expected)  # the announced ones, and no others (protocol page, surprise 2)
+            expected = checksum_list(self._expected)
             raise UploadRefusedError(
                 400, f"Checksum mismatch (expected={expected}, actual={checksum_list(sums)})"
             )
