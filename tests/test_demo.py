@@ -372,7 +372,7 @@ class TestCommand:
     def test_everything_agrees_and_nothing_stays(self, tmp_path: Path) -> None:
         result = self.run(tmp_path)
         assert result.returncode == 0, result.stdout + result.stderr
-        assert "all 20 checks passed" in result.stdout
+        assert "all 23 checks passed" in result.stdout
         assert "FAILED" not in result.stdout
         assert not list((tmp_path / "temporary").iterdir())
         # A dataset that is written takes two requests at the door and at most one at a pool.

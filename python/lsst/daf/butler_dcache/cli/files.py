@@ -165,7 +165,7 @@ def stat(url: Sequence[str], as_json: bool) -> None:
 @one_line_errors
 def cat(url: Sequence[str]) -> None:
     """Write files to the standard output; the exit status is 1 if one fails its checksum."""
-    output = click.get_binary_stream("stdout")
+    output = sys.stdout.buffer
     for text in url:
         place = Place(text)
         place.fs.get_file(place.path, outfile=output)

@@ -13,6 +13,7 @@ __all__ = (
     "check_frames",
     "check_images",
     "check_parts",
+    "check_single_coadd",
 )
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -237,15 +238,8 @@ def check_coadds(reader: Reader, truth: Truth) -> list[Check]:
     checks : `list` [ `Check` ]
         The noise falls with the square root of the number of visits; the fluxes stay.
     """
-    side = PATCHES_PER_SIDE * PATCH_SIZE
-    pixels, variance, depth = (np.zeros((side, side)) for _ in range(3))
-    for patch in range(PATCHES_PER_SIDE**2):
-        x0, y0 = patch_origin(patch)
-        area = np.s_[y0 : y0 + PATCH_SIZE, x0 : x0 + PATCH_SIZE]
-        data_id = {"skymap": SKYMAP, "tract": 0, "patch": patch, "band": BAND}
-        coadd = reader.get("coadd", data_id)
-        pixels[area], variance[area] = coadd.image.array, coadd.variance.array
-        depth[area] = reader.get("coadd_depth", data_id).array
+    pixels, variance, depth = _read_tract(reader, 0, BAND)
+    side = len(pixels)
     x, y = tract_wcs(0).world_to_pixel_values(truth.ra, truth.dec)
     sky = (depth > 0) & _away_from_stars(tract_wcs(0), truth, depth.shape)
     pulls = []
@@ -274,6 +268,37 @@ def check_coadds(reader: Reader, truth: Truth) -> list[Check]:
             abs(mean) < 0.4 and abs(deviation - 1.0) < 0.25,
         ),
     ]
+
+
+def check_single_coadd(reader: Reader, observation: Observation) -> Check:
+    """Compare the coadd of one visit, whose tract is centred on its pointing, with the visit's image.
+
+    Parameters
+    ----------
+    reader : `Reader`
+        Reads image and patches.
+    observation : `Observation`
+        The visit, of tract 1.
+
+    Returns
+    -------
+    check : `Check`
+        Every pixel of the image is where it should be, and there is nothing else.
+    """
+    image = reader.get("visit_image", instrument=Ste3.getName(), visit=observation.id, detector=0)
+    pixels, _, depth = _read_tract(reader, 1, observation.band)
+    rows, columns = IMAGE_SHAPE
+    y0, x0 = (len(pixels) - rows) // 2, (len(pixels) - columns) // 2
+    area = np.s_[y0 : y0 + rows, x0 : x0 + columns]
+    good = ~image.mask.get("BAD")
+    equal = np.isclose(pixels[area], image.image.array, rtol=1e-6, atol=0.0) & (depth[area] == 1)
+    count = int(np.count_nonzero(equal & good))
+    return Check(
+        "coadd of the real frame = its image",
+        f"{count} of {int(good.sum())} pixels equal",
+        "all equal",
+        0 < count == good.sum() == depth.sum(),
+    )
 
 
 def check_parts(reader: Reader, raws: Iterable[DatasetRef]) -> list[Check]:
@@ -323,10 +348,27 @@ def check_parts(reader: Reader, raws: Iterable[DatasetRef]) -> list[Check]:
     ]
 
 
+def _read_tract(reader: Reader, tract: int, band: str) -> tuple[npt.NDArray[np.float64], ...]:
+    """Put the patches of a tract together: pixels, variance, number of visits."""
+    side = PATCHES_PER_SIDE * PATCH_SIZE
+    pixels, variance, depth = (np.zeros((side, side)) for _ in range(3))
+    for patch in range(PATCHES_PER_SIDE**2):
+        x0, y0 = patch_origin(patch)
+        area = np.s_[y0 : y0 + PATCH_SIZE, x0 : x0 + PATCH_SIZE]
+        data_id = {"skymap": SKYMAP, "tract": tract, "patch": patch, "band": band}
+        coadd = reader.get("coadd", data_id)
+        pixels[area], variance[area] = coadd.image.array, coadd.variance.array
+        depth[area] = reader.get("coadd_depth", data_id).array
+    return pixels, variance, depth
+
+
 def _away_from_stars(wcs: WCS, truth: Truth, shape: tuple[int, ...]) -> npt.NDArray[np.bool_]:
     """Say which pixels no light of a star reaches."""
     away = np.ones(shape, dtype=bool)
-    rows, columns = np.mgrid[: shape[0], : shape[1]]
     for x, y in zip(*wcs.world_to_pixel_values(truth.ra, truth.dec), strict=True):
-        away &= np.hypot(columns - x, rows - y) > _STAR_RADIUS
+        x0, y0 = max(0, int(x) - _STAR_RADIUS), max(0, int(y) - _STAR_RADIUS)
+        near = np.s_[y0 : max(0, int(y) + _STAR_RADIUS + 2), x0 : max(0, int(x) + _STAR_RADIUS + 2)]
+        rows, columns = np.ogrid[near]
+        rows, columns = rows[: away[near].shape[0]], columns[:, : away[near].shape[1]]
+        away[near] &= np.hypot(columns - x, rows - y) > _STAR_RADIUS
     return away

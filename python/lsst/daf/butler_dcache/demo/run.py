@@ -20,6 +20,7 @@ from .checks import (
     check_frames,
     check_images,
     check_parts,
+    check_single_coadd,
 )
 from .frames import real_raw, survey_images
 from .pipeline import run_pipeline
@@ -135,7 +136,8 @@ def run_demo(
         butler = create_repository(repository, target.root, target.datastore)
     with butler:
         with journal.phase("ingest frames") as phase:
-            raws, survey = ingest(butler, [real_raw(), *visits], survey_images())
+            real = real_raw()
+            raws, survey = ingest(butler, [real, *visits], survey_images())
             ingested = recorded_artifacts(database)
             phase.written, phase.bytes_written = len(ingested), _size(ingested)
         with journal.phase("run the pipeline") as pipeline_phase:
@@ -160,6 +162,7 @@ def run_demo(
                 *check_images(reader, raws, truth, simulated),
                 *check_catalogues(reader, truth, simulated),
                 *check_coadds(reader, truth),
+                check_single_coadd(reader, real[0]),
                 *check_parts(reader, list(raws)[:_PARTS]),
             )
             pipeline_phase.read = _datasets_read_by_pipeline(reader)
