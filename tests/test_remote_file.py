@@ -1,0 +1,258 @@
+"""`RemoteFile` and `SpooledUpload`, above a reader and a store that only remember."""
+
+from __future__ import annotations
+
+import gc
+import io
+import zipfile
+from collections.abc import Iterator, Sequence
+from typing import Any, BinaryIO
+
+import pytest
+from lsst.daf.butler_dcache.model import ByteRange, EntryKind, FileInfo
+from lsst.daf.butler_dcache.remote_file import RemoteFile, SpooledUpload, TextUpload
+
+DATA = bytes(range(256)) * 4096  # 1 MiB
+
+
+class Reader:
+    """Serves bytes and remembers what was asked for."""
+
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+        self.info = FileInfo("davs://door/file", EntryKind.FILE, len(data))
+        self.asked: list[tuple[str, int, int]] = []
+        self.verified = False
+        self.closed = 0
+
+    def read_ranges(self, ranges: Sequence[ByteRange]) -> list[bytes]:
+        self.asked += [("range", one.start, one.stop) for one in ranges]
+        return [self.data[one.start : one.stop] for one in ranges]
+
+    def stream(self, start: int = 0) -> Iterator[bytes]:
+        self.asked.append(("stream", start, len(self.data)))
+        for position in range(start, len(self.data), 100_000):
+            yield self.data[position : position + 100_000]
+        self.verified = start == 0
+
+    def close(self) -> None:
+        self.closed += 1
+
+
+class Store:
+    """Takes files."""
+
+    def __init__(self) -> None:
+        self.files: dict[str, bytes] = {}
+        self.overwrite: list[bool] = []
+
+    def write(self, url: str, data: BinaryIO, *, overwrite: bool = True) -> FileInfo:
+        self.overwrite.append(overwrite)
+        self.files[url] = data.read()
+        return FileInfo(url, EntryKind.FILE, len(self.files[url]))
+
+    def download(self, url: str, target: BinaryIO) -> FileInfo:
+        target.write(self.files[url])
+        return FileInfo(url, EntryKind.FILE, len(self.files[url]))
+
+
+def opened(data: bytes = DATA) -> tuple[RemoteFile, Reader]:
+    reader = Reader(data)
+    return RemoteFile(reader, "davs://door/file"), reader
+
+
+def test_whole_file_is_one_verified_stream() -> None:
+    file, reader = opened()
+    assert file.read() == DATA
+    assert reader.asked == [("stream", 0, len(DATA))]
+    assert reader.verified
+    assert file.read() == b""
+    assert file.read(10) == b""
+
+
+def test_small_file_is_read_and_verified_at_the_first_byte() -> None:
+    file, reader = opened(b"abc")
+    file.seek(1)
+    assert file.read(1) == b"b"
+    assert reader.verified
+    file.seek(0)
+    assert file.read() == b"abc"
+    assert len(reader.asked) == 1
+
+
+def test_reads_in_order_become_one_stream() -> None:
+    file, reader = opened()
+    pieces = []
+    while piece := file.read(10_000):
+        pieces.append(piece)
+    assert b"".join(pieces) == DATA
+    assert [kind for kind, *_ in reader.asked] == ["range", "stream"]
+
+
+def test_reads_here_and_there_fetch_no_more_than_the_read_ahead() -> None:
+    file, reader = opened()
+    for position in (900_000, 100_000, 500_000):
+        file.seek(position)
+        assert file.read(4096) == DATA[position : position + 4096]
+    assert reader.asked == [("range", p, p + 65536) for p in (900_000, 100_000, 500_000)]
+
+
+def test_large_read_is_exactly_one_range() -> None:
+    file, reader = opened()
+    file.seek(1000)
+    assert file.read(700_000) == DATA[1000:701_000]
+    assert reader.asked == [("range", 1000, 701_000)]
+
+
+def test_stream_is_left_when_the_reader_jumps_back() -> None:
+    file, _ = opened()
+    file.read(70_000)
+    file.read(70_000)
+    file.seek(5)
+    assert file.read(3) == DATA[5:8]
+    file.seek(-3, io.SEEK_END)
+    assert file.read() == DATA[-3:]
+
+
+def test_positions() -> None:
+    file, _ = opened()
+    assert file.seek(10) == 10
+    assert file.seek(5, io.SEEK_CUR) == 15
+    assert file.seek(2_000_000) == 2_000_000
+    assert file.read() == b""
+    assert file.tell() == 2_000_000
+    with pytest.raises(ValueError, match="negative"):
+        file.seek(-1)
+    with pytest.raises(ValueError, match="whence"):
+        file.seek(0, 7)
+
+
+def test_readinto_at_the_end() -> None:
+    file, _ = opened()
+    buffer = memoryview(bytearray(10))
+    file.seek(-4, io.SEEK_END)
+    assert file.readinto(buffer) == 4
+    assert bytes(buffer[:4]) == DATA[-4:]
+    assert file.readinto(buffer) == 0
+    assert file.readinto1(buffer) == 0
+    assert file.read1() == b""
+    assert file.peek() == b""
+
+
+def test_lines_and_text() -> None:
+    lines = [b"line %d\n" % number for number in range(20_000)]
+    file, _ = opened(b"".join(lines))
+    assert file.readline() == lines[0]
+    assert list(file) == lines[1:]
+    file.seek(0)
+    with io.TextIOWrapper(file, encoding="ascii") as text:
+        assert text.read() == b"".join(lines).decode()
+    assert file.closed
+
+
+def test_buffered_reader_and_zip() -> None:
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w") as archive:
+        for number in range(20):
+            archive.writestr(f"member{number}", bytes([number]) * 10_000)
+    file, _ = opened(content.getvalue())
+    with zipfile.ZipFile(io.BufferedReader(file)) as archive:
+        assert archive.read("member7") == b"\7" * 10_000
+        assert archive.testzip() is None
+
+
+def test_closing() -> None:
+    file, reader = opened()
+    file.close()
+    file.close()
+    assert reader.closed == 1
+    for operation in (
+        file.read,
+        file.tell,
+        file.peek,
+        lambda: file.seek(0),
+        lambda: file.readinto(bytearray(1)),
+    ):
+        with pytest.raises(ValueError, match="closed"):
+            operation()
+
+
+def test_stream_that_is_too_short_is_an_error() -> None:
+    reader = Reader(DATA)
+    file = RemoteFile(reader, "davs://door/file")
+    reader.data = DATA[:200_000]
+    with pytest.raises(EOFError):
+        file.read()
+
+
+def test_upload_is_published_when_closed() -> None:
+    store: Any = Store()
+    with SpooledUpload(store, "u", overwrite=False) as file:
+        file.write(b"xxcdef")
+        file.seek(0)
+        file.write(b"ab")
+        assert store.files == {}
+    assert store.files == {"u": b"abcdef"}
+    assert store.overwrite == [False]
+    file.close()
+    assert len(store.overwrite) == 1
+    assert file.info is not None
+
+
+def fail_while_writing(file: Any, data: bytes | str) -> None:
+    with file:
+        file.write(data)
+        raise RuntimeError
+
+
+def test_nothing_is_published_after_an_error() -> None:
+    store: Any = Store()
+    file = SpooledUpload(store, "u")
+    with pytest.raises(RuntimeError):
+        fail_while_writing(file, b"half")
+    with pytest.raises(RuntimeError):
+        fail_while_writing(TextUpload(SpooledUpload(store, "u"), encoding="utf-8"), "half")  # type: ignore[type-var]
+    assert file.closed
+    assert store.files == {}
+
+
+def test_nothing_is_published_when_forgotten() -> None:
+    store: Any = Store()
+    file = SpooledUpload(store, "u")
+    file.write(b"half")
+    del file
+    gc.collect()
+    assert store.files == {}
+
+
+def test_text_upload_is_published_when_closed() -> None:
+    store: Any = Store()
+    with TextUpload(SpooledUpload(store, "u"), encoding="utf-16-le") as text:  # type: ignore[type-var]
+        text.write("ä")
+    assert store.files == {"u": "ä".encode("utf-16-le")}
+
+
+def test_upload_that_changes_a_file() -> None:
+    store: Any = Store()
+    store.files["u"] = b"abc"
+    with SpooledUpload(store, "u") as file:
+        file.load()
+        file.write(b"def")
+    assert store.files["u"] == b"abcdef"
+
+
+def test_commit_that_fails_is_not_repeated() -> None:
+    class Refusing(Store):
+        def write(self, url: str, data: BinaryIO, *, overwrite: bool = True) -> FileInfo:
+            self.overwrite.append(overwrite)
+            raise PermissionError
+
+    store: Any = Refusing()
+    file = SpooledUpload(store, "u")
+    file.write(b"abc")
+    with pytest.raises(PermissionError):
+        file.close()
+    file.close()
+    del file
+    gc.collect()
+    assert len(store.overwrite) == 1
