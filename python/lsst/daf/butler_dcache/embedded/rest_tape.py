@@ -103,12 +103,13 @@ class TapeResource:
         if not set(paths) <= {target.full for target in request.targets}:
             # An exception that no mapper of the frontend knows: Jetty's page, the text in a header.
             now = "must-revalidate,no-cache,no-store"
-            fields = [("detail", "HTTP 400 Bad Request"), ("title", "File missing from stage request")]
+            fields = [("Server", exchange.listener.software), ("detail", "HTTP 400 Bad Request")]
+            fields.append(("title", "File missing from stage request"))
             page = (
                 b"<html><head><title>Error 400 Bad Request</title></head><body>HTTP ERROR 400</body></html>\n"
             )
             fields += [("Cache-Control", now), ("Content-Type", "text/html;charset=iso-8859-1")]
-            exchange.answer(400, fields, page)
+            exchange.answer(400, fields, page, bare=True)
             return
         self._service.cancel(request, paths)
         answer_nothing(exchange, 200)
