@@ -17,7 +17,13 @@ from astropy.io import fits
 pytest.importorskip("lsst.images", reason="lsst-images has no version for Python 3.11")
 
 from lsst.daf.butler_dcache.demo.audit import check_artifacts, check_removed
-from lsst.daf.butler_dcache.demo.checks import check_catalogues, check_coadds, check_frames, check_images
+from lsst.daf.butler_dcache.demo.checks import (
+    check_catalogues,
+    check_coadds,
+    check_frames,
+    check_images,
+    check_single_coadd,
+)
 from lsst.daf.butler_dcache.demo.frames import real_raw, survey_images
 from lsst.daf.butler_dcache.demo.geometry import (
     IMAGE_SHAPE,
@@ -36,6 +42,7 @@ from lsst.daf.butler_dcache.demo.tasks import CoaddTask, ReduceTask
 from lsst.images import Box, DetectorFrame, Image, TractFrame
 
 VISITS = 3
+RAW_KEYWORDS = ("GAIN", "RDNOISE", "TRIMSEC", "BIASSEC")
 DCACHE_BUTLER = Path(sysconfig.get_path("scripts")) / "dcache-butler"
 
 
@@ -226,6 +233,26 @@ def test_a_coadd_of_the_wrong_depth_is_noticed(survey: Survey) -> None:
         for key, dataset in datasets.stored.items()
     }
     assert len(failed(check_coadds(datasets, survey.truth))) == 3
+
+
+def test_the_real_frame_is_followed_into_its_coadd() -> None:
+    observation, path = real_raw()
+    with fits.open(path) as hdus:
+        raw = Image(hdus[0].data, metadata={key: hdus[0].header[key] for key in RAW_KEYWORDS})
+    datasets = Datasets()
+    box = Box.from_shape(IMAGE_SHAPE)
+    frame = DetectorFrame(instrument=Ste3.getName(), detector=0, visit=observation.id, bbox=box)
+    image = ReduceTask(config=ReduceTask.ConfigClass()).run(raw, observation.ra, observation.dec, frame).image
+    datasets.put(image, "visit_image", observation.id)
+    side = PATCHES_PER_SIDE * PATCH_SIZE
+    for patch in range(PATCHES_PER_SIDE**2):
+        tract = TractFrame(skymap=SKYMAP, tract=1, bbox=Box.from_shape((side, side)))
+        result = CoaddTask(config=CoaddTask.ConfigClass()).run([Handle(image)], 1, patch, tract)
+        datasets.put(result.coadd, "coadd", patch)
+        datasets.put(result.depth, "coadd_depth", patch)
+    assert check_single_coadd(datasets, observation).passed
+    datasets.stored["coadd", 3].image.array[5, 5] += 1.0
+    assert not check_single_coadd(datasets, observation).passed
 
 
 def test_a_frame_with_another_pixel_is_noticed(survey: Survey) -> None:
