@@ -8,7 +8,8 @@ from datetime import UTC, datetime
 import pytest
 from lsst.daf.butler_dcache import errors
 from lsst.daf.butler_dcache.model import ByteRange, EntryKind, Locality
-from lsst.daf.butler_dcache.webdav import addresses, failures, multipart, propfind
+from lsst.daf.butler_dcache.transport import failures
+from lsst.daf.butler_dcache.webdav import addresses, multipart, propfind
 
 URL = "davs://door:2880/data/ns/"
 

@@ -1,0 +1,184 @@
+"""Directories: make them, list them."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+
+from ..errors import (
+    AccessDeniedError,
+    CredentialError,
+    DcacheError,
+    ParentNotFoundError,
+    ResourceExistsError,
+    ResourceIsFileError,
+    ResourceNotFoundError,
+    ServerError,
+    UnsupportedError,
+)
+from ..model import FileInfo
+from ..transport.deadline import Deadline
+from ..webdav.addresses import as_directory, decoded_path, join, parent, temporary_name
+from ..webdav.door import Door
+
+__all__ = ("Directories",)
+
+_MOST_KNOWN = 1000
+
+
+class Directories:
+    """The directories of an endpoint.
+
+    Parameters
+    ----------
+    door : `Door`
+        Its doors.
+    """
+
+    def __init__(self, door: Door) -> None:
+        self._door = door
+        self._lock = threading.Lock()
+        # Only a hint which request to try first; a wrong one costs requests, never a wrong result.
+        self._seen: OrderedDict[str, None] = OrderedDict()
+
+    def after_fork(self) -> None:
+        """Make the lock of a forked child its own."""
+        self._lock = threading.Lock()
+
+    def list(self, url: str, *, deadline: Deadline) -> list[FileInfo]:
+        """Return what a directory holds.
+
+        Parameters
+        ----------
+        url : `str`
+            The directory.
+        deadline : `Deadline`
+            When to give up.
+
+        Returns
+        -------
+        entries : `list` [ `FileInfo` ]
+            Files and directories in it.
+
+        Raises
+        ------
+        ResourceIsFileError
+            Raised if it is a file.
+        AccessDeniedError
+            Raised if it may not be listed, which looks like an empty one at first.
+        """
+        url = as_directory(url)
+        own, *entries = self._door.propfind(url, 1, operation="list", deadline=deadline)
+        if own.is_file:
+            raise ResourceIsFileError("not a directory", operation="list", url=url)
+        if not entries and self._door.dialect == "dcache":
+            # dCache answers 207 without entries where it may not list; GET says 403 (protocol page, 4.1).
+            self._door.ask("GET", url, operation="list", deadline=deadline, accept=(200,))
+        self._remember(url)
+        return entries
+
+    def make(self, url: str, *, deadline: Deadline) -> None:
+        """Make a directory and its parents.
+
+        Parameters
+        ----------
+        url : `str`
+            The directory; one that exists is not an error.
+        deadline : `Deadline`
+            When to give up.
+
+        Raises
+        ------
+        ResourceExistsError
+            Raised if a file has this name.
+        """
+        url = as_directory(url)
+        if decoded_path(url) == "/":
+            return
+        # MKCOL makes one level, an upload makes all of them: with the file's removal that is two requests
+        # whatever the depth. So MKCOL comes first only where the parent is known to exist.
+        if self._door.dialect in ("xrootd", "generic") or self._is_known(parent(url)):
+            try:
+                self._make_one(url, deadline)
+                return
+            except ParentNotFoundError:
+                if self._door.dialect != "dcache":
+                    self._make_each(url, deadline)
+                    return
+        self._make_by_upload(url, deadline)
+
+    def _make_one(self, url: str, deadline: Deadline) -> None:
+        try:
+            self._door.ask("MKCOL", url, operation="make directory", deadline=deadline, accept=(200, 201))
+        except ResourceExistsError as error:
+            self._check(url, deadline, error)
+        self._remember(url)
+
+    def _check(self, url: str, deadline: Deadline, error: DcacheError) -> None:
+        """Raise unless what has the name is a directory."""
+        found = self._door.propfind(url, 0, operation="make directory", deadline=deadline)[0]
+        if found.is_file:
+            raise ResourceExistsError(
+                "a file has this name", operation="make directory", url=url, status=error.status
+            ) from error
+
+    def _make_each(self, url: str, deadline: Deadline) -> None:
+        """Make one level after the other, from the lowest that exists."""
+        missing = [url]
+        while missing:
+            try:
+                self._make_one(missing[-1], deadline)
+                missing.pop()
+            except ParentNotFoundError:
+                above = parent(missing[-1])
+                if above == missing[-1] or decoded_path(above) == "/":
+                    raise
+                missing.append(above)
+
+    def _make_by_upload(self, url: str, deadline: Deadline) -> None:
+        name = temporary_name(join(url, "directory"))
+        try:
+            self._door.ask(
+                "PUT", name, operation="make directory", deadline=deadline, body=b"", accept=(200, 201, 204)
+            )
+        except CredentialError:
+            raise
+        except (AccessDeniedError, ServerError, UnsupportedError) as error:
+            # A file stands where a directory should, or this identity may make directories but no files.
+            try:
+                self._check(url, deadline, error)
+            except ResourceNotFoundError:
+                self._make_each(url, deadline)
+            return
+        self._remember(url)
+        try:
+            self._door.delete(name, operation="make directory", deadline=deadline)
+        except ResourceNotFoundError:
+            return
+
+    def _is_known(self, url: str) -> bool:
+        path = decoded_path(url)
+        return path == "/" or path in self._seen
+
+    def _remember(self, url: str) -> None:
+        path = decoded_path(url)
+        with self._lock:
+            while path != "/":
+                self._seen[path] = None
+                self._seen.move_to_end(path)
+                path = path.rpartition("/")[0] or "/"
+            while len(self._seen) > _MOST_KNOWN:
+                self._seen.popitem(last=False)
+
+    def forget(self, url: str) -> None:
+        """Forget that a directory exists, because it is removed or renamed.
+
+        Parameters
+        ----------
+        url : `str`
+            The directory.
+        """
+        path = decoded_path(url)
+        with self._lock:
+            for known in [one for one in self._seen if one == path or one.startswith(path + "/")]:
+                del self._seen[known]

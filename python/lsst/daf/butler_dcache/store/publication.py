@@ -1,0 +1,240 @@
+"""From an upload under a temporary name to the file that everybody sees.
+
+Theory of operation (protocol page, sections 3.7, 4.4 and 7.3). On dCache a PUT to a name destroys what it
+held before the first byte is sent, so a file is written under a temporary name in the same directory,
+verified, and renamed:
+
+- REST ``mv`` replaces in one step and never a directory; it is used where a frontend is known.
+- MOVE with ``Overwrite: T`` removes the target and then renames, with a short window between. It would remove
+a
+  whole *tree* of that name too, so it is sent with a macaroon without LIST, with which dCache cannot look
+  into a directory. Without a macaroon the target is looked at when, and only when, there is one.
+
+Whether a rename whose answer was lost or strange has happened is found out by looking: the temporary name is
+ours alone, so the file was renamed if and only if that name is gone.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from datetime import UTC, datetime
+
+from ..auth.macaroon import Activity
+from ..errors import (
+    AccessDeniedError,
+    CredentialError,
+    DcacheError,
+    DoorUnavailableError,
+    OutcomeUnknownError,
+    ResourceExistsError,
+    ResourceIsDirectoryError,
+    ResourceNotFoundError,
+    ServerError,
+    UploadDisplacedError,
+)
+from ..model import FileInfo
+from ..rest.namespace import Namespace
+from ..transport.deadline import Deadline
+from ..webdav.addresses import temporary_name
+from ..webdav.body import UploadBody
+from ..webdav.door import Door
+from ..webdav.rights import Rights
+from ..webdav.upload import Uploads, may_clean_up
+from .exclusion import Exclusion, holds
+
+__all__ = ("Publisher", "look")
+
+_log = logging.getLogger(__name__)
+
+_MOST_ROUNDS = 3
+_CLEAN_UP_SECONDS = 60.0
+
+
+class Publisher:
+    """Writes files so that a name holds all of the old or all of the new one.
+
+    Parameters
+    ----------
+    door : `Door`
+        The endpoint's doors.
+    rights : `Rights`
+        Its narrowed credentials.
+    namespace : `Namespace` or `None`
+        Its frontend, where one is known.
+    """
+
+    def __init__(self, door: Door, rights: Rights, namespace: Namespace | None) -> None:
+        self._door = door
+        self._rights = rights
+        self._namespace = namespace
+        self._uploads = Uploads(door)
+        self._exclusion = Exclusion(door, rights)
+
+    def write(self, url: str, body: UploadBody, *, overwrite: bool, deadline: Deadline) -> FileInfo:
+        """Upload and publish a file.
+
+        Parameters
+        ----------
+        url : `str`
+            Name of the file.
+        body : `UploadBody`
+            What it shall hold.
+        overwrite : `bool`
+            Whether an existing file is replaced; if not, one of several writers succeeds.
+        deadline : `Deadline`
+            When to give up.
+
+        Returns
+        -------
+        info : `FileInfo`
+            Verified size and checksum.
+
+        Raises
+        ------
+        DcacheError
+            Raised by cause. The name holds what it held before, and the temporary name is removed where it is
+            surely ours; a note on the error says if that failed.
+        """
+        if url.endswith("/"):
+            raise ResourceIsDirectoryError("a file's name does not end in '/'", operation="write", url=url)
+        in_place = overwrite and self._door.settings.publish == "in_place"
+        if not overwrite:
+            self._exclusion.check(url)
+        name = url if in_place else temporary_name(url)
+        try:
+            info = self._uploads.put(name, body, deadline=deadline)
+            etag = info.etag
+            if not in_place:
+                etag = self._publish(name, url, info, overwrite=overwrite, deadline=deadline) or etag
+        except BaseException as error:
+            self._clean_up(name, error)
+            if isinstance(error, DcacheError) and error.url and not in_place:
+                error.add_note(f"written under the temporary name {error.url}" if name != url else "")
+            raise
+        return dataclasses.replace(info, url=url, etag=etag, modified=datetime.now(UTC))
+
+    def replace(self, source: str, target: str, info: FileInfo | None, *, deadline: Deadline) -> str:
+        """Give a file another name, whatever file has that name now.
+
+        Parameters
+        ----------
+        source, target : `str`
+            URLs at this endpoint.
+        info : `FileInfo` or `None`
+            What the source holds, to recognise it if the answer is lost.
+        deadline : `Deadline`
+            When to give up.
+
+        Returns
+        -------
+        etag : `str`
+            Entity tag of the file, empty if the server does not say.
+        """
+        for attempt in range(_MOST_ROUNDS):
+            try:
+                return self._replace_once(source, target, deadline)
+            except (OutcomeUnknownError, ServerError) as error:
+                # 500 is also what the loser of two racing MOVEs gets.
+                if self._was_renamed(source, target, info, error, deadline):
+                    return ""
+                if attempt == _MOST_ROUNDS - 1:
+                    raise
+        raise AssertionError("the last round returns or raises")
+
+    def _publish(
+        self, temporary: str, url: str, info: FileInfo, *, overwrite: bool, deadline: Deadline
+    ) -> str:
+        if overwrite:
+            return self.replace(temporary, url, info, deadline=deadline)
+        return self._exclusion.create(temporary, url, info, deadline=deadline)
+
+    def _replace_once(self, source: str, target: str, deadline: Deadline) -> str:
+        door = self._door
+        if self._namespace is not None:
+            try:
+                self._namespace.move(source, target, operation="write", deadline=deadline)
+                return ""
+            except DoorUnavailableError as error:
+                _log.warning("the frontend cannot be reached, the door renames instead: %s", error)
+        if door.dialect == "xrootd":
+            # rename(2) of its file system: in one step, and never onto a directory.
+            return door.move(source, target, overwrite=True, operation="write", deadline=deadline)
+        blind = self._rights.without(Activity.LIST, deadline=deadline, mint=False)
+        if blind is not None and door.dialect == "dcache":
+            try:
+                return door.move(
+                    source, target, overwrite=True, operation="write", deadline=deadline, credential=blind
+                )
+            except CredentialError:
+                raise
+            except AccessDeniedError as error:
+                self._refuse_directory(target, deadline, error)
+            except ServerError as error:
+                self._refuse_directory(target, deadline, error)
+                raise
+        try:
+            return door.move(source, target, overwrite=False, operation="write", deadline=deadline)
+        except ResourceExistsError as error:
+            self._refuse_directory(target, deadline, error)
+        return door.move(source, target, overwrite=True, operation="write", deadline=deadline)
+
+    def _refuse_directory(self, target: str, deadline: Deadline, cause: DcacheError) -> None:
+        """Raise if what has the target's name is a directory, which must not be replaced by a file."""
+        found = look(self._door, target, deadline)
+        if found is not None and found.is_directory:
+            raise ResourceIsDirectoryError(
+                "a directory has this name", operation="write", url=target, status=cause.status
+            ) from cause
+
+    def _was_renamed(
+        self, source: str, target: str, info: FileInfo | None, error: DcacheError, deadline: Deadline
+    ) -> bool:
+        if look(self._door, source, deadline) is not None:
+            return False
+        found = look(self._door, target, deadline)
+        if found is not None and (info is None or holds(found, info)):
+            _log.info("the answer to a rename was lost, but it has happened: %s", error)
+            return True
+        if found is not None:
+            raise UploadDisplacedError(
+                "the file was published, and another writer replaced it at once",
+                operation="write",
+                url=target,
+            ) from error
+        raise OutcomeUnknownError(
+            "the file was renamed, and the name does not exist now", operation="write", url=target
+        ) from error
+
+    def _clean_up(self, name: str, error: BaseException) -> None:
+        """Remove what a failed write left, if it is ours, and say so on the error if that fails."""
+        if not may_clean_up(error):
+            error.add_note(f"nothing was removed: {name} may belong to another writer now")
+            return
+        if isinstance(error, CredentialError):
+            # Another request with this credential would count towards the block of the host.
+            return
+        try:
+            self._door.delete(name, operation="clean up", deadline=Deadline(_CLEAN_UP_SECONDS))
+        except ResourceNotFoundError:
+            return
+        except DcacheError as second:
+            error.add_note(f"what is left of it could not be removed: {second}")
+
+
+def look(door: Door, url: str, deadline: Deadline) -> FileInfo | None:
+    """Return what the server says of a name, `None` if there is nothing.
+
+    Parameters
+    ----------
+    door : `Door`
+        Whom to ask.
+    url : `str`
+        The name.
+    deadline : `Deadline`
+        When to give up.
+    """
+    try:
+        return door.propfind(url, 0, operation="look", deadline=deadline)[0]
+    except ResourceNotFoundError:
+        return None

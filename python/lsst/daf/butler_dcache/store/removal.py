@@ -1,0 +1,140 @@
+"""Removal: one request per file, and never a tree.
+
+At dCache's door DELETE of a directory removes everything below it (protocol page, section 4.4), and nothing
+in a URL tells a file from a directory. A look before each DELETE would double the requests. So the right to
+look into directories is given up instead: with a macaroon without LIST the door finds nothing below a
+directory, and its name space refuses to remove one that is not empty. REST DELETE is not recursive either.
+Where neither is to be had the name is looked at first. XRootD never removes a tree.
+"""
+
+from __future__ import annotations
+
+from ..auth.credential import Credential
+from ..auth.macaroon import Activity
+from ..errors import (
+    AccessDeniedError,
+    CredentialError,
+    DirectoryNotEmptyError,
+    DoorUnavailableError,
+    OutcomeUnknownError,
+    ResourceNotFoundError,
+    ServerError,
+)
+from ..rest.namespace import Namespace
+from ..transport.deadline import Deadline
+from ..webdav.door import Door
+from ..webdav.rights import Rights
+from .directories import Directories
+from .publication import look
+
+__all__ = ("Remover",)
+
+
+class Remover:
+    """Removes files and empty directories.
+
+    Parameters
+    ----------
+    door : `Door`
+        The endpoint's doors.
+    rights : `Rights`
+        Its narrowed credentials.
+    namespace : `Namespace` or `None`
+        Its frontend, where one is known.
+    directories : `Directories`
+        Its directories.
+    """
+
+    def __init__(
+        self, door: Door, rights: Rights, namespace: Namespace | None, directories: Directories
+    ) -> None:
+        self._door = door
+        self._rights = rights
+        self._namespace = namespace
+        self._directories = directories
+
+    def remove(self, url: str, *, deadline: Deadline, known_file: bool = False) -> None:
+        """Remove a file or an empty directory.
+
+        Parameters
+        ----------
+        url : `str`
+            What to remove.
+        deadline : `Deadline`
+            When to give up.
+        known_file : `bool`, optional
+            Whether a listing of a moment ago says that it is a file.
+
+        Raises
+        ------
+        ResourceNotFoundError
+            Raised if there is none.
+        DirectoryNotEmptyError
+            Raised if it is a directory that holds something.
+        """
+        for last in (False, True):
+            try:
+                self._remove_once(url, deadline, known_file)
+                return
+            except OutcomeUnknownError:
+                # The answer was lost; what is not there any more needs no second request.
+                if look(self._door, url, deadline) is None:
+                    return
+                if last:
+                    raise
+
+    def blind(self, deadline: Deadline) -> Credential | None:
+        """Return a credential with which no tree can be removed, `None` if there is none to be had.
+
+        Parameters
+        ----------
+        deadline : `Deadline`
+            When to give up asking for one.
+        """
+        if self._door.dialect not in ("dcache", "auto"):
+            return None
+        return self._rights.without(Activity.LIST, deadline=deadline)
+
+    @property
+    def is_safe_at_once(self) -> bool:
+        """Whether the server itself refuses to remove a tree, whoever asks."""
+        return self._namespace is not None or self._door.dialect == "xrootd"
+
+    def _remove_once(self, url: str, deadline: Deadline, known_file: bool) -> None:
+        if self._namespace is not None:
+            try:
+                self._namespace.remove(url, operation="remove", deadline=deadline)
+                return
+            except DoorUnavailableError:
+                # The frontend is not there; the door is another server.
+                pass
+        if known_file or self._door.dialect == "xrootd":
+            self._delete(url, deadline)
+            return
+        blind = self.blind(deadline)
+        if blind is None:
+            self._remove_after_look(url, deadline)
+            return
+        try:
+            self._delete(url, deadline, blind)
+        except (CredentialError, ResourceNotFoundError):
+            raise
+        except (AccessDeniedError, DirectoryNotEmptyError, ServerError) as error:
+            found = look(self._door, url, deadline)
+            if found is not None and found.is_directory:
+                self._remove_after_look(url, deadline)
+            elif isinstance(error, AccessDeniedError) and found is not None:
+                self._delete(url, deadline)
+            else:
+                raise
+
+    def _remove_after_look(self, url: str, deadline: Deadline) -> None:
+        found = self._door.propfind(url, 0, operation="remove", deadline=deadline)[0]
+        if found.is_directory and self._directories.list(url, deadline=deadline):
+            raise DirectoryNotEmptyError(
+                "a directory that holds something is not removed", operation="remove", url=url
+            )
+        self._delete(url, deadline)
+
+    def _delete(self, url: str, deadline: Deadline, credential: Credential | None = None) -> None:
+        self._door.delete(url, operation="remove", deadline=deadline, credential=credential)

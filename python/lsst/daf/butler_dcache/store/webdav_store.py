@@ -1,0 +1,257 @@
+"""A storage endpoint that speaks WebDAV: dCache, XRootD, and plain servers as far as they go.
+
+Every method is thin; the decisions are in the modules that it calls, and the requests of each operation in
+``tests/test_requests_per_operation.py``.
+"""
+
+from __future__ import annotations
+
+import os
+import weakref
+from collections.abc import Iterable, Mapping, Sequence
+from typing import BinaryIO, cast
+
+from ..auth.sources import CredentialSource, source_for
+from ..config.settings import EndpointSettings
+from ..errors import (
+    DcacheError,
+    ParentNotFoundError,
+    ResourceIsDirectoryError,
+    ResourceNotFoundError,
+)
+from ..model import ByteRange, FileInfo
+from ..rest.namespace import Namespace
+from ..transport.control import ControlPlane
+from ..transport.data import DataPlane
+from ..transport.deadline import Deadline
+from ..transport.pacing import pacer_for
+from ..webdav.addresses import parent, same_name
+from ..webdav.body import UploadBody
+from ..webdav.door import Door
+from ..webdav.download import Downloads
+from ..webdav.reader import WebdavReader
+from ..webdav.rights import Rights
+from .bulk import at_once, exists_many, files_among
+from .copying import RemoteSource
+from .directories import Directories
+from .exclusion import Exclusion
+from .protocol import RemoteReader, RemoteWriter
+from .publication import Publisher
+from .removal import Remover
+from .sharing import presign
+from .size_cache import SizeCache
+from .writer import SpoolingWriter
+
+__all__ = ("WebdavStore",)
+
+
+class WebdavStore:
+    """One endpoint; implements `.protocol.Store`.
+
+    Parameters
+    ----------
+    settings : `EndpointSettings`
+        What is known of the endpoint.
+    credentials : `CredentialSource`, optional
+        Who we are; as the settings say if not given.
+
+    Notes
+    -----
+    Thread-safe, and usable after ``fork``: a child shares neither connections nor locks nor what its parent
+    knew of sizes.
+    """
+
+    def __init__(self, settings: EndpointSettings, credentials: CredentialSource | None = None) -> None:
+        credentials = source_for(settings) if credentials is None else credentials
+        pacer = pacer_for(settings)
+        control = ControlPlane(settings, credentials, pacer)
+        data = DataPlane(settings, credentials, pacer)
+        self._door = Door(settings, control, data, credentials)
+        self._rights = Rights(self._door)
+        namespace = Namespace(settings, control) if settings.frontend_url is not None else None
+        self._sizes = SizeCache()
+        self._downloads = Downloads(self._door)
+        self._publisher = Publisher(self._door, self._rights, namespace)
+        self._exclusion = Exclusion(self._door, self._rights)
+        self._directories = Directories(self._door)
+        self._remover = Remover(self._door, self._rights, namespace, self._directories)
+        _stores.add(self)
+
+    @property
+    def settings(self) -> EndpointSettings:
+        """What is known of the endpoint."""
+        return self._door.settings
+
+    # Looking
+
+    def stat(self, url: str) -> FileInfo:
+        """See `.protocol.Store`."""
+        return self._door.propfind(url, 0, operation="stat", deadline=self._deadline())[0]
+
+    def exists(self, url: str) -> bool:
+        """See `.protocol.Store`."""
+        try:
+            self._door.propfind(url, 0, operation="exists", deadline=self._deadline())
+        except ResourceNotFoundError:
+            return False
+        return True
+
+    def size(self, url: str) -> int:
+        """See `.protocol.Store`."""
+        info = self.info(url)
+        return info.size or 0
+
+    def info(self, url: str) -> FileInfo:
+        """See `.protocol.Store`."""
+        return self._sizes.get(url) or self.stat(url)
+
+    def list_directory(self, url: str) -> list[FileInfo]:
+        """See `.protocol.Store`."""
+        return self._directories.list(url, deadline=self._deadline())
+
+    def exists_many(self, urls: Iterable[str]) -> dict[str, bool]:
+        """See `.protocol.Store`."""
+        return exists_many(self._door, urls, self.exists)
+
+    # Reading
+
+    def read(self, url: str) -> bytes:
+        """See `.protocol.Store`."""
+        pieces: list[bytes] = []
+
+        def restart() -> bool:
+            pieces.clear()
+            return True
+
+        self._downloads.fetch(url, pieces.append, restart)
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    def download(self, url: str, target: BinaryIO) -> FileInfo:
+        """See `.protocol.Store`."""
+        start = target.tell() if target.seekable() else None
+
+        def restart() -> bool:
+            if start is None:
+                return False
+            target.seek(start)
+            target.truncate()
+            return True
+
+        return self._downloads.fetch(url, target.write, restart)
+
+    def open_reader(self, url: str) -> RemoteReader:
+        """See `.protocol.Store`."""
+        return WebdavReader(self._door, self._downloads, url)
+
+    def read_ranges(self, url: str, ranges: Sequence[ByteRange]) -> list[bytes]:
+        """See `.protocol.Store`."""
+        if not ranges:
+            return []
+        reader = WebdavReader(self._door, self._downloads, url)
+        try:
+            return reader.read_ranges(ranges)
+        finally:
+            reader.close()
+
+    # Writing
+
+    def write(self, url: str, data: bytes | BinaryIO, *, overwrite: bool = True) -> FileInfo:
+        """See `.protocol.Store`."""
+        body = UploadBody(data)
+        with self._sizes.change(url) as change:
+            info = self._publisher.write(url, body, overwrite=overwrite, deadline=self._deadline())
+            change.done(info)
+        return info
+
+    def open_writer(self, url: str, *, overwrite: bool = True) -> RemoteWriter:
+        """See `.protocol.Store`."""
+        if url.endswith("/"):
+            raise ResourceIsDirectoryError("a file's name does not end in '/'", operation="write", url=url)
+        return SpoolingWriter(lambda spool: self.write(url, spool, overwrite=overwrite))
+
+    def make_directory(self, url: str) -> None:
+        """See `.protocol.Store`."""
+        self._directories.make(url, deadline=self._deadline())
+
+    def remove(self, url: str) -> None:
+        """See `.protocol.Store`."""
+        self._remove(url, known_file=False)
+
+    def _remove(self, url: str, *, known_file: bool) -> None:
+        with self._sizes.change(url, below=url.endswith("/")):
+            self._directories.forget(url)
+            self._remover.remove(url, deadline=self._deadline(), known_file=known_file)
+
+    def remove_many(self, urls: Iterable[str]) -> Mapping[str, Exception | None]:
+        """See `.protocol.Store`."""
+        wanted = list(dict.fromkeys(urls))
+        files: set[str] = set()
+        remover = self._remover
+        if wanted and not remover.is_safe_at_once and remover.blind(self._deadline()) is None:
+            # Without a macaroon one listing of each directory takes the place of a look at each name.
+            files = files_among(self._door, wanted)
+
+        def one(url: str) -> Exception | None:
+            try:
+                self._remove(url, known_file=url in files)
+            except DcacheError as error:
+                return error
+            return None
+
+        return dict(zip(wanted, at_once(one, wanted), strict=True))
+
+    def move(self, source: str, target: str, *, overwrite: bool = False) -> None:
+        """See `.protocol.Store`."""
+        deadline = self._deadline()
+        info = self.stat(source) if same_name(source, target) else None
+        if info is not None:
+            return  # nothing to do for a name that exists; dCache would remove it
+        with self._sizes.change(source, below=True), self._sizes.change(target, below=True):
+            self._directories.forget(source)
+            try:
+                self._move_once(source, target, overwrite, deadline)
+            except ParentNotFoundError:
+                self._directories.make(parent(target), deadline=deadline)
+                self._move_once(source, target, overwrite, deadline)
+
+    def _move_once(self, source: str, target: str, overwrite: bool, deadline: Deadline) -> None:
+        if overwrite:
+            self._publisher.replace(source, target, None, deadline=deadline)
+        else:
+            self._exclusion.create(source, target, None, deadline=deadline)
+
+    def copy(self, source: str, target: str, *, overwrite: bool = False) -> FileInfo:
+        """See `.protocol.Store`."""
+        deadline = self._deadline()
+        if same_name(source, target):
+            return self.stat(source)
+        with (
+            self._sizes.change(target) as change,
+            RemoteSource(self._downloads, source, deadline) as original,
+        ):
+            body = UploadBody(cast(BinaryIO, original))
+            info = self._publisher.write(target, body, overwrite=overwrite, deadline=deadline)
+            change.done(info)
+        return info
+
+    def presign(self, url: str, method: str, lifetime_seconds: int) -> str:
+        """See `.protocol.Store`."""
+        return presign(self._door, self._rights, url, method, lifetime_seconds)
+
+    def _deadline(self) -> Deadline:
+        return self._door.deadline()
+
+    def _after_fork(self) -> None:
+        self._rights.after_fork()
+        self._directories.after_fork()
+
+
+_stores: weakref.WeakSet[WebdavStore] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for store in list(_stores):
+        store._after_fork()
+
+
+os.register_at_fork(after_in_child=_after_fork)

@@ -1,0 +1,337 @@
+"""A door: the server that knows the name space and says where the bytes are.
+
+dCache's door answers everything about names itself. XRootD's redirector sends nearly every request on to a
+data server, with our token in the ``Location``; such a redirect is followed here, by the very path that we
+asked for (XRootD does not quote it) and without a credential of ours: what the data server may know stands in
+the URL.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Container, Mapping
+from urllib.parse import urlsplit, urlunsplit
+
+from ..auth.credential import Credential
+from ..auth.sources import CredentialSource
+from ..config.settings import EndpointSettings
+from ..errors import ConfigurationError, ProtocolError, ResourceIsDirectoryError
+from ..model import FileInfo
+from ..transport.control import Answer, ControlPlane
+from ..transport.data import DataPlane
+from ..transport.deadline import Deadline
+from ..transport.failures import Outcome, failure
+from .addresses import decoded_path, same_name, to_http
+from .propfind import PROPFIND_BODY, parse_multistatus
+
+__all__ = ("REDIRECTS", "Door")
+
+REDIRECTS = frozenset({301, 302, 303, 307, 308})
+
+_MOST_HOPS = 3
+
+
+class Door:
+    """The doors of one endpoint, as one.
+
+    Parameters
+    ----------
+    settings : `EndpointSettings`
+        What is known of the endpoint.
+    control : `ControlPlane`
+        For small requests.
+    data : `DataPlane`
+        For bodies.
+    credentials : `CredentialSource`
+        Who we are.
+
+    Notes
+    -----
+    Thread-safe: nothing changes but the dialect, which every thread learns alike.
+    """
+
+    def __init__(
+        self,
+        settings: EndpointSettings,
+        control: ControlPlane,
+        data: DataPlane,
+        credentials: CredentialSource,
+    ) -> None:
+        self.settings = settings
+        self.control = control
+        self.data = data
+        self.credentials = credentials
+        self._dialect = settings.dialect
+
+    @property
+    def dialect(self) -> str:
+        """``dcache``, ``xrootd`` or ``generic``; ``auto`` as long as no server has answered."""
+        return self._dialect
+
+    def deadline(self) -> Deadline:
+        """Return the deadline of an operation that begins now."""
+        return Deadline(self.settings.total_timeout_seconds)
+
+    def learn(self, answer: Outcome) -> None:
+        """Take the kind of server from its answer (protocol page, section 1.1).
+
+        Parameters
+        ----------
+        answer : `Outcome`
+            Any answer of a door.
+        """
+        if self._dialect == "auto" and answer.status not in (429, 502, 503, 504):
+            server = str(answer.headers.get("Server", "")).lower()
+            if server.startswith("dcache"):
+                self._dialect = "dcache"
+            elif "xrootd" in server:
+                self._dialect = "xrootd"
+            else:
+                self._dialect = "generic"
+
+    def ask(
+        self,
+        method: str,
+        url: str,
+        *,
+        operation: str,
+        deadline: Deadline,
+        headers: Mapping[str, str] | None = None,
+        body: bytes | None = None,
+        credential: Credential | None = None,
+        accept: Container[int] = (),
+        follow: bool = True,
+    ) -> Answer:
+        """Send a request about a name and return its answer.
+
+        Parameters
+        ----------
+        method, url : `str`
+            What and where, in the user's own form.
+        operation : `str`
+            For messages.
+        deadline : `Deadline`
+            When to give up.
+        headers : `~collections.abc.Mapping`, optional
+            Further headers.
+        body : `bytes`, optional
+            Body.
+        credential : `Credential`, optional
+            Another credential than that of the endpoint.
+        accept : `~collections.abc.Container` [ `int` ], optional
+            Statuses to return; any other raises.
+        follow : `bool`, optional
+            Whether a redirect to a data server is followed.
+
+        Returns
+        -------
+        answer : `Answer`
+            Its status is one of ``accept``.
+
+        Raises
+        ------
+        DcacheError
+            Raised by cause, see `.failures`.
+        """
+        target = to_http(url)
+        answer = self._request(method, target, headers, body, deadline, credential, at_door=True)
+        self.learn(answer)
+        hops = 0
+        while follow and answer.status in REDIRECTS and answer.status not in accept:
+            if hops == _MOST_HOPS:
+                raise ProtocolError("the server redirects again and again", operation=operation, url=url)
+            hops += 1
+            place = self.data_url(answer, url, operation=operation)
+            answer = self._request(method, place, headers, body, deadline, None, at_door=False)
+        if answer.status in accept:
+            return answer
+        raise failure(
+            answer,
+            operation=operation,
+            url=url,
+            body=answer.body,
+            method=method,
+            attempts=answer.attempts,
+            elapsed_seconds=deadline.elapsed,
+        )
+
+    def _request(
+        self,
+        method: str,
+        target: str,
+        headers: Mapping[str, str] | None,
+        body: bytes | None,
+        deadline: Deadline,
+        credential: Credential | None,
+        *,
+        at_door: bool,
+    ) -> Answer:
+        if not at_door:
+            return self.control.request(
+                method, target, headers=headers or {}, body=body, deadline=deadline, authenticate=False
+            )
+        if credential is None:
+            return self.control.request(method, target, headers=headers or {}, body=body, deadline=deadline)
+        return self.control.request(
+            method, target, headers=headers or {}, body=body, deadline=deadline, credential=credential
+        )
+
+    def data_url(self, answer: Outcome, url: str, *, operation: str) -> str:
+        """Return where a redirect leads.
+
+        Parameters
+        ----------
+        answer : `Outcome`
+            Answer with a ``Location``.
+        url : `str`
+            What was asked for, in the user's own form.
+        operation : `str`
+            For messages.
+
+        Returns
+        -------
+        location : `str`
+            URL to use without any credential of ours. It is a capability: never log it, never keep it.
+
+        Raises
+        ------
+        ResourceIsDirectoryError
+            Raised if the server only adds a slash: then the name is a directory.
+        ConfigurationError
+            Raised if an encrypted door redirects to an unencrypted server and that is not allowed.
+        ProtocolError
+            Raised if there is no usable ``Location``.
+        """
+        location = str(answer.headers.get("Location", ""))
+        asked = to_http(url)
+        if location.startswith("/"):
+            parts = urlsplit(asked)
+            location = f"{parts.scheme}://{parts.netloc}{location}"
+        if not location.lower().startswith(("http://", "https://")):
+            raise ProtocolError(
+                "a redirect leads nowhere", operation=operation, url=url, status=answer.status
+            )
+        plain = location.partition("?")[0]
+        if plain.endswith("/") and not asked.partition("?")[0].endswith("/") and same_name(plain, asked):
+            raise ResourceIsDirectoryError(
+                "a directory has this name", operation=operation, url=url, status=answer.status
+            )
+        unencrypted = asked.startswith("https:") and location.lower().startswith("http:")
+        if unencrypted and not self.settings.allow_http_pools:
+            raise ConfigurationError(
+                "the encrypted door redirects to an unencrypted server",
+                operation=operation,
+                url=url,
+                hint="Set `allow_http_pools: true` under `dcache:` of this endpoint to allow it.",
+            )
+        if self._dialect == "xrootd":
+            # XRootD leaves '%' and bytes beyond ASCII of the decoded path as they are: its data server would
+            # read another name. The path is ours anyway.
+            parts = urlsplit(location)
+            location = urlunsplit((parts.scheme, parts.netloc, urlsplit(asked).path, parts.query, ""))
+        return location
+
+    def propfind(self, url: str, depth: int, *, operation: str, deadline: Deadline) -> list[FileInfo]:
+        """Return what the door says of a name and, with depth 1, of what it holds.
+
+        Parameters
+        ----------
+        url : `str`
+            File or directory.
+        depth : `int`
+            0 or 1; dCache takes anything else for three levels (protocol page, section 4.1).
+        operation : `str`
+            For messages.
+        deadline : `Deadline`
+            When to give up.
+
+        Returns
+        -------
+        entries : `list` [ `FileInfo` ]
+            The name itself first.
+        """
+        answer = self.ask(
+            "PROPFIND",
+            url,
+            operation=operation,
+            deadline=deadline,
+            headers={"Depth": str(depth), "Content-Type": "application/xml; charset=utf-8"},
+            body=PROPFIND_BODY,
+            accept=(207,),
+        )
+        return parse_multistatus(answer.body, url, encoded=self._dialect != "xrootd")
+
+    def move(
+        self,
+        source: str,
+        target: str,
+        *,
+        overwrite: bool,
+        operation: str,
+        deadline: Deadline,
+        credential: Credential | None = None,
+    ) -> str:
+        """Rename; `ResourceExistsError` if the target exists and may not be replaced.
+
+        Parameters
+        ----------
+        source, target : `str`
+            URLs at this endpoint.
+        overwrite : `bool`
+            Whether an existing target is replaced.
+        operation : `str`
+            For messages.
+        deadline : `Deadline`
+            When to give up.
+        credential : `Credential`, optional
+            Another credential than that of the endpoint.
+
+        Returns
+        -------
+        etag : `str`
+            Entity tag of what was moved, empty if the server does not say.
+
+        Raises
+        ------
+        ProtocolError
+            Raised if both are one file, which dCache would delete (protocol page, section 4.4).
+        """
+        if same_name(source, target):
+            raise ProtocolError("a file cannot be moved onto itself", operation=operation, url=target)
+        if decoded_path(target).startswith(decoded_path(source).rstrip("/") + "/"):
+            raise ProtocolError("a directory cannot be moved into itself", operation=operation, url=target)
+        answer = self.ask(
+            "MOVE",
+            source,
+            operation=operation,
+            deadline=deadline,
+            # Said explicitly: without the header dCache takes F, RFC 4918 takes T.
+            headers={"Destination": to_http(target), "Overwrite": "T" if overwrite else "F"},
+            credential=credential,
+            accept=(200, 201, 204),
+        )
+        return str(answer.headers.get("ETag", ""))
+
+    def delete(
+        self, url: str, *, operation: str, deadline: Deadline, credential: Credential | None = None
+    ) -> None:
+        """Delete a name, and on dCache everything below it unless the credential lacks LIST.
+
+        Parameters
+        ----------
+        url : `str`
+            File or directory.
+        operation : `str`
+            For messages.
+        deadline : `Deadline`
+            When to give up.
+        credential : `Credential`, optional
+            Another credential than that of the endpoint.
+        """
+        self.ask(
+            "DELETE",
+            url,
+            operation=operation,
+            deadline=deadline,
+            credential=credential,
+            accept=(200, 202, 204),
+        )
