@@ -74,7 +74,10 @@ def redact_url(url: str) -> str:
     shown : `str`
         Scheme, host, port and path; a query is shown as ``?name=***``.
     """
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError:  # not a URL at all, so nothing says which part of it is harmless
+        return _MASK
     shown = f"{parts.scheme}://" if parts.scheme else ""
     shown += parts.netloc.rpartition("@")[2] + parts.path
     if parts.query:
