@@ -171,7 +171,7 @@ def test_parts_by_length() -> None:
     tricky = b"\r\n--__AAAAAAAAAAAAAAAA__--\r\n\r\n"
     body = multipart_body(("bytes 5-34/100", tricky), ("bytes 0-1/100", b"ab"))
     wanted = [ByteRange(5, 35), ByteRange(0, 2)]
-    parts = list(multipart.parts_of(body, 100, URL))
+    parts = [part for part, total in multipart.parts_of(body, None, URL) if total == 100]
     assert multipart.pick(parts, wanted, URL) == [tricky, b"ab"]
     assert multipart.pick(parts, wanted[::-1], URL) == [b"ab", tricky]
     assert multipart.pick(parts, [ByteRange(6, 7)], URL) == [b"\n"]
@@ -194,7 +194,7 @@ def test_wrong_content_range(value: str) -> None:
 
 
 def test_missing_range() -> None:
-    parts = list(multipart.parts_of(multipart_body(("bytes 0-1/100", b"ab")), 100, URL))
+    parts = [part for part, _ in multipart.parts_of(multipart_body(("bytes 0-1/100", b"ab")), 100, URL)]
     with pytest.raises(errors.ProtocolError):
         multipart.pick(parts, [ByteRange(0, 3)], URL)
 

@@ -179,7 +179,8 @@ class Exclusion:
         self, temporary: str, url: str, info: FileInfo | None, error: DcacheError, deadline: Deadline
     ) -> None:
         """Return if the file was renamed in spite of an error, else raise what is true."""
-        if self._look(temporary, deadline) is None:
+        # 412 comes before anything is done, the other errors also when the file was renamed.
+        if not isinstance(error, ResourceExistsError) and self._look(temporary, deadline) is None:
             found = self._look(url, deadline)
             if found is not None and (info is None or holds(found, info)):
                 return

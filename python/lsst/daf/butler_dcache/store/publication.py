@@ -31,9 +31,11 @@ from ..errors import (
     ResourceIsDirectoryError,
     ResourceNotFoundError,
     ServerError,
+    UnsupportedError,
     UploadDisplacedError,
 )
 from ..model import FileInfo
+from ..redaction import redact_url
 from ..rest.namespace import Namespace
 from ..transport.deadline import Deadline
 from ..webdav.addresses import temporary_name
@@ -108,9 +110,10 @@ class Publisher:
             if not in_place:
                 etag = self._publish(name, url, info, overwrite=overwrite, deadline=deadline) or etag
         except BaseException as error:
+            if isinstance(error, DcacheError) and name != url:
+                error.add_note(f"written under the temporary name {name}")
+                error.url = redact_url(url)
             self._clean_up(name, error)
-            if isinstance(error, DcacheError) and error.url and not in_place:
-                error.add_note(f"written under the temporary name {error.url}" if name != url else "")
             raise
         return dataclasses.replace(info, url=url, etag=etag, modified=datetime.now(UTC))
 
@@ -155,8 +158,9 @@ class Publisher:
             try:
                 self._namespace.move(source, target, operation="write", deadline=deadline)
                 return ""
-            except DoorUnavailableError as error:
-                _log.warning("the frontend cannot be reached, the door renames instead: %s", error)
+            except (DoorUnavailableError, ResourceNotFoundError, UnsupportedError) as error:
+                # It cannot be reached, or its root is not that of the door; the door knows this file.
+                _log.warning("the frontend does not rename, so the door does: %s", error)
         if door.dialect == "xrootd":
             # rename(2) of its file system: in one step, and never onto a directory.
             return door.move(source, target, overwrite=True, operation="write", deadline=deadline)

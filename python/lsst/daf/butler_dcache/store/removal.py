@@ -9,6 +9,8 @@ Where neither is to be had the name is looked at first. XRootD never removes a t
 
 from __future__ import annotations
 
+import logging
+
 from ..auth.credential import Credential
 from ..auth.macaroon import Activity
 from ..errors import (
@@ -28,6 +30,8 @@ from .directories import Directories
 from .publication import look
 
 __all__ = ("Remover",)
+
+_log = logging.getLogger(__name__)
 
 
 class Remover:
@@ -105,9 +109,12 @@ class Remover:
             try:
                 self._namespace.remove(url, operation="remove", deadline=deadline)
                 return
-            except DoorUnavailableError:
-                # The frontend is not there; the door is another server.
-                pass
+            except DoorUnavailableError as error:
+                _log.warning("the frontend does not remove, so the door does: %s", error)
+            except ResourceNotFoundError:
+                # Said by a server with perhaps another root: only the door knows what this URL names.
+                if look(self._door, url, deadline) is None:
+                    raise
         if known_file or self._door.dialect == "xrootd":
             self._delete(url, deadline)
             return

@@ -22,8 +22,8 @@ Part = tuple[ByteRange, memoryview]
 """Where bytes belong, and the bytes."""
 
 
-def parse_content_range(value: str, size: int | None, url: str) -> ByteRange:
-    """Return the range that an answer says it holds.
+def parse_content_range(value: str, size: int | None, url: str) -> tuple[ByteRange, int | None]:
+    """Return the range that an answer says it holds, and the size of the file if it says that.
 
     Parameters
     ----------
@@ -52,11 +52,11 @@ def parse_content_range(value: str, size: int | None, url: str) -> ByteRange:
             url=url,
             hint="The file was replaced while it was read: open it again.",
         )
-    return ByteRange(first, last + 1)
+    return ByteRange(first, last + 1), None if total == "*" else int(total)
 
 
-def parts_of(body: bytes, size: int | None, url: str) -> Iterator[Part]:
-    """Yield the parts of a ``multipart/byteranges`` body.
+def parts_of(body: bytes, size: int | None, url: str) -> Iterator[tuple[Part, int | None]]:
+    """Yield the parts of a ``multipart/byteranges`` body, each with the size of the file.
 
     Parameters
     ----------
@@ -95,12 +95,13 @@ def parts_of(body: bytes, size: int | None, url: str) -> Iterator[Part]:
             ),
             "",
         )
-        span = parse_content_range(value, size, url)
+        span, total = parse_content_range(value, size, url)
         start = end + 4
         data = view[start : start + len(span)]
         if len(data) != len(span):
             raise ProtocolError("an answer of several ranges is cut", operation="read", url=url)
-        yield span, data
+        yield (span, data), total
+        size = total if size is None else size
         position = start + len(span)
 
 

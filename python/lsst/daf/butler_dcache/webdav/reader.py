@@ -162,7 +162,7 @@ class WebdavReader:
             clean = False
             try:
                 if answer.status == 206:
-                    span = parse_content_range(_content_range(answer), self._size, self._url)
+                    span, _ = parse_content_range(_content_range(answer), self._size, self._url)
                     if span.start != position:
                         raise ProtocolError("the answer begins elsewhere", operation="read", url=self._url)
                 for piece in answer.iter_chunks(_PIECE_BYTES):
@@ -228,9 +228,12 @@ class WebdavReader:
         if answer.status == 200:
             return [(ByteRange(0, len(body)), memoryview(body))] if body else []
         if "multipart/byteranges" in str(answer.headers.get("Content-Type", "")).lower():
-            parts = list(parts_of(body, self._size, self._url))
+            parts = []
+            for part, total in parts_of(body, self._size, self._url):
+                self._same_file(total, None)
+                parts.append(part)
         else:
-            span = parse_content_range(_content_range(answer), self._size, self._url)
+            span, _ = parse_content_range(_content_range(answer), self._size, self._url)
             if len(span) != len(body):
                 raise ProtocolError(
                     f"{len(body)} bytes arrived for {_content_range(answer)!r}",
