@@ -10,7 +10,7 @@ from .answers import DoorRefusalError
 from .caveats import Activity, normal_path
 from .entry import Entry
 from .exchange import Exchange, decode_path
-from .namespace import EntryExistsError, EntryMissingError, NotADirectoryEntryError
+from .namespace import EntryExistsError, EntryMissingError, NamespaceError, NotADirectoryEntryError
 
 if TYPE_CHECKING:
     from .site import Site
@@ -76,17 +76,32 @@ class DoorTree:
     def _remove_all(self, exchange: Exchange, entry: Entry) -> None:
         """Remove depth first, entry by entry; at the first problem part of the tree is gone."""
         site = self._site
-        for child in site.namespace.children(entry):
+        shown = site.access.shown_path(exchange.login, entry.path)
+        for child in self._children(exchange, entry, shown):
             self._remove_all(exchange, child)
-        site.access.require(
-            exchange.login, Activity.DELETE, site.access.shown_path(exchange.login, entry.path)
-        )
+        site.access.require(exchange.login, Activity.DELETE, shown)
         site.access.require_mode(exchange.login, entry.parent, 2)
         site.latency.spend("delete")
         try:
             site.namespace.remove(entry)
         except EntryMissingError:  # another client was faster: gone is what was asked for
             return
+        except NamespaceError as exc:
+            raise DoorRefusalError(500, str(exc)) from exc
+
+    def _children(self, exchange: Exchange, entry: Entry, shown: str) -> list[Entry]:
+        """Return what a removal finds below an entry: nothing where it may not look.
+
+        A real door swallows the refusal of a listing (``DcacheDirectoryResource.getChildren``), so that its
+        name space is asked to remove a directory that is not empty, and refuses.
+        """
+        access = self._site.access
+        try:
+            access.require(exchange.login, Activity.LIST, shown)
+            access.require_mode(exchange.login, entry, 4)
+        except PermissionDeniedError:
+            return []
+        return list(self._site.namespace.children(entry))
 
     # ---- MOVE
     def _destination(self, exchange: Exchange) -> str:
