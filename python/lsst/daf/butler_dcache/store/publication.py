@@ -25,6 +25,7 @@ from ..errors import (
     AccessDeniedError,
     CredentialError,
     DcacheError,
+    DirectoryNotEmptyError,
     DoorUnavailableError,
     OutcomeUnknownError,
     ResourceExistsError,
@@ -174,7 +175,7 @@ class Publisher:
                 raise
             except AccessDeniedError as error:
                 self._refuse_directory(target, deadline, error)
-            except ServerError as error:
+            except (DirectoryNotEmptyError, ServerError) as error:
                 self._refuse_directory(target, deadline, error)
                 raise
         try:

@@ -129,7 +129,7 @@ class Remover:
         except (AccessDeniedError, DirectoryNotEmptyError, ServerError) as error:
             found = look(self._door, url, deadline)
             if found is not None and found.is_directory:
-                self._remove_after_look(url, deadline)
+                self._remove_directory(url, deadline)
             elif isinstance(error, AccessDeniedError) and found is not None:
                 self._delete(url, deadline)
             else:
@@ -137,7 +137,13 @@ class Remover:
 
     def _remove_after_look(self, url: str, deadline: Deadline) -> None:
         found = self._door.propfind(url, 0, operation="remove", deadline=deadline)[0]
-        if found.is_directory and self._directories.list(url, deadline=deadline):
+        if found.is_directory:
+            self._remove_directory(url, deadline)
+        else:
+            self._delete(url, deadline)
+
+    def _remove_directory(self, url: str, deadline: Deadline) -> None:
+        if self._directories.list(url, deadline=deadline):
             raise DirectoryNotEmptyError(
                 "a directory that holds something is not removed", operation="remove", url=url
             )
