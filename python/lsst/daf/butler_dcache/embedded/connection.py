@@ -47,22 +47,25 @@ class Connection:
         self.closing = False
         self.on_close: list[Callable[[], None]] = []
 
-    def fill(self, timeout: float | None) -> bool:
-        """Read once into the buffer; return whether something came within ``timeout`` seconds."""
+    def receive(self, size: int, timeout: float | None) -> bytes:
+        """Read once, past the buffer; return nothing at the end or after ``timeout`` seconds."""
         if self.eof:
-            return False
+            return b""
         try:
             self.sock.settimeout(timeout)
-            data = self.sock.recv(262144)
+            data = self.sock.recv(size)
         except (TimeoutError, ssl.SSLWantReadError, BlockingIOError):
-            return False
+            return b""
         except (OSError, ValueError):  # reset, TLS alert, or shut down by Listener.stop
             data = b""
-        if not data:
-            self.eof = True
-            return False
+        self.eof = not data
+        return data
+
+    def fill(self, timeout: float | None) -> bool:
+        """Read once into the buffer; return whether something came within ``timeout`` seconds."""
+        data = self.receive(1 << 18, timeout)
         self.buffer += data
-        return True
+        return bool(data)
 
     def is_gone(self) -> bool:
         """Whether the client closed; does not lose what it may have sent meanwhile."""

@@ -110,7 +110,11 @@ class Body:
     def _wait(self) -> None:
         connection = self._exchange.connection
         if not connection.fill(self._exchange.listener.idle):
-            raise BodyCutError("connection lost before end of body" if connection.eof else "body stalled")
+            self._complain()
+
+    def _complain(self) -> None:
+        eof = self._exchange.connection.eof
+        raise BodyCutError("connection lost before end of body" if eof else "body stalled")
 
     def _line(self) -> bytes:
         buffer = self._exchange.connection.buffer
@@ -144,10 +148,15 @@ class Body:
                     self.trailers.append((name, value.strip()))
                 self.finished = True
                 return b""
-        if not buffer:
-            self._wait()
-        data = bytes(buffer[: min(size, self._left)])
-        del buffer[: len(data)]
+        if not buffer and self._left >= size:  # most of a large body goes straight through
+            data = self._exchange.connection.receive(size, self._exchange.listener.idle)
+            if not data:
+                self._complain()
+        else:
+            if not buffer:
+                self._wait()
+            data = bytes(buffer[: min(size, self._left)])
+            del buffer[: len(data)]
         self._left -= len(data)
         if self.chunked and self._left == 0:
             self._line()
