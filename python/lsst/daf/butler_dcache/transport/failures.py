@@ -25,6 +25,7 @@ from ..errors import (
     ProtocolError,
     ResourceExistsError,
     ResourceIsDirectoryError,
+    ResourceIsFileError,
     ResourceNotFoundError,
     ServerBusyError,
     ServerError,
@@ -107,6 +108,12 @@ _BY_TEXT: tuple[tuple[re.Pattern[str], type[DcacheError], str, str], ...] = tupl
             r"not empty",
             DirectoryNotEmptyError,
             "a directory that holds something is not removed",
+            "",
+        ),
+        (
+            r"not a directory",
+            ResourceIsFileError,
+            "a file stands where a directory should be",
             "",
         ),
         (

@@ -249,9 +249,11 @@ class Door:
         entries : `list` [ `FileInfo` ]
             The name itself first.
         """
+        # XRootD takes the slash at its word and fails on a file; dCache does not look at it.
+        asked = url.rstrip("/") if depth == 0 and decoded_path(url) != "/" else url
         answer = self.ask(
             "PROPFIND",
-            url,
+            asked,
             operation=operation,
             deadline=deadline,
             headers={"Depth": str(depth), "Content-Type": "application/xml; charset=utf-8"},

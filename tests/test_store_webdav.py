@@ -1,0 +1,118 @@
+"""The WebDAV store, judged by the suite of all stores, on dCache and on XRootD.
+
+On the embedded dCache the suite runs in each of the ways a site can be set up: with and without a frontend that
+renames, with a door that proxies, unencrypted with an account instead of a macaroon, encrypted with an account.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from lsst.daf.butler_dcache.store.protocol import Store
+from lsst.daf.butler_dcache.store.registry import reset_stores, store_for
+from store_conformance import StoreConformance
+
+
+@contextlib.contextmanager
+def endpoint(server: Any, folder: Path, **changes: Any) -> Iterator[Store]:
+    """Set up the client for a server with changes to its entry; `None` removes a key."""
+    (entry,) = yaml.safe_load(Path(server.environment["LSST_RESOURCES_WEBDAV_CONFIG"]).read_text())
+    for key, value in changes.items():
+        entry.pop(key, None)
+        if value is not None:
+            entry[key] = value
+    path = folder / "webdav.yaml"
+    path.write_text(yaml.safe_dump([entry]))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("BEARER_TOKEN_FILE", raising=False)
+        patch.setenv("LSST_RESOURCES_WEBDAV_CONFIG", str(path))
+        yield store_for(server.url)
+    reset_stores()
+
+
+class TestDcache(StoreConformance):
+    """As the server under test is set up."""
+
+    @pytest.fixture
+    def store(self, base_url: str) -> Store:
+        return store_for(base_url)
+
+    @pytest.fixture
+    def base(self, base_url: str) -> str:
+        return base_url
+
+
+class TestXrootd(StoreConformance):
+    """A redirector and its data servers."""
+
+    @pytest.fixture
+    def store(self, xrootd: Any) -> Store:
+        return store_for(xrootd.url)
+
+    @pytest.fixture
+    def base(self, xrootd: Any) -> str:
+        return f"{xrootd.url}{uuid.uuid4().hex[:12]}/"
+
+
+class EmbeddedVariant(StoreConformance):
+    """An embedded dCache of another kind."""
+
+    server_options: dict[str, Any] = {}  # noqa: RUF012
+    entry_changes: dict[str, Any] = {}  # noqa: RUF012
+    with_account = False
+
+    @pytest.fixture(scope="class")
+    def variant(self, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Any, Store]]:
+        from lsst.daf.butler_dcache.embedded import EmbeddedDcache
+
+        with EmbeddedDcache(**self.server_options) as server:
+            changes = dict(self.entry_changes)
+            if self.with_account:
+                changes |= {
+                    "token": None,
+                    "user_name": server.user,
+                    "user_password": Path(server.password_file).read_text().strip(),
+                }
+            with endpoint(server, tmp_path_factory.mktemp("config"), **changes) as store:
+                yield server, store
+
+    @pytest.fixture
+    def store(self, variant: tuple[Any, Store]) -> Store:
+        return variant[1]
+
+    @pytest.fixture
+    def base(self, variant: tuple[Any, Store]) -> str:
+        return f"{variant[0].url}{uuid.uuid4().hex[:12]}/"
+
+
+class TestWithoutFrontend(EmbeddedVariant):
+    """The door renames and removes, with narrowed macaroons."""
+
+    entry_changes = {"dcache": None}  # noqa: RUF012
+
+
+class TestProxyingDoor(EmbeddedVariant):
+    """The door relays all bytes."""
+
+    server_options = {"redirect": False}  # noqa: RUF012
+    entry_changes = {"dcache": None}  # noqa: RUF012
+
+
+class TestAccountWithoutEncryption(EmbeddedVariant):
+    """No macaroon to be had: locks and looks take its place."""
+
+    server_options = {"tls": False}  # noqa: RUF012
+    entry_changes = {"dcache": None}  # noqa: RUF012
+
+
+class TestAccountWithMintedMacaroon(EmbeddedVariant):
+    """The door makes a macaroon of an account."""
+
+    entry_changes = {"dcache": None}  # noqa: RUF012
+    with_account = True
