@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, BinaryIO
 
 import pytest
+from lsst.daf.butler_dcache.errors import IntegrityError
 from lsst.daf.butler_dcache.model import ByteRange, EntryKind, FileInfo
 from lsst.daf.butler_dcache.remote_file import RemoteFile, SpooledUpload, TextUpload
 
@@ -71,13 +72,16 @@ def test_whole_file_is_one_verified_stream() -> None:
 
 
 def test_small_file_is_read_and_verified_at_the_first_byte() -> None:
-    file, reader = opened(b"abc")
-    file.seek(1)
-    assert file.read(1) == b"b"
-    assert reader.verified
-    file.seek(0)
-    assert file.read() == b"abc"
-    assert len(reader.asked) == 1
+    reader = Reader(b"abc")
+    reader.info = FileInfo("davs://door/file", EntryKind.FILE, 3, checksums={"adler32": "00000000"})
+    file = RemoteFile(reader, "davs://door/file")
+    with pytest.raises(IntegrityError, match="024d0127"):
+        file.read(1)
+    reader.info = FileInfo("davs://door/file", EntryKind.FILE, 3, checksums={"adler32": "024d0127"})
+    file = RemoteFile(reader, "davs://door/file")
+    assert file.read(1) == b"a"
+    assert file.read() == b"bc"
+    assert len(reader.asked) == 2
 
 
 def test_reads_in_order_become_one_stream() -> None:
@@ -181,7 +185,7 @@ def test_stream_that_is_too_short_is_an_error() -> None:
     reader = Reader(DATA)
     file = RemoteFile(reader, "davs://door/file")
     reader.data = DATA[:200_000]
-    with pytest.raises(EOFError):
+    with pytest.raises(IntegrityError):
         file.read()
 
 

@@ -354,11 +354,7 @@ class TestBulk:
         uris = [root.join(f"file{n}") for n in range(3)]
         for uri in uris:
             uri.write(SMALL)
-        faults.add(
-            Fault(
-                "status", server="door", method="DELETE", path="*/file1", status=403, reason="No", times=None
-            )
-        )
+        faults.add(Fault("status", method="DELETE", path="*file1", status=403, reason="No", times=None))
         results = ResourcePath.mremove(uris, do_raise=False)
         assert [results[uri].success for uri in uris] == [True, False, True]
         assert isinstance(results[uris[1]].exception, AccessDeniedError)

@@ -529,7 +529,7 @@ class DcacheFileSystem(AbstractFileSystem):  # type: ignore[misc]
             if source_store is target_store:
                 source_store.copy(source, target, overwrite=True)
             else:
-                with RemoteFile(source_store.open_reader(source), source, read_ahead_bytes=0) as stream:
+                with RemoteFile(source_store.open_reader(source), source, sequential=True) as stream:
                     target_store.write(target, cast(BinaryIO, stream))
         except ResourceIsDirectoryError:
             self.makedirs(path2, exist_ok=True)

@@ -14,7 +14,8 @@ from collections.abc import Generator, Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
-from .model import ByteRange, FileInfo
+from .errors import IntegrityError
+from .model import Adler32, ByteRange, FileInfo
 from .store.protocol import RemoteReader, Store
 
 if TYPE_CHECKING:
@@ -38,34 +39,51 @@ class RemoteFile(io.RawIOBase):
     name : `str`
         What `name` says, usually the URL.
     read_ahead_bytes : `int`, optional
-        Least number of bytes that a request asks for; a file that is not larger is read, and verified, whole.
+        Least number of bytes that a request asks for.
+    sequential : `bool`, optional
+        Whether the file will be read from its beginning to its end.
 
     Notes
     -----
     Reads that follow one another become one stream, reads here and there become ranges of what was asked for.
-    A stream from the first byte to the last is verified by checksum. Not thread-safe.
+    What arrives of a file in one piece from the first byte to the last is verified by checksum. The size is
+    asked for only if no answer has told it. Not thread-safe.
     """
 
     mode = "rb"
 
-    def __init__(self, reader: RemoteReader, name: str, *, read_ahead_bytes: int = _READ_AHEAD_BYTES) -> None:
+    def __init__(
+        self,
+        reader: RemoteReader,
+        name: str,
+        *,
+        read_ahead_bytes: int = _READ_AHEAD_BYTES,
+        sequential: bool = False,
+    ) -> None:
         super().__init__()
         self.name = name
         self._reader = reader
         self._read_ahead = read_ahead_bytes
+        self._sequential = sequential
+        self._size: int | None = None
         self._position = 0
         self._window = memoryview(b"")
         self._window_start = 0
         self._stream: Iterator[bytes] | None = None
         self._stream_position = 0
         self._last_fetch_end = 0
-        size = reader.info.size
-        self.size = 0 if size is None else size
 
     @property
     def info(self) -> FileInfo:
-        """What the server said of the file when it was opened."""
+        """What the server said of the file."""
         return self._reader.info
+
+    @property
+    def size(self) -> int:
+        """Size in bytes."""
+        if self._size is None:
+            self._size = self._reader.info.size or 0
+        return self._size
 
     def readable(self) -> bool:
         """Return `True`."""
@@ -124,14 +142,13 @@ class RemoteFile(io.RawIOBase):
             Empty at the end of the file.
         """
         self._check_open()
-        left = max(self.size - self._position, 0)
-        wanted = left if size is None or size < 0 else min(size, left)
+        left = None if size is None or size < 0 else size
         pieces: list[memoryview] = []
-        while wanted > 0:
-            piece = self._available(wanted)[:wanted]
+        while left != 0 and (piece := self._available(left)[:left]):
             pieces.append(piece)
             self._position += len(piece)
-            wanted -= len(piece)
+            if left is not None:
+                left -= len(piece)
         return b"".join(pieces)
 
     def readall(self) -> bytes:
@@ -152,10 +169,8 @@ class RemoteFile(io.RawIOBase):
             Empty at the end of the file.
         """
         self._check_open()
-        if size == 0 or self._position >= self.size:
-            return b""
-        piece = self._available(size if size > 0 else 1)
-        if size > 0:
+        piece = self._available(max(size, 1))
+        if size >= 0:
             piece = piece[:size]
         self._position += len(piece)
         return bytes(piece)
@@ -174,7 +189,7 @@ class RemoteFile(io.RawIOBase):
             At least one byte, unless the file ends here.
         """
         self._check_open()
-        return b"" if self._position >= self.size else bytes(self._available(1))
+        return bytes(self._available(1))
 
     def readinto(self, buffer: Buffer, /) -> int:
         """Fill a buffer; see `io.RawIOBase.readinto`.
@@ -191,10 +206,9 @@ class RemoteFile(io.RawIOBase):
         """
         self._check_open()
         target = memoryview(buffer).cast("B")
-        wanted = min(len(target), max(self.size - self._position, 0))
         filled = 0
-        while filled < wanted:
-            piece = self._available(wanted - filled)[: wanted - filled]
+        while filled < len(target) and (piece := self._available(len(target) - filled)):
+            piece = piece[: len(target) - filled]
             target[filled : filled + len(piece)] = piece
             filled += len(piece)
             self._position += len(piece)
@@ -233,57 +247,66 @@ class RemoteFile(io.RawIOBase):
         if self.closed:
             raise ValueError("I/O operation on closed file")
 
-    def _available(self, wanted: int) -> memoryview:
-        """Return the bytes at the position that are in memory; fetch some if there are none."""
-        offset = self._position - self._window_start
-        if not 0 <= offset < len(self._window):
-            self._fetch(wanted)
-            offset = self._position - self._window_start
-        return self._window[offset:]
+    def _available(self, wanted: int | None) -> memoryview:
+        """Return bytes at the position, at least one unless the file ends; fetch some if there are none.
 
-    def _fetch(self, wanted: int) -> None:
+        Parameters
+        ----------
+        wanted : `int` or `None`
+            How many would be useful; `None` is all that are left.
+        """
+        if not 0 <= self._position - self._window_start < len(self._window):
+            if self._size is not None and self._position >= self._size:
+                return memoryview(b"")
+            self._fetch(wanted)
+        return self._window[self._position - self._window_start :]
+
+    def _fetch(self, wanted: int | None) -> None:
+        """Set the window so that it holds the position, or ends there if the file does."""
         position = self._position
         if self._stream is not None:
-            if 0 <= position - self._stream_position <= _SKIP_BYTES and self._advance_stream():
+            if 0 <= position - self._stream_position <= _SKIP_BYTES:
+                self._advance_stream()
                 return
             self._drop_stream()
-        if self.size <= self._read_ahead or (position == 0 and wanted >= self.size):
-            self._start_stream(0)
-        elif position > 0 and position == self._last_fetch_end:
-            self._start_stream(position)
-        else:
-            stop = min(position + max(wanted, self._read_ahead), self.size)
-            (data,) = self._reader.read_ranges([ByteRange(position, stop)])
-            self._set_window(data, position)
+        if wanted is None or self._sequential or 0 < position == self._last_fetch_end:
+            self._stream = iter(self._reader.stream(position))
+            self._stream_position = position
+            self._advance_stream()
             return
-        if not self._advance_stream():
-            raise EOFError(f"{self.name} ended before its size of {self.size} bytes")
+        (data,) = self._reader.read_ranges([ByteRange(position, position + max(wanted, self._read_ahead))])
+        self._set_window(data, position)
+        if position == 0 and len(data) == self.size:
+            self._verify(data)
 
-    def _start_stream(self, position: int) -> None:
-        self._stream = iter(self._reader.stream(position))
-        self._stream_position = position
-
-    def _advance_stream(self) -> bool:
-        """Read on until the window holds the position; `False` if the stream ends before."""
+    def _advance_stream(self) -> None:
         assert self._stream is not None
-        whole = self.size <= self._read_ahead
-        kept: list[bytes] = []
         for chunk in self._stream:
             start = self._stream_position
             self._stream_position += len(chunk)
-            if whole:
-                kept.append(chunk)
-            elif self._stream_position > self._position:
+            if self._stream_position > self._position:
                 self._set_window(chunk, start)
                 if self._stream_position >= self.size:
                     # Only behind its last chunk does a stream compare checksums.
                     self._exhaust_stream()
-                return True
+                return
         self._stream = None
-        if whole:
-            self._set_window(b"".join(kept), 0)
-            return len(self._window) > self._position
-        return False
+        self._set_window(b"", self._position)
+        if self._position < self.size:
+            raise IntegrityError(
+                f"it ended before its size of {self.size} bytes", operation="read", url=self.name
+            )
+
+    def _verify(self, data: bytes) -> None:
+        expected = self._reader.info.checksums.get("adler32")
+        seen = Adler32()
+        seen.update(data)
+        if expected is not None and seen.hexdigest() != expected:
+            raise IntegrityError(
+                f"the bytes that arrived have adler32 {seen.hexdigest()}, the file has {expected}",
+                operation="read",
+                url=self.name,
+            )
 
     def _exhaust_stream(self) -> None:
         if self._stream is not None:

@@ -405,7 +405,7 @@ class DcacheResourcePath(ResourcePath):
             if src._store is self._store:
                 self._transfer_on_server(src, transfer, overwrite)
                 return
-            with RemoteFile(src._store.open_reader(src._url), src.geturl(), read_ahead_bytes=0) as stream:
+            with RemoteFile(src._store.open_reader(src._url), src.geturl(), sequential=True) as stream:
                 self.write(cast(BinaryIO, stream), overwrite=overwrite)
         else:
             with src.as_local() as local, open(local.ospath, "rb") as file:
