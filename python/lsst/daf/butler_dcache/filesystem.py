@@ -591,7 +591,10 @@ def _read_parts(store: Store, url: str, parts: list[tuple[int | None, int | None
     """Read slices, as Python means them, of a file."""
     reader = store.open_reader(url)
     try:
-        slices = [slice(start, end).indices(reader.info.size or 0)[:2] for start, end in parts]
+        if all(start is not None and end is not None and start >= 0 and end >= 0 for start, end in parts):
+            slices = cast(list[tuple[int, int]], parts)
+        else:
+            slices = [slice(start, end).indices(reader.info.size or 0)[:2] for start, end in parts]
         wanted = [ByteRange(start, stop) for start, stop in slices if start < stop]
         data = iter(reader.read_ranges(wanted) if wanted else [])
         return [next(data) if start < stop else b"" for start, stop in slices]

@@ -99,7 +99,7 @@ class RemoteFile(io.RawIOBase):
         return self._position
 
     def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
-        """Move the position; no request is sent.
+        """Move the position; a request is sent only if the size is needed and not known.
 
         Parameters
         ----------
@@ -119,10 +119,14 @@ class RemoteFile(io.RawIOBase):
             If the position would be negative, ``whence`` is another number, or the file is closed.
         """
         self._check_open()
-        bases = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self.size}
-        if whence not in bases:
+        if whence == os.SEEK_SET:
+            position = offset
+        elif whence == os.SEEK_CUR:
+            position = self._position + offset
+        elif whence == os.SEEK_END:
+            position = self.size + offset
+        else:
             raise ValueError(f"invalid whence: {whence}")
-        position = bases[whence] + offset
         if position < 0:
             raise ValueError(f"negative seek position {position}")
         self._position = position
@@ -337,7 +341,7 @@ class SpooledUpload(tempfile.SpooledTemporaryFile[bytes]):
     overwrite : `bool`, optional
         Whether an existing file may be replaced.
     publish_on_close : `bool`, optional
-        If `False`, only `commit` publishes.
+        If `False`, `close` leaves the file as it is, for a later `commit` or `discard`.
     directory : `str`, optional
         Local directory for what does not fit in memory.
 
@@ -362,6 +366,7 @@ class SpooledUpload(tempfile.SpooledTemporaryFile[bytes]):
         self._url = url
         self._overwrite = overwrite
         self._publish_on_close = publish_on_close
+        self._settled = False
         self.info: FileInfo | None = None
         """What was published."""
 
@@ -384,7 +389,7 @@ class SpooledUpload(tempfile.SpooledTemporaryFile[bytes]):
             The published file.
         """
         # Whatever comes of it: there is no second attempt by close() or by the garbage collector.
-        self._publish_on_close = False
+        self._settled = True
         try:
             self.seek(0)
             self.info = self._store.write(self._url, cast(BinaryIO, self), overwrite=self._overwrite)
@@ -394,15 +399,13 @@ class SpooledUpload(tempfile.SpooledTemporaryFile[bytes]):
 
     def discard(self) -> None:
         """Close without publishing."""
-        self._publish_on_close = False
+        self._settled = True
         super().close()
 
     def close(self) -> None:
         """Publish, if that was not done, and close."""
-        if self._publish_on_close and not self.closed:
+        if self._publish_on_close and not self._settled:
             self.commit()
-        else:
-            super().close()
 
     def __exit__(
         self,
@@ -417,7 +420,7 @@ class SpooledUpload(tempfile.SpooledTemporaryFile[bytes]):
 
     def __del__(self) -> None:
         # io.IOBase closes what is forgotten, which would publish half a file.
-        if hasattr(self, "_publish_on_close"):
+        if hasattr(self, "_settled"):
             self.discard()
 
 
