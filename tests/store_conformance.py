@@ -1,7 +1,7 @@
 """What every store must do, whatever protocol it speaks: one suite for all implementations.
 
-A test module makes a class of `StoreConformance` that gives it two fixtures: ``store`` and ``base``, the URL of a
-directory of the test's own, with trailing slash, which need not exist.
+A test module makes a class of `StoreConformance` that gives it two fixtures: ``store`` and ``base``, the URL
+of a directory of the test's own, with trailing slash, which need not exist.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import threading
 import zlib
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from lsst.daf.butler_dcache import errors
@@ -33,8 +34,6 @@ NAMES = [
 
 
 def quoted(name: str) -> str:
-    from urllib.parse import quote
-
     return quote(name, safe="")
 
 
@@ -52,9 +51,7 @@ class StoreConformance:
         assert store.exists(url) is False
         for ask in (store.stat, store.size, store.info, store.read, store.open_reader, store.remove):
             with pytest.raises(FileNotFoundError) as caught:
-                ask(url).close() if ask == store.open_reader else ask(url)  # type: ignore[operator]
-                if ask == store.open_reader:
-                    raise AssertionError("a missing file was opened")
+                ask(url)
             assert isinstance(caught.value, errors.ResourceNotFoundError)
 
     @pytest.mark.parametrize("data", [b"", b"x", SMALL, LARGE], ids=["empty", "one", "small", "large"])
@@ -78,8 +75,15 @@ class StoreConformance:
         assert store.download(url, target).checksums["adler32"] == adler32(data)
         assert target.getvalue() == b"head" + data
 
+    unusual_names = True
+    """Whether a question mark may be part of a name."""
+
     @pytest.mark.parametrize("name", NAMES)
     def test_names(self, store: Store, base: str, name: str) -> None:
+        if "?" in name and not self.unusual_names:
+            with pytest.raises(errors.DcacheError):
+                store.write(base + quoted(name), SMALL)
+            return
         url = base + quoted(name)
         store.write(url, SMALL)
         assert store.read(url) == SMALL

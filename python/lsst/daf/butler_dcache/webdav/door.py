@@ -9,7 +9,7 @@ the URL.
 from __future__ import annotations
 
 from collections.abc import Container, Mapping
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import unquote, urlsplit, urlunsplit
 
 from ..auth.credential import Credential
 from ..auth.sources import CredentialSource
@@ -307,11 +307,19 @@ class Door:
             operation=operation,
             deadline=deadline,
             # Said explicitly: without the header dCache takes F, RFC 4918 takes T.
-            headers={"Destination": to_http(target), "Overwrite": "T" if overwrite else "F"},
+            headers={"Destination": self._destination(target), "Overwrite": "T" if overwrite else "F"},
             credential=credential,
             accept=(200, 201, 204),
         )
         return str(answer.headers.get("ETag", ""))
+
+    def _destination(self, target: str) -> str:
+        parts = urlsplit(to_http(target))
+        decoded = unquote(parts.path)
+        if self._dialect != "xrootd" or not decoded.isprintable():
+            return to_http(target)
+        # XRootD takes this header literally: quoted, `a%20b` would be the name of the file.
+        return f"{parts.scheme}://{parts.netloc}{decoded}".encode().decode("latin-1")
 
     def delete(
         self, url: str, *, operation: str, deadline: Deadline, credential: Credential | None = None

@@ -68,7 +68,12 @@ class WebdavReader:
         self._connection: Connection | None = None
         self._closed = False
         self._place = ""
-        self._locate(door.deadline())
+        deadline = door.deadline()
+        self._locate(deadline)
+        if self._place and door.dialect != "dcache":
+            # XRootD redirects whatever the name; only the data server knows whether there is a file. Its
+            # size is needed as well: XRootD 5 sends too few bytes for a range beyond the end.
+            self._ask_size(deadline)
 
     def _locate(self, deadline: Deadline) -> None:
         """Ask the door for a URL; a door that proxies is found out by one byte."""
@@ -122,9 +127,6 @@ class WebdavReader:
         if not ranges:
             return []
         deadline = self._door.deadline()
-        if self._size is None and self._door.dialect != "dcache":
-            # dCache's pool cuts a range at the end of the file; XRootD 5 sends too few bytes.
-            self._ask_size(deadline)
         parts: list[Part] = []
         for batch in _batches(self._merged(ranges), 1 if not self._place else _MOST_RANGES):
             parts += self._fetch(batch, deadline)
