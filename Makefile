@@ -36,7 +36,7 @@ docstrings: env
 	$(BIN)/python -m numpydoc lint --ignore PR01 -- $$(find $(PACKAGE)/cli $(PACKAGE)/embedded -name '*.py')
 
 pytest: env
-	$(BIN)/python -m pytest -q -ra -n $(JOBS) --dist loadgroup $(ARGS)
+	$(BIN)/python -m pytest -q -ra -n $(JOBS) --dist worksteal $(ARGS)
 
 env: $(VENV)/.complete
 

@@ -26,6 +26,7 @@ from typing import Protocol
 import fsspec
 import pytest
 import xrootd_server
+from lsst.daf.butler_dcache.embedded import EmbeddedDcache
 
 STANDS_ASIDE = "stands aside: needs the fault knobs or the transcript of the embedded dCache"
 
@@ -63,12 +64,10 @@ def external_url() -> str | None:
 
 
 @pytest.fixture(scope="module")
-def embedded() -> Iterator[Server]:
+def embedded() -> Iterator[EmbeddedDcache]:
     """Embedded dCache over TLS, which the client of this process is set up for."""
     if external_url() is not None:
         pytest.skip(STANDS_ASIDE)
-    from lsst.daf.butler_dcache.embedded import EmbeddedDcache
-
     with EmbeddedDcache() as server, client_environment(server):
         yield server
 
@@ -102,7 +101,7 @@ def xrootd() -> Iterator[xrootd_server.XrootdCluster]:
     """Cluster of XRootD servers, which the client of this process is set up for."""
     prefix = xrootd_server.find()
     if prefix is None:
-        reason = "no XRootD 6 server here, neither in .xrootd/ nor on PATH: build one with .ci/xrootd-build"
+        reason = "no XRootD 6 server here, neither as .xrootd nor on PATH: build one with .ci/xrootd-build"
         if os.environ.get("CI") == "true":
             pytest.fail(reason)
         pytest.skip(reason)

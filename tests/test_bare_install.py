@@ -45,36 +45,26 @@ def clean_environment() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if not ours.fullmatch(name)}
 
 
-@pytest.fixture(scope="module")
-def bare(tmp_path_factory: pytest.TempPathFactory) -> Path:
+@pytest.fixture
+def bare(tmp_path: Path) -> Path:
     """Folder of the programs of an environment that the wheel alone was installed into."""
-    folder = tmp_path_factory.mktemp("bare")
     # Built from a copy, since setuptools leaves its own files in the tree that it builds from.
-    source = folder / "source"
+    source = tmp_path / "source"
     shutil.copytree(
         TREE / "python", source / "python", ignore=shutil.ignore_patterns("*.egg-info", "__pycache__")
     )
     for name in ("pyproject.toml", "setup.cfg", "README.md", "LICENSE"):
         shutil.copy(TREE / name, source / name)
-    programs = folder / "venv" / "bin"
+    programs = tmp_path / "venv" / "bin"
+    pip = ["-m", "pip", "--quiet"]
     for command in (
-        [
-            sys.executable,
-            "-m",
-            "pip",
-            "wheel",
-            "--quiet",
-            "--no-deps",
-            "--wheel-dir",
-            str(folder),
-            str(source),
-        ],
+        [sys.executable, *pip, "wheel", "--no-deps", "--wheel-dir", str(tmp_path), str(source)],
         [sys.executable, "-m", "venv", str(programs.parent)],
     ):
         subprocess.run(command, check=True, env=clean_environment(), timeout=INSTALL_TIMEOUT_SECONDS)
-    (wheel,) = folder.glob("*.whl")
+    (wheel,) = tmp_path.glob("*.whl")
     subprocess.run(
-        [programs / "python", "-m", "pip", "install", "--quiet", wheel],
+        [programs / "python", *pip, "install", wheel],
         check=True,
         env=clean_environment(),
         timeout=INSTALL_TIMEOUT_SECONDS,
@@ -118,29 +108,20 @@ def run(environment: dict[str, str], *command: str | Path) -> subprocess.Complet
     )
 
 
-@pytest.mark.xdist_group("bare")
-def test_brings_nothing_of_the_stack(bare: Path) -> None:
+def test_bare_distribution(bare: Path, served: dict[str, str]) -> None:
+    """One test, since each process that runs a part of it would have to install it all again."""
     done = run(clean_environment(), bare / "python", "-m", "pip", "list", "--format", "freeze")
     names = {line.partition("==")[0].lower() for line in done.stdout.splitlines()}
     assert {name for name in names if name.startswith("lsst")} == {"lsst-daf-butler-dcache"}
 
-
-@pytest.mark.xdist_group("bare")
-def test_commands_run(bare: Path) -> None:
     done = run(clean_environment(), bare / "dcache-butler", "--help")
     assert done.returncode == 0, done.stderr
     assert "embedded" in done.stdout
 
-
-@pytest.mark.xdist_group("bare")
-def test_demo_names_the_extra_that_it_needs(bare: Path) -> None:
     done = run(clean_environment(), bare / "dcache-butler", "demo")
     assert done.returncode != 0
     assert "lsst-daf-butler-dcache[demo]" in done.stderr
     assert "Traceback" not in done.stderr
 
-
-@pytest.mark.xdist_group("bare")
-def test_fsspec_reads_and_writes(bare: Path, served: dict[str, str]) -> None:
     done = run(served, bare / "python", "-c", USE_FSSPEC)
     assert done.stdout.strip() == "done", done.stderr

@@ -55,7 +55,6 @@ class TestOnDcache(ReadWriteSuite, unittest.TestCase):
         cls.use(dcache)
 
 
-@pytest.mark.xdist_group("xrootd")
 class TestOnXrootd(ReadWriteSuite, unittest.TestCase):
     """A cluster of real XRootD servers."""
 

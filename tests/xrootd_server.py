@@ -349,6 +349,7 @@ def _client_environment(folder: Path, url: str) -> dict[str, str]:
                     "base_url": url.replace("https:", "davs:", 1).removesuffix("rw/"),
                     "trusted_authorities": str(folder / "ca.pem"),
                     "token": str(token),
+                    "dcache": {"requests_per_second": 0},  # here nobody limits
                 }
             ]
         )
