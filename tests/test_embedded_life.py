@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import http.client
 import os
+import socket
+import ssl
 import stat
 import threading
 import time
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 import yaml
 from embedded_client import DATA, Client
-from lsst.daf.butler_dcache.embedded import EmbeddedDcache
+from lsst.daf.butler_dcache.embedded import EmbeddedDcache, Fault, FaultKind
 
 
 def test_ready_in_under_a_second_and_gone_without_a_trace() -> None:
@@ -133,3 +137,95 @@ def test_a_file_of_another_user_can_be_read_but_not_changed() -> None:
         assert bob.ask("MKCOL", "directory").status == 403
         assert bob.ask("HEAD", bob.base.replace("data", "private")).status == 200
         bob.close()
+
+
+def test_tls_sessions_resume_at_door_and_pool() -> None:
+    with EmbeddedDcache() as dcache:
+        client = Client(dcache)
+        client.ask("PUT", "file", DATA)
+        url = client.ask("GET", "file").location
+        trust = ssl.create_default_context(cafile=dcache.ca_file)
+        for where in (client.base, url):
+            port = urlsplit(where).port
+            session, reused = None, []
+            for _ in range(2):
+                with (
+                    socket.create_connection(("localhost", port)) as plain,
+                    trust.wrap_socket(plain, server_hostname="localhost", session=session) as sock,
+                ):
+                    assert sock.version() == "TLSv1.3"
+                    sock.sendall(b"HEAD /none HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+                    while sock.recv(4096):
+                        pass
+                    session = sock.session
+                    reused.append(sock.session_reused)
+            assert reused == [False, True]
+        client.close()
+
+
+def test_a_port_that_is_taken_is_an_error_without_leftovers() -> None:
+    threads = set(threading.enumerate())
+    with socket.create_server(("127.0.0.1", 0)) as other, pytest.raises(OSError, match="in use"):
+        EmbeddedDcache(port=other.getsockname()[1]).start()
+    assert set(threading.enumerate()) <= threads
+
+
+def test_a_door_comes_back_and_pool_urls_live_on() -> None:
+    with EmbeddedDcache() as dcache:
+        dcache.place("file", DATA)
+        client = Client(dcache)
+        url = client.ask("GET", "file").location
+        dcache.restart_door()
+        with pytest.raises((http.client.HTTPException, ConnectionError)):
+            client.ask("HEAD", "file")
+        assert client.ask("GET", url).body == DATA
+        client.close()
+        assert client.ask("HEAD", "file").status == 200
+        client.close()
+
+
+def test_a_pool_goes_away_and_comes_back() -> None:
+    with EmbeddedDcache(pools=1) as dcache:
+        dcache.place("file", DATA)
+        client = Client(dcache)
+        url = client.ask("GET", "file").location
+        dcache.stop_pool(0)
+        with pytest.raises(ConnectionRefusedError):
+            client.ask("GET", url)
+        assert client.ask("GET", "file").body == b"Internal problem: File is unavailable.\n"
+        assert client.redirect("new", 5).status == 500
+        dcache.start_pool(0)
+        assert client.ask("GET", client.ask("GET", "file").location).body == DATA
+        client.close()
+
+
+def test_an_idle_door_closes_and_a_stalled_upload_leaves_nothing() -> None:
+    with EmbeddedDcache(time_scale=0.0005) as dcache:  # 300 s are 150 ms
+        client = Client(dcache)
+        connection = client.connection(client.base)
+        connection.putrequest("PUT", "/data/stalled")
+        connection.putheader("Authorization", client.login)
+        connection.putheader("Content-Length", "10")
+        connection.endheaders()
+        connection.send(b"12345")
+        assert connection.getresponse().status == 500
+        client.close()
+        assert client.ask("HEAD", "stalled").status == 404
+        sock = client.connection(client.base).sock
+        assert sock.recv(1) == b""
+        client.close()
+
+
+@pytest.mark.parametrize(("server", "kind"), [("door", "full"), ("door", "over_quota"), ("pool", "full")])
+def test_a_store_is_full(server: str, kind: FaultKind) -> None:
+    with EmbeddedDcache() as dcache:
+        dcache.faults.add(Fault(kind, server=server))
+        client = Client(dcache)
+        answer = client.redirect("new", len(DATA))
+        if server == "pool":
+            answer = client.ask("PUT", answer.location, DATA)
+            assert answer.reason == "No space left on device"
+        else:
+            assert answer.body.startswith(b"Insufficient storage: SER_")
+        assert answer.status == 507
+        client.close()

@@ -87,3 +87,16 @@ class Connection:
         # the method of the base class: SSLSocket.shutdown would take the TLS object away from under the owner
         with contextlib.suppress(OSError):
             socket.socket.shutdown(self.sock, socket.SHUT_RDWR)
+
+    def say_goodbye(self) -> None:
+        """Announce the end of a TLS connection, so that the client knows that nothing was cut off."""
+        if isinstance(self.sock, ssl.SSLSocket):
+            with contextlib.suppress(OSError, ValueError):
+                self.sock.settimeout(0.0)
+                self.sock.unwrap()
+
+    def close(self) -> None:
+        """End the connection, also where a forked child holds a copy of the socket."""
+        self.abort()
+        with contextlib.suppress(OSError):
+            self.sock.close()

@@ -124,13 +124,18 @@ class Door:
             "PROPPATCH": properties.proppatch,
             "OPTIONS": self._options,
         }
-        self._limiter = RateLimiter(time_scale=site.time_scale)
-        self.listener = Listener(
+        self._tls = tls
+        self.listener = self._listen(port)
+
+    def _listen(self, port: int) -> Listener:
+        site = self.site
+        limiter = RateLimiter(time_scale=site.time_scale)
+        return Listener(
             "door",
-            site.faults.around(limited(site, self._limiter, self._handle)),
+            site.faults.around(limited(site, limiter, self._handle)),
             site.transcript,
             ports=(port,),
-            tls=tls,
+            tls=self._tls,
             software=site.software,
             idle=300.0 * site.time_scale,
         )
@@ -143,6 +148,11 @@ class Door:
     def stop(self) -> None:
         """Close all connections."""
         self.listener.stop()
+
+    def restart(self) -> None:
+        """Cut all connections and listen again on the same port."""
+        self.listener.stop()
+        self.listener = self._listen(self.port)
 
     def _handle(self, exchange: Exchange) -> None:
         site = self.site

@@ -59,6 +59,10 @@ class DoorWriting:
         if limit is not None and (exchange.body.length or 0) > limit:
             raise DoorRefusalError(507, "SER_DISK_FULL")
         access.require(exchange.login, Activity.UPLOAD, exchange.path)
+        if site.faults.take("full", exchange):
+            raise DoorRefusalError(507, "SER_DISK_FULL")
+        if site.faults.take("over_quota", exchange):
+            raise DoorRefusalError(507 if site.version.knows_exceeded_quota else 500, "SER_QUOTA_EXCEEDED")
         pool = site.write_pool()
         if pool is None or site.faults.take("dead_pool", exchange):
             raise DoorRefusalError(500, "No write pools online for [*@*]")

@@ -35,6 +35,8 @@ FaultKind = Literal[
     "truncate_listing",
     "unlistable",
     "dead_pool",
+    "full",
+    "over_quota",
     "refuse_pool",
     "http_pool",
     "pnfs_timeout",
@@ -50,7 +52,7 @@ class Fault:
     kind : `str`
         What happens:
 
-        - ``"status"``: answer ``status`` (and ``reason``, ``headers``) at once, without effect;
+        - ``"status"``: answer ``status`` (and ``reason``, ``headers``, ``body``) at once, without effect;
         - ``"drop"``: close the connection without effect or answer;
         - ``"lose_answer"``: do what was asked, then close instead of answering;
         - ``"stall"``: wait ``seconds`` before doing anything;
@@ -63,6 +65,8 @@ class Fault:
         - ``"truncate_listing"``: a listing ends after ``at_byte`` entries and looks like a success;
         - ``"unlistable"``: a directory that cannot be listed looks empty to PROPFIND;
         - ``"dead_pool"``: no pool can serve: 500 at the door;
+        - ``"full"``, ``"over_quota"``: an upload finds no space: 507 at the door, or at the pool if that is
+          the ``server``;
         - ``"refuse_pool"``: the door redirects to a port where nobody listens;
         - ``"http_pool"``: an https door redirects to an http pool;
         - ``"pnfs_timeout"``: the namespace does not answer: 500, or an empty listing.
@@ -78,6 +82,8 @@ class Fault:
         Reason phrase of the answer.
     headers : `dict` [`str`, `str`]
         Further header fields of the answer.
+    body : `str`
+        Text of the answer; a door's usual line if there is none.
     at_byte : `int`
         Where in a body; for listings the number of entries.
     seconds : `float`
@@ -92,6 +98,7 @@ class Fault:
     status: int = 500
     reason: str = ""
     headers: dict[str, str] = field(default_factory=dict)
+    body: str = ""
     at_byte: int = 0
     seconds: float = 0.0
     hits: int = 0
@@ -154,7 +161,11 @@ class Faults:
         if self.take("drop", exchange):
             raise HangUpError("dropped by a fault")
         if fault := self.take("status", exchange):
-            exchange.answer(fault.status, fault.headers.items(), reason=fault.reason)
+            text = fault.body
+            if not text and exchange.listener.server == "door" and fault.status >= 500:
+                text = f"Internal problem: {fault.reason or 'an injected fault'}\n"
+            kind = [("Content-Type", "text/plain;charset=utf-8")] if text else []
+            exchange.answer(fault.status, [*fault.headers.items(), *kind], text.encode(), reason=fault.reason)
             return
         exchange.is_mute = self.take("lose_answer", exchange) is not None
         if exchange.has_body:

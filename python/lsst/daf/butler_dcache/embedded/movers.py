@@ -87,7 +87,6 @@ class MoverTable:
         self.slots = slots
         self._changed = threading.Condition()
         self._movers: dict[str, Mover] = {}
-        self.is_stopped = False
 
     def start(self, make: Callable[[], Mover], patience: float) -> Mover | None:
         """Start a mover, waiting up to ``patience`` seconds for a slot; `None` if there was none."""
@@ -98,7 +97,7 @@ class MoverTable:
                 if len(self._movers) < self.slots:
                     break
                 left = deadline - time.monotonic()
-                if left <= 0 or self.is_stopped:
+                if left <= 0:
                     return None
                 self._changed.wait(min(left, 0.1))
             mover = make()
@@ -174,6 +173,5 @@ class MoverTable:
     def stop(self) -> None:
         """End all movers."""
         with self._changed:
-            self.is_stopped = True
             for mover in list(self._movers.values()):
                 self._end(mover)

@@ -66,25 +66,31 @@ class Pool:
     def __init__(self, site: Site, name: str, tls: ssl.SSLContext | None) -> None:
         self.site = site
         self.name = name
-        self.is_up = True
+        self.is_up = False
         self.movers = MoverTable(300.0 * site.time_scale)
         self.listeners: dict[str, Listener] = {}
-        for scheme, context in (("http", None), ("https", tls)):
+        self._tls = tls
+        self.start()
+
+    def start(self) -> None:
+        """Listen, on new ports."""
+        for scheme, context in (("http", None), ("https", self._tls)):
             if scheme == "http" or context is not None:
                 self.listeners[scheme] = Listener(
                     "pool",
-                    site.faults.around(self._handle),
-                    site.transcript,
+                    self.site.faults.around(self._handle),
+                    self.site.transcript,
                     ports=random.sample(POOL_PORTS, 200),
                     tls=context,
-                    software=site.software,
+                    software=self.site.software,
                     nodelay=False,
                     dated=False,
-                    idle=site.version.pool_idle_seconds,
+                    idle=self.site.version.pool_idle_seconds,
                     line_limit=4096,
                     silent_limits=True,
                     jetty=False,
                 )
+        self.is_up = True
 
     def url(self, mover: Mover, scheme: str, door: str, *, port: int | None = None) -> str:
         """Return the URL of a mover: an address for http, a name that the certificate knows for https."""
@@ -93,7 +99,8 @@ class Pool:
         return f"{scheme}://{host}:{port or self.listeners[scheme].port}{encode_path(mover.path)}?{query}"
 
     def stop(self) -> None:
-        """End all movers and close all connections."""
+        """End all movers and close all connections; whoever has a URL of this pool is refused."""
+        self.is_up = False
         self.movers.stop()
         for listener in self.listeners.values():
             listener.stop()
@@ -267,6 +274,8 @@ class Pool:
         try:
             if "content-md5" in exchange.headers:
                 upload.expect_md5(exchange.headers.get("content-md5"))
+            if self.site.faults.take("full", exchange):
+                raise UploadRefusedError(507, "No space left on device")
             if exchange.expects:
                 exchange.send_continue()
             upload.receive(exchange.body)

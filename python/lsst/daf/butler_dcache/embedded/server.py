@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import ssl
@@ -129,6 +130,7 @@ class EmbeddedDcache:
         self.environment: dict[str, str] = {}
         self.password_files: dict[str, str] = {}
         self.ca_file: str | None = None
+        self._running = contextlib.ExitStack()
 
     @staticmethod
     def _absolute(path: str) -> str:
@@ -136,68 +138,93 @@ class EmbeddedDcache:
 
     # ---- life
     def start(self) -> None:
-        """Start all servers; they accept connections when this returns."""
-        self._folder = Path(tempfile.mkdtemp(prefix="embedded-dcache-"))
+        """Start all servers; they accept connections when this returns.
+
+        Raises
+        ------
+        OSError
+            Raised if a port is taken.
+        """
+        with contextlib.ExitStack() as stack:
+            self._start(stack)
+            self._running = stack.pop_all()
+
+    def _start(self, stack: contextlib.ExitStack) -> None:
+        folder = Path(tempfile.mkdtemp(prefix="embedded-dcache-"))
+        stack.callback(shutil.rmtree, folder, ignore_errors=True)
+        self._folder = folder
         context: ssl.SSLContext | None = None
         trust = ssl.create_default_context()
         if self._tls:
-            ca_file, context = make_certificates(self._folder)
+            ca_file, context = make_certificates(folder)
             self.ca_file = str(ca_file)
             trust.load_verify_locations(ca_file)
         namespace = Namespace(self._root)
-        access = Access(namespace, MacaroonMint(), self._anonymous)
-        self.site = Site(
+        stack.callback(namespace.close)
+        site = self.site = Site(
             self._version,
             namespace,
-            access,
+            Access(namespace, MacaroonMint(), self._anonymous),
             redirects=self._redirect,
             has_limiter=self._limiter,
             time_scale=self._time_scale,
             faults=self.faults,
             latency=Latency(self._latency),
         )
+        stack.callback(site.clockwork.stop)
         self._keep_passwords()
         self._lay_out()
-        self.site.pools = [Pool(self.site, f"pool{n + 1}", context) for n in range(self._pools)]
-        tape = TapeSystem(
+        for number in range(self._pools):
+            site.pools.append(Pool(site, f"pool{number + 1}", context))
+            stack.callback(site.pools[-1].stop)
+        tape = site.tape = TapeSystem(
             namespace,
-            self.site.clockwork,
-            lambda: [pool.name for pool in self.site.pools if pool.is_up],
+            site.clockwork,
+            lambda: [pool.name for pool in site.pools if pool.is_up],
             wait_seconds=180.4 * self._time_scale,
         )
-        self.site.tape = tape
         if self.tape is not None:
             tape.claim(self._directory(self.tape))
-        self._frontend: Frontend | None = None
         discovery = ""
         if self._with_frontend:
-            self._frontend = Frontend(self.site, context, tape, ports=(self._ports[1],))
-            self.frontend_url = self.site.frontend_url = self._frontend.url
-            discovery = self._frontend.discovery_url
+            frontend = Frontend(site, context, tape, ports=(self._ports[1],))
+            stack.callback(frontend.stop)
+            self.frontend_url = site.frontend_url = frontend.url
+            discovery = frontend.discovery_url
         self._door = Door(
-            self.site,
+            site,
             context,
             port=self._ports[0],
             well_known=lambda exchange: answer_tape_discovery(exchange, discovery),
-            third_party=ThirdPartyCopy(self.site, trust).handle,
+            third_party=ThirdPartyCopy(site, trust).handle,
         )
-        scheme = "https" if self._tls else "http"
-        self.site.door_urls.append(f"{scheme}://localhost:{self._door.port}/")
+        stack.callback(self._door.stop)
+        site.door_urls.append(f"{'https' if self._tls else 'http'}://localhost:{self._door.port}/")
         self.url = f"{'davs' if self._tls else 'dav'}://localhost:{self._door.port}{_HOME}/"
         self._write_environment()
+        self.faults.stopping.clear()
+        stack.callback(self._release)
 
-    def stop(self) -> None:
-        """Stop all servers and remove what is temporary; no thread and no socket is left."""
+    def _release(self) -> None:
+        """Wake up whoever waits on purpose, so that stopping does not take as long as a stall."""
         self.faults.stopping.set()
         self.site.latency.stopping.set()
-        self._door.stop()
-        if self._frontend is not None:
-            self._frontend.stop()
-        for pool in self.site.pools:
-            pool.stop()
-        self.site.clockwork.stop()
-        self.site.namespace.close()
-        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def stop(self) -> None:
+        """Stop all servers and remove what is temporary; no thread and no socket is left. Idempotent."""
+        self._running.close()
+
+    def restart_door(self) -> None:
+        """Let the door crash and come back on its port: clients are cut off, URLs at the pools live on."""
+        self._door.restart()
+
+    def stop_pool(self, number: int) -> None:
+        """Let a pool (counted from 0) go away: its URLs are refused, its files unavailable."""
+        self.site.pools[number].stop()
+
+    def start_pool(self, number: int) -> None:
+        """Let a pool that was stopped come back."""
+        self.site.pools[number].start()
 
     def __enter__(self) -> Self:
         self.start()

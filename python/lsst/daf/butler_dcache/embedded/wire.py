@@ -154,11 +154,11 @@ class Listener:
                 self._handle(exchange)
                 in_step = exchange.body.discard() if self.jetty else exchange.body.discard(1 << 60, None)
                 connection.closing = exchange.close or not in_step
+            connection.say_goodbye()
         except (HangUpError, OSError, ValueError) as exc:
             _LOG.debug("%s connection %d ends: %s", self.server, connection.number, exc)
         finally:
-            with contextlib.suppress(OSError):
-                connection.sock.close()
+            connection.close()
             for callback in connection.on_close:
                 callback()
             with self._lock:
