@@ -48,13 +48,14 @@ def command(url: str | None, out: Path | None, keep: bool, damage: bool) -> None
     removes a run, and prints what it did. Exit status 1 if anything differs.
     """
     # The way out of a kill is the same as of any other error: servers stop, folders go.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     # Catalogues are astropy tables here; that they could be converted to pandas as well is nobody's concern.
     logging.getLogger("lsst.daf.butler._storage_class").addFilter(
         lambda record: "pandas" not in str(record.args)
     )
     keep = keep or out is not None
     with ExitStack() as stack:
+        stack.callback(signal.signal, signal.SIGTERM, before)
         folder = _keep_folder(out) if keep else Path(stack.enter_context(_temporary_folder()))
         try:
             target = stack.enter_context(_site(url, keep) if url else _embedded(folder, keep))

@@ -190,8 +190,8 @@ def _datasets_read_by_pipeline(reader: Reader) -> int:
 
 
 def _damage(butler: Butler) -> None:
-    """Change one byte in the middle of a stored image, as a broken disk would."""
-    (ref, *_) = butler.query_datasets("coadd", collections=OUTPUT)
+    """Change one byte in the middle of a stored frame, as a broken disk would."""
+    (ref, *_) = butler.query_datasets("raw", collections=INPUTS)
     uri = butler.getURI(ref)
     data = bytearray(uri.read())
     data[len(data) // 2] ^= 0xFF
