@@ -123,10 +123,14 @@ def remember_session(sock: Any) -> None:
         return
     session = sock.session
     if session is not None and session.has_ticket and sock.server_hostname is not None:
+        try:
+            port = sock.getpeername()[1]
+        except OSError:
+            return  # the server has closed behind its answer, which is to be read all the same
         sessions = sock.context._sessions
         if len(sessions) >= _MAX_SESSIONS:
             sessions.clear()
-        sessions[sock.server_hostname, sock.getpeername()[1]] = session
+        sessions[sock.server_hostname, port] = session
 
 
 def is_alive(sock: socket.socket) -> bool:
