@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from types import MappingProxyType
 
-from ..errors import DoorUnavailableError, IntegrityError, UploadDisplacedError
+from ..errors import DoorUnavailableError, IntegrityError, OutcomeUnknownError, UploadDisplacedError
 from ..model import EntryKind, FileInfo
 from ..transport.answer import DataAnswer
 from ..transport.deadline import Deadline
@@ -76,23 +76,45 @@ class Uploads:
         return self._verified(url, body, checksums, deadline)
 
     def _through_door(self, url: str, body: UploadBody, deadline: Deadline) -> dict[str, str] | None:
-        """Send a small body to the door, which relays it (protocol page, section 2.3)."""
-        try:
-            answer = self._door.ask(
-                "PUT",
-                url,
-                operation="write",
-                deadline=deadline,
-                headers=_WANT,
-                body=body.as_bytes(),
-                accept=_CREATED,
-            )
-        except DoorUnavailableError:
-            if self._door.dialect not in ("auto", "xrootd") or body.length == 0:
-                raise
-            # A redirector of XRootD answers and closes while the body is still being sent.
-            return None
+        """Send a small body to the door, which relays it; `None` if it turns out not to do that."""
+        if self._door.dialect == "auto" and body.length > 0:
+            return self._try_door(url, body, deadline)
+        answer = self._door.ask(
+            "PUT",
+            url,
+            operation="write",
+            deadline=deadline,
+            headers=_WANT,
+            body=body.as_bytes(),
+            accept=_CREATED,
+        )
         return digests(answer)
+
+    def _try_door(self, url: str, body: UploadBody, deadline: Deadline) -> dict[str, str] | None:
+        """Send a small body to a door of unknown kind.
+
+        dCache relays it. A redirector of XRootD answers 307, takes the body for its next request, and may
+        close while it is still being sent: that connection is of no use afterwards.
+        """
+        body.rewind()
+        try:
+            answer = self._door.data.open(
+                "PUT",
+                to_http(url),
+                headers=_WANT,
+                body=body.wire,
+                keep=False,
+                deadline=deadline,
+                credential=self._door.credentials.current(),
+            )
+        except (DoorUnavailableError, OutcomeUnknownError):
+            # The name is a temporary one; a second upload replaces whatever the first has left.
+            return None
+        self._door.learn(answer)
+        if answer.status in REDIRECTS:
+            answer.close(False)
+            return None
+        return self._accepted(url, answer, deadline, at_pool=False)
 
     def _to_pool(self, url: str, body: UploadBody, deadline: Deadline) -> dict[str, str]:
         for attempt in range(_MOST_ROUNDS):
