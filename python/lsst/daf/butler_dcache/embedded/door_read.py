@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import html
 import mimetypes
-import os
 from email.utils import formatdate
 from typing import TYPE_CHECKING
 from urllib.parse import quote
@@ -127,7 +126,7 @@ class DoorReading:
                 entry,
                 exchange.path,
                 False,
-                os.open(entry.content, os.O_RDONLY),
+                entry.content.replica(),
                 disposition="inline" if action == "show" else "attachment",
             )
 
@@ -148,7 +147,8 @@ class DoorReading:
         if entry.broken:
             raise DoorRefusalError(500, "File is broken")
         if entry.locality == "NEARLINE":
-            if not site.access.allows(exchange.login, Activity.STAGE, exchange.path):
+            may_stage = site.tape is None or site.tape.may_stage
+            if not may_stage or not site.access.allows(exchange.login, Activity.STAGE, exchange.path):
                 raise DoorRefusalError(403, "File not online. Staging not allowed.")
             if site.tape is None:
                 raise DoorRefusalError(500, "No pool candidates available/configured/left for stage")

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from .content import Content
+
 __all__ = ["Entry", "new_pnfsid", "now_ms"]
 
 
@@ -49,8 +51,8 @@ class Entry:
         Names of the disk pools that have a replica.
     on_tape : `bool`
         Whether there is a copy on tape.
-    content : `pathlib.Path` or `None`
-        Where the bytes are kept.
+    content : `Content` or `None`
+        The bytes, once there are some.
     """
 
     name: str
@@ -65,7 +67,7 @@ class Entry:
     broken: bool = False
     locations: list[str] = field(default_factory=list)
     on_tape: bool = False
-    content: Path | None = None
+    content: Content | None = None
     created: int = field(default_factory=now_ms)
     mtime: int = field(default_factory=now_ms)
     atime: int = field(default_factory=now_ms)
@@ -129,7 +131,7 @@ class Entry:
         """Make an entry (and all below it) from what `as_document` gave."""
         entry = cls(**{name: document[name] for name in _KEPT}, parent=parent)
         entry.labels = set(document["labels"])
-        entry.content = contents / document["content"] if document["content"] else None
+        entry.content = Content(contents / document["content"], 0) if document["content"] else None
         entry.children = {d["name"]: cls.from_document(d, contents, entry) for d in document["children"]}
         return entry
 

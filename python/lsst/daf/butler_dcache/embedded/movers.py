@@ -15,7 +15,6 @@ connection of that one to close.
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 import uuid
@@ -23,6 +22,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from .connection import Connection
+from .content import Replica
 from .entry import Entry
 
 __all__ = ["Mover", "MoverTable"]
@@ -40,8 +40,8 @@ class Mover:
         The path that was requested at the door: a request at the pool must name the same.
     is_write : `bool`
         Whether it takes an upload.
-    descriptor : `int`
-        For reads: the replica, open, so that whatever happens to the entry does not disturb it.
+    replica : `Replica` or `None`
+        For reads: the bytes, open, so that whatever happens to the entry does not disturb it.
     announced : `int`
         For uploads: the length that the door was told; binding if greater than zero.
     wanted : `tuple` [`str`, ...]
@@ -55,7 +55,7 @@ class Mover:
     entry: Entry
     path: str
     is_write: bool
-    descriptor: int = -1
+    replica: Replica | None = None
     announced: int = 0
     wanted: tuple[str, ...] = ()
     expected: dict[str, str] = field(default_factory=dict)
@@ -115,9 +115,9 @@ class MoverTable:
         self._movers.pop(mover.id, None)
         if not mover.over.is_set():
             mover.over.set()
-            if mover.descriptor >= 0:
-                os.close(mover.descriptor)
-                mover.descriptor = -1
+            if mover.replica is not None:
+                mover.replica.close()
+                mover.replica = None
         self._changed.notify_all()
 
     def active(self) -> list[Mover]:
@@ -146,10 +146,10 @@ class MoverTable:
             mover.count += 1
             return True
 
-    def replica(self, mover: Mover) -> int:
-        """Return a descriptor of one's own for the replica, or -1 if the mover is over."""
+    def replica(self, mover: Mover) -> Replica | None:
+        """Return a replica of one's own, or `None` if the mover is over."""
         with self._changed:
-            return -1 if mover.over.is_set() or mover.descriptor < 0 else os.dup(mover.descriptor)
+            return None if mover.replica is None else mover.replica.duplicate()
 
     def release(self, mover: Mover) -> None:
         """Take back one use, without forgetting that its connection made it."""

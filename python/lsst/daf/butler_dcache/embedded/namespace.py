@@ -16,6 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from .content import Content
 from .entry import Entry, now_ms
 
 __all__ = [
@@ -27,6 +28,9 @@ __all__ = [
     "NotADirectoryEntryError",
     "split_path",
 ]
+
+
+_MEMORY_LIMIT = 1 << 18
 
 
 class NamespaceError(Exception):
@@ -231,7 +235,7 @@ class Namespace:
         entry.is_removed = True
         self._by_id.pop(entry.pnfsid, None)
         if entry.content is not None:  # readers hold it open: unlinking does not disturb them
-            entry.content.unlink(missing_ok=True)
+            entry.content.remove()
 
     def rename(self, entry: Entry, path: str, *, overwrite: bool) -> bool:
         """Give an entry another name, in one step.
@@ -302,7 +306,7 @@ class Namespace:
         with self._lock:
             if entry.is_removed:
                 if entry.content is not None:
-                    entry.content.unlink(missing_ok=True)
+                    entry.content.remove()
                 raise EntryMissingError(f"No such file or directory: {entry.pnfsid}")
             entry.size, entry.broken = size, broken
             entry.checksums = {**entry.checksums, **checksums}
@@ -310,8 +314,9 @@ class Namespace:
                 entry.locations = [pool]
         self.tell("written", entry)
 
-    def content_path(self, entry: Entry) -> Path:
-        """Return the file that holds (or will hold) the bytes of an entry."""
+    def content_of(self, entry: Entry) -> Content:
+        """Return what holds (or will hold) the bytes of an entry."""
         if entry.content is None:
-            entry.content = self.contents / entry.pnfsid
+            limit = _MEMORY_LIMIT if self._folder is None else 0
+            entry.content = Content(self.contents / entry.pnfsid, limit)
         return entry.content

@@ -6,7 +6,6 @@ Its answers look unlike the door's: errors live in the reason phrase, there is n
 
 from __future__ import annotations
 
-import os
 import random
 import ssl
 from collections.abc import Iterator
@@ -15,6 +14,7 @@ from urllib.parse import quote, urlencode
 
 from .checksum import digest_header, wanted_type
 from .connection import BodyCutError, Connection
+from .content import Replica
 from .exchange import Exchange
 from .movers import Mover, MoverTable
 from .ranges import BOUNDARY, MalformedRangeError, multipart, parse_ranges
@@ -196,7 +196,7 @@ class Pool:
                 self._refuse(exchange, 416, "Invalid (empty) list of valid ranges")
                 return
         replica = self.movers.replica(mover)
-        if replica < 0:
+        if replica is None:
             self._turn_away(exchange)
             return
         self.site.latency.spend("pool_get")
@@ -207,7 +207,7 @@ class Pool:
                 body = self._pieces(exchange, mover, replica, 0, size)
                 exchange.answer(200, self._headers(exchange, mover), body, length=size)
         finally:
-            os.close(replica)
+            replica.close()
         if ranges:
             ends = exchange.close and self.site.version.ends_mover_on_range_close
         else:
@@ -216,7 +216,7 @@ class Pool:
             self.movers.release(mover)
 
     def _send_ranges(
-        self, exchange: Exchange, mover: Mover, replica: int, ranges: list[tuple[int, int]], size: int
+        self, exchange: Exchange, mover: Mover, replica: Replica, ranges: list[tuple[int, int]], size: int
     ) -> None:
         common = [("Accept-Ranges", "bytes"), *self._digest(exchange, mover.entry.checksums)]
         if len(ranges) == 1:
@@ -240,10 +240,10 @@ class Pool:
         exchange.answer(206, [*common, kind], parts(), length=length)
 
     @staticmethod
-    def _pieces(exchange: Exchange, mover: Mover, replica: int, first: int, end: int) -> Iterator[bytes]:
+    def _pieces(exchange: Exchange, mover: Mover, replica: Replica, first: int, end: int) -> Iterator[bytes]:
         step = 1 << 16 if exchange.secure else 1 << 20
         while first < end:
-            data = os.pread(replica, min(step, end - first), first)
+            data = replica.pread(min(step, end - first), first)
             if not data:
                 return
             first += len(data)

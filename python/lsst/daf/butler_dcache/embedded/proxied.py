@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 import uuid
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .answers import DoorRefusalError
 from .checksum import digest_header
 from .connection import HangUpError
+from .content import Content
 from .entry import Entry
 from .exchange import Exchange
 
@@ -22,8 +22,8 @@ __all__ = ["send_proxied"]
 _ATTACHMENT = ("Content-Disposition", "attachment")
 
 
-def _pieces(path: Path, first: int, end: int) -> Iterator[bytes]:
-    with path.open("rb") as file:
+def _pieces(content: Content, first: int, end: int) -> Iterator[bytes]:
+    with content.open() as file:
         file.seek(first)
         while first < end and (data := file.read(min(1 << 18, end - first))):
             first += len(data)
@@ -110,7 +110,8 @@ def _send_parts(
     assert entry.content is not None
     assert entry.size is not None
     boundary = str(uuid.uuid4())
-    content = entry.content.read_bytes()
+    with entry.content.open() as file:
+        content = file.read()
     body = b""
     for first, last in ranges:
         start = first or 0

@@ -315,7 +315,7 @@ class EmbeddedDcache:
         if (old := namespace.find(real)) is not None:
             namespace.remove(old)
         entry = namespace.create(real, alice.uid, alice.gid)
-        namespace.content_path(entry).write_bytes(data)
+        namespace.content_of(entry).write([data])
         digester = Digester()
         digester.update(data)
         pool = self.site.write_pool()

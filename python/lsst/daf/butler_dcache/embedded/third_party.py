@@ -279,10 +279,10 @@ class ThirdPartyCopy:
         client = transfer.client
         if not entry.locations and self._site.tape is not None and entry.on_tape:
             self._site.tape.restore(entry)
-        content = self._site.namespace.content_path(entry)
+        content = self._site.namespace.content_of(entry)
 
         def pieces() -> Iterator[bytes]:
-            with content.open("rb") as file:
+            with content.open() as file:
                 yield from iter(lambda: file.read(1 << 16), b"")
 
         fields = {"Content-Length": str(entry.size), **forwarded}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from .checksum import Digester, MalformedDigestError, checksum_list, parse_content_md5
 from .connection import BodyCutError
@@ -93,16 +93,18 @@ class Upload:
             Raised if the client went away.
         """
         try:
-            with self._namespace.content_path(self._entry).open("wb") as file:
-                for data in pieces:
-                    if self._keep is not None:
-                        data = data[: max(0, self._keep - self.size)]
-                    file.write(data)
-                    self._digester.update(data)
-                    self.size += len(data)
+            self._namespace.content_of(self._entry).write(self._counted(pieces))
         except BodyCutError:
             self._give_up()
             raise
+
+    def _counted(self, pieces: Iterable[bytes]) -> Iterator[bytes]:
+        for data in pieces:
+            if self._keep is not None:
+                data = data[: max(0, self._keep - self.size)]
+            self._digester.update(data)
+            self.size += len(data)
+            yield data
 
     def _give_up(self) -> None:
         sums = self._digester.values()
