@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,10 +19,21 @@ CLS = "lsst.daf.butler_dcache.DcacheDatastore"
 DETECTORS = 40
 
 
-class Repository:
-    """A Butler repository: registry in a local folder, files below a URL."""
+TEMPLATE_ROOT = "davs://door.example.org/repository/"
 
-    def __init__(self, folder: Path, root: str, **datastore: Any) -> None:
+
+class Repository:
+    """A Butler repository that is there: registry in a local folder, files below a URL."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = str(folder)
+        self.butler = Butler.from_config(self.folder, writeable=True)
+        self.dataset_type = DatasetType(
+            "thing", ("instrument", "detector"), "StructuredDataDict", universe=self.butler.dimensions
+        )
+
+    @classmethod
+    def make(cls, folder: Path, root: str, **datastore: Any) -> Repository:
         config = Config()
         config["datastore", "cls"] = CLS
         config["datastore", "root"] = root
@@ -29,18 +41,16 @@ class Repository:
         config["datastore", "cached", "default"] = False
         for key, value in datastore.items():
             config["datastore", key] = value
-        self.folder = str(folder)
-        Butler.makeRepo(self.folder, config=config, forceConfigRoot=False)
-        self.butler = Butler.from_config(self.folder, writeable=True)
-        self.butler.registry.registerRun("run")
-        self.butler.registry.insertDimensionData("instrument", {"name": "Cam"})
-        self.butler.registry.insertDimensionData(
+        Butler.makeRepo(str(folder), config=config, forceConfigRoot=False)
+        repository = cls(folder)
+        registry = repository.butler.registry
+        registry.registerRun("run")
+        registry.insertDimensionData("instrument", {"name": "Cam"})
+        registry.insertDimensionData(
             "detector", *({"instrument": "Cam", "id": n, "full_name": f"d{n}"} for n in range(DETECTORS))
         )
-        self.dataset_type = DatasetType(
-            "thing", ("instrument", "detector"), "StructuredDataDict", universe=self.butler.dimensions
-        )
-        self.butler.registry.registerDatasetType(self.dataset_type)
+        registry.registerDatasetType(repository.dataset_type)
+        return repository
 
     @property
     def datastore(self) -> Any:
@@ -70,9 +80,20 @@ class Repository:
         self.butler.close()
 
 
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Repository to copy, since making one takes a second."""
+    folder = tmp_path_factory.mktemp("template")
+    Repository.make(folder, TEMPLATE_ROOT).close()
+    return folder
+
+
 @pytest.fixture
-def repository(tmp_path: Path, base_url: str) -> Iterator[Repository]:
-    repository = Repository(tmp_path / "repo", base_url)
+def repository(template: Path, tmp_path: Path, base_url: str) -> Iterator[Repository]:
+    shutil.copytree(template, tmp_path / "repo")
+    config = tmp_path / "repo" / "butler.yaml"
+    config.write_text(config.read_text().replace(TEMPLATE_ROOT, base_url))
+    repository = Repository(tmp_path / "repo")
     yield repository
     repository.close()
 
@@ -106,19 +127,19 @@ class TestConfiguration:
         assert full["checksum"] is True
         assert {"templates", "formatters", "composites", "cached", "records"} <= set(full.keys())
 
-    def test_a_new_repository_has_an_explicit_name(self, repository: Repository, base_url: str) -> None:
-        written = Config(f"{repository.folder}/butler.yaml")
-        assert written["datastore", "name"] == f"FileDatastore@{base_url}"
+    def test_a_new_repository_has_an_explicit_name(self, template: Path) -> None:
+        written = Config(str(template / "butler.yaml"))
+        assert written["datastore", "name"] == f"FileDatastore@{TEMPLATE_ROOT}"
 
     def test_a_given_name_is_kept(self, tmp_path: Path, base_url: str) -> None:
-        repository = Repository(tmp_path / "repo", base_url, name="mine")
+        repository = Repository.make(tmp_path / "repo", base_url, name="mine")
         assert repository.datastore.name == "mine"
         assert Config(f"{repository.folder}/butler.yaml")["datastore", "name"] == "mine"
         repository.close()
 
     def test_an_adopted_repository_keeps_its_name_and_files(self, tmp_path: Path, base_url: str) -> None:
         folder = tmp_path / "repo"
-        repository = Repository(
+        repository = Repository.make(
             folder, base_url, cls="lsst.daf.butler.datastores.fileDatastore.FileDatastore"
         )
         name = repository.datastore.name
@@ -157,7 +178,7 @@ class TestConfiguration:
             assert all(uri.exists() for uri in [ResourcePath(f"{base_url}{n}/run/thing/") for n in range(2)])
 
     def test_a_local_root_works(self, tmp_path: Path) -> None:
-        repository = Repository(tmp_path / "repo", str(tmp_path / "files"))
+        repository = Repository.make(tmp_path / "repo", str(tmp_path / "files"))
         ref = repository.put(3)
         files = repository.local_files(tmp_path, 3)
         refs = [file.refs[0] for file in files]
@@ -226,7 +247,7 @@ class TestRecords:
         assert not any(repository.butler.stored_many([file.refs[0] for file in files]).values())
 
     def test_checksums_can_be_switched_off(self, tmp_path: Path, base_url: str) -> None:
-        repository = Repository(tmp_path / "repo", base_url, checksum=False)
+        repository = Repository.make(tmp_path / "repo", base_url, checksum=False)
         files = repository.local_files(tmp_path, 2)
         repository.butler.ingest(*files, transfer="copy")
         refs = [repository.put(5), *(file.refs[0] for file in files)]
@@ -237,7 +258,7 @@ class TestRecords:
         self, repository: Repository, tmp_path: Path, base_url: str
     ) -> None:
         refs = [repository.put(n) for n in range(5)]
-        other = Repository(tmp_path / "other", f"{base_url}other/")
+        other = Repository.make(tmp_path / "other", f"{base_url}other/")
         other.butler.transfer_from(repository.butler, refs, transfer="copy")
         assert other.records(*refs) == repository.records(*refs)
         assert [other.butler.get(ref) for ref in refs] == [{"detector": n} for n in range(5)]
@@ -247,21 +268,28 @@ class TestRecords:
 class TestRefusals:
     """The server says no."""
 
-    @pytest.mark.parametrize("status", [403, 503])
-    def test_stored_many_raises_rather_than_say_absent(
-        self, repository: Repository, faults: Any, status: int
+    def test_refused_questions_raise_rather_than_say_absent(
+        self, repository: Repository, faults: Any
     ) -> None:
         from lsst.daf.butler_dcache.embedded import Fault
 
         refs = [repository.put(n) for n in range(3)]
-        faults.add(Fault("status", server="door", method="PROPFIND", status=status, times=None))
+        faults.add(Fault("status", server="door", method="PROPFIND", status=403, times=None))
         for question in (
             lambda: repository.butler.stored_many(refs),
             lambda: repository.butler._exists_many(refs, full_check=True),
             lambda: repository.butler.stored(refs[0]),
         ):
-            with pytest.raises(OSError, match=str(status)):
+            with pytest.raises(PermissionError, match="403"):
                 question()
+
+    def test_failed_questions_raise_rather_than_say_absent(self, repository: Repository, faults: Any) -> None:
+        from lsst.daf.butler_dcache.embedded import Fault
+
+        refs = [repository.put(n) for n in range(3)]
+        faults.add(Fault("status", server="door", method="PROPFIND", status=503, times=None))
+        with pytest.raises(OSError, match="503"):
+            repository.butler.stored_many(refs)
 
     def test_prune_does_not_forget_what_was_refused(self, repository: Repository, faults: Any) -> None:
         from lsst.daf.butler_dcache.embedded import Fault
