@@ -104,9 +104,8 @@ class ScriptedServer:
 
     @staticmethod
     def _run(script: Script, talk: Talk) -> None:
-        with talk.sock:
-            with contextlib.suppress(OSError):
-                script(talk)
+        with talk.sock, contextlib.suppress(OSError):
+            script(talk)
 
 
 class _Noting(Talk):

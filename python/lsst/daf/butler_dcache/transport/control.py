@@ -11,7 +11,7 @@ import os
 import threading
 import time
 import weakref
-from collections.abc import Container, Mapping
+from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, NoReturn
@@ -91,16 +91,25 @@ class ControlPlane:
         Where the credential comes from.
     pacer : `~.pacing.Pacer`
         Keeps below the door's limit.
+    sleep : `~collections.abc.Callable`, optional
+        Waits some seconds between attempts.
 
     Notes
     -----
     Thread-safe. After ``fork`` the child begins with connections of its own.
     """
 
-    def __init__(self, endpoint: EndpointSettings, credential: CredentialSource, pacer: Pacer) -> None:
+    def __init__(
+        self,
+        endpoint: EndpointSettings,
+        credential: CredentialSource,
+        pacer: Pacer,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
         self._endpoint = endpoint
         self._credential = credential
         self._pacer = pacer
+        self._sleep = sleep
         self._lock = threading.Lock()
         self._session: requests.Session | None = None
         _planes.add(self)
@@ -194,7 +203,7 @@ class ControlPlane:
                         )
                     return answer
             if wait > 0:
-                time.sleep(wait)
+                self._sleep(wait)
 
     def close(self) -> None:
         """Close idle connections; the plane can still be used."""

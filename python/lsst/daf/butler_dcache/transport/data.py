@@ -8,7 +8,7 @@ end, is looked at before it is used again, and belongs to the process that opene
 from __future__ import annotations
 
 import time
-from collections.abc import Container, Mapping
+from collections.abc import Callable, Container, Mapping
 from contextlib import nullcontext
 from types import MappingProxyType
 from typing import Any, NoReturn
@@ -56,6 +56,8 @@ class DataPlane:
         Where the credential for the endpoint's own servers comes from.
     pacer : `~.pacing.Pacer`, optional
         Keeps requests to the endpoint's own servers below their limit.
+    sleep : `~collections.abc.Callable`, optional
+        Waits some seconds between attempts.
 
     Notes
     -----
@@ -67,10 +69,12 @@ class DataPlane:
         endpoint: EndpointSettings,
         credential: CredentialSource | None = None,
         pacer: Pacer | None = None,
+        sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._endpoint = endpoint
         self._credential = credential
         self._pacer = pacer
+        self._sleep = sleep
         self._connections = ConnectionPool(endpoint)
 
     def open(
@@ -191,7 +195,7 @@ class DataPlane:
                     )
                 answer.close()
             if wait > 0:
-                time.sleep(wait)
+                self._sleep(wait)
 
     def close(self) -> None:
         """Close idle connections; the plane can still be used."""

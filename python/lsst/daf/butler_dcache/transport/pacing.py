@@ -120,7 +120,7 @@ class Pacer:
             return self._next - now
         self._tokens = min(_BURST, self._tokens + (now - self._filled) * self._rate)
         self._filled = now
-        if self._tokens >= 1:
+        if self._tokens > 1 - 1e-6:  # what is missing may be less than the clock can tell
             self._tokens -= 1
             return 0.0
         return (1 - self._tokens) / self._rate
