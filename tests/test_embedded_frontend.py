@@ -177,6 +177,20 @@ def test_frontend_never_lets_anybody_in_without_credential() -> None:
         assert client.ask("GET", f"{open_door.frontend_url}.well-known/security.txt", login="").status == 200
 
 
+def test_versions_differ_in_how_they_write_lists() -> None:
+    with EmbeddedDcache(version="10.2") as older:
+        [door] = json.loads(Client(older).ask("GET", f"{older.frontend_url}api/v1/doors").body)
+        assert "load" not in door
+        assert "cellName" not in door
+        assert door["protocol"] == "https"
+
+
+def test_head_tells_what_get_would(dcache: EmbeddedDcache, api: Ask) -> None:
+    dcache.place("headed", DATA)
+    answer = api("HEAD", "/namespace/data/headed")
+    assert (answer.status, answer.body, answer.headers["content-type"]) == (200, b"", "application/json")
+
+
 # ---- bulk
 def test_keys_in_any_spelling_and_targets_in_one_string(dcache: EmbeddedDcache, api: Ask) -> None:
     for name in "ab":

@@ -166,6 +166,7 @@ class Frontend:
         path = exchange.path
         if self._site.faults.take("pnfs_timeout", exchange):
             raise RestError(500, "Server is busy (internal timeout)")
+        verb = "GET" if exchange.method == "HEAD" else exchange.method
         root = f"{_API}/namespace"
         if path == root or path.startswith(root + "/"):
             actions = {
@@ -173,15 +174,15 @@ class Frontend:
                 "POST": self._namespace.post,
                 "DELETE": self._namespace.delete,
             }
-            if exchange.method not in actions:
+            if verb not in actions:
                 raise RestError(405, "HTTP 405 Method Not Allowed")
-            actions[exchange.method](exchange, operator, normal_path(path[len(root) :]))
+            actions[verb](exchange, operator, normal_path(path[len(root) :]))
             return
         known = False
         for method, pattern, resource in self._routes:
             if match := pattern.fullmatch(path):
                 known = True
-                if method == exchange.method:
+                if method == verb:
                     resource(exchange, operator, *match.groups())
                     return
         raise RestError(405, "HTTP 405 Method Not Allowed") if known else RestError(404, "HTTP 404 Not Found")
@@ -189,7 +190,7 @@ class Frontend:
     @staticmethod
     def _channel(events: EventResource) -> Resource:
         def get(exchange: Exchange, operator: Operator, identifier: str) -> None:
-            streams = "text/event-stream" in exchange.headers.get("accept")
+            streams = exchange.method == "GET" and "text/event-stream" in exchange.headers.get("accept")
             (events.read if streams else events.describe)(exchange, operator, identifier)
 
         return get
@@ -224,4 +225,6 @@ class Frontend:
                     "updateTime": 0, "tags": _TAGS, "readPaths": ["/"], "writePaths": ["/"],
                 }
             )  # fmt: skip
+        if not self._site.version.writes_defaults_in_lists:
+            rows = [{key: value for key, value in row.items() if value} for row in rows]
         answer_json(exchange, 200, rows)

@@ -79,6 +79,11 @@ class Version:
         return self.has("11.1.0", "9.2.40", "10.2.15", "11.0.4")
 
     @property
+    def writes_defaults_in_lists(self) -> bool:
+        """Whether lists that REST answers with contain null, 0 and false."""
+        return self.has("11.1.0")
+
+    @property
     def completes_third_party_copies(self) -> bool:
         """Whether a third-party copy ever ends: in 12.0.1 markers go on without a verdict."""
         return self._numbers != (12, 0, 1)
