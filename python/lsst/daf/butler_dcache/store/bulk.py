@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
-from ..errors import CredentialError, DcacheError, ResourceNotFoundError
+from ..errors import DcacheError, ResourceNotFoundError
 from ..webdav.addresses import decoded_path, parent
 from ..webdav.door import Door
 
@@ -123,8 +123,6 @@ def files_among(door: Door, urls: Sequence[str]) -> set[str]:
     def look(directory: str) -> set[str]:
         try:
             entries = door.propfind(directory, 1, operation="look for many", deadline=door.deadline())
-        except CredentialError:
-            raise
         except DcacheError:
             # Each name is asked for by itself then, and tells its own error.
             return set()

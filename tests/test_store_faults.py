@@ -1,0 +1,415 @@
+"""What the store does when something goes wrong: never wrong bytes, never a lost file, always the cause."""
+
+from __future__ import annotations
+
+import io
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+import pytest
+from lsst.daf.butler_dcache import errors
+from lsst.daf.butler_dcache.embedded import EmbeddedDcache
+from lsst.daf.butler_dcache.embedded.faults import Fault
+from lsst.daf.butler_dcache.model import ByteRange
+from lsst.daf.butler_dcache.store.webdav_store import WebdavStore
+from request_counter import counted
+from test_store_webdav import endpoint
+
+OLD = b"what was there before"
+SMALL = b"new content"
+LARGE = bytes(range(256)) * 1200
+
+# What the server says when a mover has ended (protocol page, section 2.5).
+NO_LONGER_VALID = {"status": 307, "reason": "Request is no longer valid"}
+
+
+@pytest.fixture(params=["frontend", "door"])
+def store(request: pytest.FixtureRequest, embedded: Any, tmp_path: Path) -> Iterator[WebdavStore]:
+    """The client, renaming by the frontend or by the door."""
+    changes = {} if request.param == "frontend" else {"dcache": None}
+    embedded.faults.clear()
+    with endpoint(embedded, tmp_path, **changes) as made:
+        yield made  # type: ignore[misc]
+    embedded.faults.clear()
+
+
+@pytest.fixture
+def base(store: WebdavStore, embedded: Any) -> str:
+    return f"{embedded.url}{uuid.uuid4().hex[:12]}/"
+
+
+@pytest.fixture
+def url(store: WebdavStore, base: str) -> str:
+    """A file that exists, beside which nothing must stay."""
+    store.write(base + "file", OLD)
+    return base + "file"
+
+
+def assert_untouched(store: WebdavStore, url: str) -> None:
+    assert store.read(url) == OLD
+    assert [entry.url for entry in store.list_directory(url.rpartition("/")[0] + "/")] == [url]
+
+
+# Reading
+
+
+def test_download_that_breaks_off_is_read_anew(store: WebdavStore, embedded: Any, base: str) -> None:
+    store.write(base + "file", LARGE)
+    fault = embedded.faults.add(Fault("cut_download", server="pool", at_byte=1000))
+    assert store.read(base + "file") == LARGE
+    assert fault.hits == 1
+    embedded.faults.add(Fault("cut_download", server="pool", at_byte=200000))
+    target = io.BytesIO(b"head")
+    target.seek(4)
+    store.download(base + "file", target)
+    assert target.getvalue() == b"head" + LARGE
+
+
+def test_download_that_always_breaks_off(store: WebdavStore, embedded: Any, base: str) -> None:
+    store.write(base + "file", LARGE)
+    embedded.faults.add(Fault("cut_download", server="pool", at_byte=1000, times=None))
+    with pytest.raises(errors.DoorUnavailableError, match="lost after"):
+        store.read(base + "file")
+    with pytest.raises(ConnectionError):
+        store.read_ranges(base + "file", [ByteRange(0, 5000)])
+
+
+@pytest.mark.parametrize("kind", ["corrupt_download", "wrong_digest"])
+def test_other_bytes_than_those_of_the_file(store: WebdavStore, embedded: Any, url: str, kind: Any) -> None:
+    embedded.faults.add(Fault(kind, server="pool", at_byte=3))
+    with pytest.raises(errors.IntegrityError, match="adler32"):
+        store.read(url)
+    embedded.faults.add(Fault(kind, server="pool", at_byte=3))
+    with pytest.raises(errors.IntegrityError, match="adler32"):
+        store.download(url, io.BytesIO())
+    embedded.faults.add(Fault(kind, server="pool", at_byte=3))
+    with pytest.raises(errors.IntegrityError, match="adler32"):
+        store.copy(url, url + "-copy")
+    assert store.exists(url + "-copy") is False
+    assert store.read(url) == OLD
+
+
+def test_server_that_ignores_ranges(store: WebdavStore, embedded: Any, base: str) -> None:
+    store.write(base + "file", LARGE)
+    embedded.faults.add(Fault("ignore_range", server="pool", times=None))
+    wanted = [ByteRange(5, 9), ByteRange(100000, 100010)]
+    assert store.read_ranges(base + "file", wanted) == [LARGE[5:9], LARGE[100000:100010]]
+    reader = store.open_reader(base + "file")
+    assert reader.read_ranges(wanted[:1]) == [LARGE[5:9]]
+    with pytest.raises(errors.ProtocolError, match="ignored the range"):
+        list(reader.stream(100))
+    reader.close()
+
+
+def test_dead_pool_url_leads_back_to_the_door(store: WebdavStore, embedded: Any, url: str) -> None:
+    gone = Fault("status", server="pool", headers={"Location": "/elsewhere"}, **NO_LONGER_VALID)  # type: ignore[arg-type]
+    embedded.faults.add(gone)
+    with counted(embedded) as counter:
+        assert store.read(url) == OLD
+    assert counter.methods() == ["door GET", "pool GET", "door GET", "pool GET"]
+    embedded.faults.add(Fault("status", server="pool", status=400, reason="Request is no longer valid."))
+    assert store.read_ranges(url, [ByteRange(0, 4)]) == [OLD[:4]]
+    embedded.faults.add(Fault("status", server="pool", times=None, **NO_LONGER_VALID))  # type: ignore[arg-type]
+    with counted(embedded) as counter, pytest.raises(errors.DcacheError):
+        store.read(url)
+    assert counter.at_door <= 3
+
+
+def test_pool_that_cannot_be_reached(store: WebdavStore, embedded: Any, url: str) -> None:
+    embedded.faults.add(Fault("refuse_pool"))
+    assert store.read(url) == OLD
+    embedded.faults.add(Fault("refuse_pool", times=None))
+    with pytest.raises(ConnectionError):
+        store.read(url)
+
+
+def test_reader_survives_a_lost_connection(store: WebdavStore, embedded: Any, base: str) -> None:
+    store.write(base + "file", LARGE)
+    reader = store.open_reader(base + "file")
+    assert reader.read_ranges([ByteRange(0, 4)]) == [LARGE[:4]]
+    embedded.faults.add(Fault("drop", server="pool"))
+    assert reader.read_ranges([ByteRange(4, 8)]) == [LARGE[4:8]]
+    embedded.faults.add(Fault("cut_download", server="pool", at_byte=150000))
+    assert b"".join(reader.stream()) == LARGE
+    reader.close()
+
+
+def test_reader_never_mixes_two_files(store: WebdavStore, embedded: Any, url: str) -> None:
+    reader = store.open_reader(url)
+    assert reader.read_ranges([ByteRange(0, 4)]) == [OLD[:4]]
+    store.write(url, OLD[::-1])
+    # The replica that is open can be read on (protocol page, section 3.7).
+    assert reader.read_ranges([ByteRange(4, 8)]) == [OLD[4:8]]
+    embedded.faults.add(Fault("drop", server="pool"))
+    with pytest.raises(errors.IntegrityError, match="replaced"):
+        reader.read_ranges([ByteRange(8, 12)])
+    reader.close()
+
+
+def test_unencrypted_pool_of_an_encrypted_door(embedded: Any, url: str, tmp_path: Path) -> None:
+    embedded.faults.clear()
+    with endpoint(embedded, tmp_path) as store:
+        embedded.faults.add(Fault("http_pool", times=None))
+        with pytest.raises(errors.ConfigurationError, match="allow_http_pools"):
+            store.read(url)
+    with endpoint(embedded, tmp_path, dcache={"allow_http_pools": True}) as store:
+        with counted(embedded) as counter:
+            assert store.read(url) == OLD
+        assert not any(record["authorization"] for record in counter.records if record["server"] == "pool")
+    embedded.faults.clear()
+
+
+@pytest.mark.parametrize(
+    ("status", "reason", "kind"),
+    [
+        (403, "Forbidden", PermissionError),
+        (404, "Not Found", FileNotFoundError),
+        (500, "Internal problem: File is broken", errors.FileBrokenError),
+        (500, "Internal problem: File upload not yet completed", errors.FileBrokenError),
+        (500, "Internal problem: No pool candidates available for stage", errors.FileNearlineError),
+        (500, "Internal problem: something", errors.ServerError),
+    ],
+)
+def test_cause_of_a_refused_read(
+    store: WebdavStore, embedded: Any, url: str, status: int, reason: str, kind: Any
+) -> None:
+    embedded.faults.add(
+        Fault("status", server="door", method="GET", status=status, reason=reason, times=None)
+    )
+    for ask in (store.read, store.open_reader):
+        with pytest.raises(kind) as caught:
+            ask(url)
+        assert caught.value.status == status
+        assert reason in str(caught.value)
+        assert url in str(caught.value)
+
+
+# Writing
+
+
+@pytest.mark.parametrize(
+    ("fault", "kind"),
+    [
+        (Fault("cut_upload", at_byte=1000, times=None), errors.DcacheError),
+        (Fault("corrupt_upload", at_byte=1000, server="pool"), errors.IntegrityError),
+        (Fault("keep", at_byte=1000), errors.IntegrityError),
+        (Fault("wrong_digest", server="pool"), errors.IntegrityError),
+        (Fault("lose_answer", server="pool", method="PUT"), errors.OutcomeUnknownError),
+        (Fault("status", server="pool", method="PUT", status=507, reason="disk full"), errors.StoreFullError),
+        (
+            Fault("status", server="pool", method="PUT", status=400, reason="Checksum mismatch (x)"),
+            errors.IntegrityError,
+        ),
+        (Fault("status", server="door", method="PUT", status=403, reason="no"), errors.AccessDeniedError),
+        (Fault("refuse_pool", times=None), errors.DoorUnavailableError),
+        (Fault("dead_pool", times=None), errors.ServerError),
+        (Fault("http_pool", times=None), errors.ConfigurationError),
+        (Fault("status", method="MOVE", status=403, times=None), errors.AccessDeniedError),
+        (Fault("status", method="MOVE", status=500, times=None), errors.ServerError),
+        (Fault("status", method="MOVE", status=409, times=None), errors.ParentNotFoundError),
+    ],
+    ids=lambda value: value.kind + str(value.status) if isinstance(value, Fault) else value.__name__,
+)
+def test_failed_write_leaves_everything_as_it_was(
+    embedded: Any, tmp_path: Path, fault: Fault, kind: Any
+) -> None:
+    embedded.faults.clear()
+    fault.hits = 0
+    with endpoint(embedded, tmp_path, dcache=None) as store:
+        url = f"{embedded.url}{uuid.uuid4().hex[:12]}/file"
+        store.write(url, OLD)
+        embedded.faults.add(fault)
+        with pytest.raises(kind) as caught:
+            store.write(url, io.BytesIO(LARGE))
+        assert fault.hits > 0
+        assert url in str(caught.value)
+        embedded.faults.clear()
+        assert store.size(url) == len(OLD)
+        assert_untouched(store, url)
+
+
+@pytest.mark.parametrize("kind", ["cut_upload", "corrupt_upload", "wrong_digest"])
+def test_failed_small_write(store: WebdavStore, embedded: Any, url: str, kind: Any) -> None:
+    embedded.faults.add(Fault(kind, method="PUT", server="door", at_byte=3, times=None))
+    with pytest.raises(errors.DcacheError):
+        store.write(url, SMALL)
+    embedded.faults.clear()
+    assert_untouched(store, url)
+
+
+def test_interrupted_write(store: WebdavStore, url: str) -> None:
+    class Interrupting(io.BytesIO):
+        def read(self, size: int | None = -1) -> bytes:
+            if self.tell() > 0:
+                raise KeyboardInterrupt
+            return super().read(1000)
+
+    with pytest.raises(KeyboardInterrupt):
+        store.write(url, Interrupting(LARGE))
+    assert_untouched(store, url)
+
+
+def test_local_file_that_shrinks(store: WebdavStore, url: str, tmp_path: Path) -> None:
+    class Shrinking(io.BytesIO):
+        def read(self, size: int | None = -1) -> bytes:
+            return b"" if self.tell() > 1000 else super().read(2000)
+
+    with pytest.raises(errors.IntegrityError, match="local file ended"):
+        store.write(url, Shrinking(LARGE))
+    assert_untouched(store, url)
+
+
+def test_nothing_is_removed_that_may_be_anothers(store: WebdavStore, embedded: Any, url: str) -> None:
+    embedded.faults.add(
+        Fault("status", server="pool", method="PUT", status=500, reason="No such file or directory: 0000AB")
+    )
+    with counted(embedded) as counter, pytest.raises(errors.UploadDisplacedError) as caught:
+        store.write(url, LARGE)
+    assert "DELETE" not in " ".join(counter.methods())
+    assert any("nothing was removed" in note for note in caught.value.__notes__)
+    assert store.read(url) == OLD
+
+
+def test_clean_up_that_fails_does_not_hide_the_cause(store: WebdavStore, embedded: Any, url: str) -> None:
+    embedded.faults.add(Fault("keep", at_byte=1000))
+    embedded.faults.add(Fault("status", method="DELETE", status=403, times=None))
+    with pytest.raises(errors.IntegrityError) as caught:
+        store.write(url, LARGE)
+    assert any("could not be removed" in note for note in caught.value.__notes__)
+
+
+@pytest.mark.parametrize("data", [SMALL, LARGE], ids=["small", "large"])
+def test_lost_answer_to_the_rename(store: WebdavStore, embedded: Any, url: str, data: bytes) -> None:
+    """It has happened, so that the write succeeds."""
+    fault = embedded.faults.add(
+        Fault("lose_answer", method="POST" if store.settings.frontend_url else "MOVE")
+    )
+    assert store.write(url, data).size == len(data)
+    assert fault.hits == 1
+    assert store.read(url) == data
+
+
+def test_rename_that_never_reached_the_server(store: WebdavStore, embedded: Any, url: str) -> None:
+    embedded.faults.add(Fault("drop", method="POST" if store.settings.frontend_url else "MOVE"))
+    store.write(url, SMALL)
+    assert store.read(url) == SMALL
+
+
+def test_frontend_out_of_service(embedded: Any, url: str, tmp_path: Path) -> None:
+    with endpoint(embedded, tmp_path) as store:
+        embedded.faults.add(Fault("status", server="frontend", status=503, times=None))
+        store.write(url, SMALL)
+        assert store.read(url) == SMALL
+        store.remove(url)
+        assert store.exists(url) is False
+
+
+def test_dead_upload_url_leads_back_to_the_door(store: WebdavStore, embedded: Any, url: str) -> None:
+    embedded.faults.add(Fault("status", server="pool", method="PUT", **NO_LONGER_VALID))  # type: ignore[arg-type]
+    store.write(url, io.BytesIO(LARGE))
+    assert store.read(url) == LARGE
+
+
+def test_in_place_failure_leaves_no_ruin(embedded: Any, base: str, tmp_path: Path) -> None:
+    with endpoint(embedded, tmp_path, dcache={"publish": "in_place"}) as store:
+        embedded.faults.add(Fault("cut_upload", server="pool", at_byte=1000))
+        with pytest.raises(errors.DcacheError):
+            store.write(base + "file", LARGE)
+        assert store.exists(base + "file") is False
+
+
+# Looking, listing, removing
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"), [(403, PermissionError), (500, errors.ServerError), (503, ConnectionError)]
+)
+def test_nobody_is_called_absent_without_being_told(
+    store: WebdavStore, embedded: Any, url: str, status: int, kind: Any
+) -> None:
+    embedded.faults.add(Fault("status", method="PROPFIND", status=status, times=None))
+    for ask in (store.exists, store.stat):
+        with pytest.raises(kind):
+            ask(url)
+    with pytest.raises(kind):
+        store.exists_many([url, url + "2", url + "3", url + "4"])
+
+
+def test_refused_credential_is_sent_once(tmp_path: Path) -> None:
+    """On a server of its own: three refusals block the host there."""
+    with EmbeddedDcache() as server, endpoint(server, tmp_path, token="no-macaroon", dcache=None) as store:
+        with counted(server) as counter:
+            with pytest.raises(errors.CredentialError):
+                store.exists_many([f"{server.url}{number}/{n}" for number in range(20) for n in range(5)])
+            with pytest.raises(errors.CredentialError):
+                store.exists(server.url)
+            results = store.remove_many([f"{server.url}{number}" for number in range(20)])
+        assert all(isinstance(result, errors.CredentialError) for result in results.values())
+        assert 1 <= len(counter.records) <= 2
+
+
+def test_short_listing(store: WebdavStore, embedded: Any, base: str) -> None:
+    urls = [f"{base}{number}" for number in range(5)]
+    for url in urls:
+        store.write(url, SMALL)
+    for kind in ("truncate_listing", "unlistable"):
+        embedded.faults.add(Fault(kind, at_byte=2))  # type: ignore[arg-type]
+        assert all(store.exists_many(urls).values())
+
+
+def test_unlistable_directory_is_not_empty(store: WebdavStore, embedded: Any, url: str) -> None:
+    embedded.faults.add(Fault("unlistable", times=None))
+    with pytest.raises(PermissionError):
+        store.list_directory(url.rpartition("/")[0] + "/")
+
+
+def test_refused_removal(store: WebdavStore, embedded: Any, base: str) -> None:
+    urls = [f"{base}{name}" for name in ("a", "b", "c")]
+    for url in urls:
+        store.write(url, SMALL)
+    embedded.faults.add(Fault("status", method="DELETE", path="*/b", status=403, times=None))
+    results = store.remove_many(urls)
+    assert results[urls[0]] is results[urls[2]] is None
+    assert isinstance(results[urls[1]], PermissionError)
+    with pytest.raises(PermissionError):
+        store.remove(urls[1])
+    embedded.faults.clear()
+    assert store.exists_many(urls) == {urls[0]: False, urls[1]: True, urls[2]: False}
+
+
+def test_lost_answer_to_a_removal(store: WebdavStore, embedded: Any, url: str) -> None:
+    embedded.faults.add(Fault("lose_answer", method="DELETE"))
+    store.remove(url)
+    assert store.exists(url) is False
+
+
+def test_size_is_forgotten_when_a_write_fails(store: WebdavStore, embedded: Any, url: str) -> None:
+    assert store.size(url) == len(OLD)
+    embedded.faults.add(Fault("keep", at_byte=1000))
+    with pytest.raises(errors.IntegrityError):
+        store.write(url, LARGE)
+    with counted(embedded) as counter:
+        assert store.size(url) == len(OLD)
+    assert counter.at_door == 1
+
+
+def test_silent_server(embedded: Any, tmp_path: Path) -> None:
+    with endpoint(embedded, tmp_path, dcache={"total_timeout_seconds": 0.3}) as store:
+        embedded.faults.add(Fault("stall", seconds=3, times=None))
+        for ask in (store.exists, store.read):
+            with pytest.raises(TimeoutError):
+                ask(embedded.url + "file")
+    embedded.faults.clear()
+
+
+def test_file_on_tape(tmp_path: Path) -> None:
+    with EmbeddedDcache(tape="tape") as server, endpoint(server, tmp_path) as store:
+        path = unquote(urlsplit(server.url).path) + "tape/file"
+        server.place(path, SMALL, locality="NEARLINE")
+        info = store.stat(server.url + "tape/file")
+        assert info.locality is not None
+        assert info.locality.name == "NEARLINE"
+        assert info.size == len(SMALL)
