@@ -178,7 +178,11 @@ class ControlPlane:
             repetition.attempts += 1
             try:
                 with self._pacer.slot(deadline):
+                    # Again, for the credential may have been refused while this thread waited its turn.
+                    refused.check(origin, who, url)
                     answer = self._once(prepared, deadline, repetition.attempts, started)
+                    if answer.status == 401 and answer.status not in ok:
+                        refused.remember(origin, who, answer.reason)
             except FailedAttemptError as failure:
                 wait = repetition.next_wait(failure.phase)
                 if wait is None or failure.silent:
@@ -187,7 +191,6 @@ class ControlPlane:
                 if answer.status in ok:
                     return answer
                 if answer.status == 401:
-                    refused.remember(origin, who, answer.reason)
                     raise _refusal(method, url, answer, who)
                 wait = repetition.next_wait(Phase.ANSWERED, answer.status, answer.headers)
                 if wait is None:

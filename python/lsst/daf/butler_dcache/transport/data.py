@@ -158,7 +158,11 @@ class DataPlane:
             )
             try:
                 with self._pacer.slot(deadline) if own and self._pacer is not None else nullcontext():
+                    # Again, for the credential may have been refused while this thread waited its turn.
+                    refused.check(origin, who, url)
                     answer = self._once(origin, own, head, payload, expect, sent, deadline, connection)
+                    if own and answer.status == 401 and answer.status not in ok:
+                        refused.remember(origin, who, answer.reason)
             except NotConnectedError as error:
                 wait = repetition.next_wait(Phase.NOT_SENT) if connection is None else None
                 if wait is None:
@@ -176,7 +180,6 @@ class DataPlane:
                     return answer
                 if answer.status == 401:
                     answer.close()
-                    refused.remember(origin, who, answer.reason)
                     raise self._error(
                         CredentialError,
                         "the server refuses the credential",
