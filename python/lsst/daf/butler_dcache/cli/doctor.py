@@ -6,6 +6,7 @@ import os
 import secrets
 from collections.abc import Callable
 from datetime import UTC, datetime
+from urllib.parse import quote, urlsplit
 
 import click
 
@@ -66,6 +67,10 @@ class Examination:
         self._contents = b""
 
     @property
+    def _http(self) -> str:
+        return self.settings.base_url + quote(urlsplit(self.url).path.lstrip("/"), safe="/%")
+
+    @property
     def settings(self) -> EndpointSettings:
         """Settings of the endpoint."""
         if self._settings is None:
@@ -117,16 +122,15 @@ class Examination:
         return f"{credential.kind}, {_remaining(credential)}, from {credential.origin}"
 
     def door(self) -> str:
-        """Ask the door for something that needs no login."""
+        """Ask the door for something that costs nothing, and see whether it takes the credential."""
         settings = self.settings
         plane = ControlPlane(settings, source_for(settings), pacer_for(settings))
+        anonymous = source_for(settings).current().kind == "none"
         try:
+            # Not without the credential if there is one: each 401 counts towards a block of this host
+            # (protocol page, section 1.2).
             answer = plane.request(
-                "OPTIONS",
-                settings.base_url,
-                deadline=Deadline(_PATIENCE_SECONDS),
-                authenticate=False,
-                ok=(401,),
+                "OPTIONS", self._http, deadline=Deadline(_PATIENCE_SECONDS), ok=(401,) if anonymous else ()
             )
         finally:
             plane.close()
@@ -188,7 +192,7 @@ def command(url: str) -> None:
             try:
                 found = step()
             except (FailedStepError, DcacheError, OSError) as exc:
-                click.echo(f"FAILED  {title}: {' '.join(str(exc).split())}")
+                click.echo(f"FAILED  {title}: {_text(exc)}")
                 click.echo(f"        What to do: {_advice(exc)}")
                 raise click.exceptions.Exit(1) from exc
             click.echo(f"ok      {title}: {found}")
@@ -203,6 +207,12 @@ def _remaining(credential: Credential) -> str:
         return "which does not say when it expires"
     hours = (credential.expires - datetime.now(UTC)).total_seconds() / 3600
     return f"valid until {credential.expires.isoformat(timespec='seconds')} ({hours:.1f} h)"
+
+
+def _text(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    # The hint has a line of its own.
+    return text.removesuffix(f". {error.hint}") if isinstance(error, DcacheError) else text
 
 
 def _advice(error: Exception) -> str:
