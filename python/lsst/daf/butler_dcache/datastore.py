@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Collection, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 from urllib.parse import unquote
 
@@ -22,7 +23,7 @@ from lsst.daf.butler.utils import transactional
 from lsst.resources import ResourcePath, ResourcePathExpression
 from lsst.utils.iteration import chunk_iterable
 
-from .errors import ResourceNotFoundError
+from .errors import DcacheError, ResourceNotFoundError
 from .model import FileInfo
 from .registration import register
 from .resource_path import DcacheResourcePath, collect_publications
@@ -41,6 +42,8 @@ _IDS_PER_QUERY = 50_000
 # A listing of a large directory costs more than a few questions.
 _FILES_WORTH_A_LISTING = 4
 _EXISTENCE_SAMPLE = 200
+# Servers tell full seconds, by their own clock.
+_CLOCK_DIFFERENCE = timedelta(seconds=5)
 
 # Naming this class in a repository is as explicit as a registration can be.
 register()
@@ -414,20 +417,35 @@ def _infos_of(uris: Iterable[DcacheResourcePath]) -> dict[DcacheResourcePath, Fi
 
 
 def _remove_own(publication: FileInfo) -> None:
-    """Remove a file that this process has published, unless somebody has replaced it since."""
+    """Remove a file that this process has published, unless somebody has replaced it since.
+
+    Notes
+    -----
+    Raises nothing: an error is on its way already, and what is left behind is overwritten by the next attempt.
+    """
     store = store_for(publication.url)
     try:
-        present = store.stat(publication.url)
+        if _is_same(store.stat(publication.url), publication):
+            store.remove(publication.url)
+        else:
+            _log.warning("%s was replaced by another writer and is left alone", publication.url)
     except ResourceNotFoundError:
-        return
-    if _identity(present, publication) == _identity(publication, present):
-        store.remove(publication.url)
-    else:
-        _log.warning("%s was replaced by another writer and is left alone", publication.url)
+        pass
+    except DcacheError as exc:
+        _log.warning("a file of a failed put is left behind: %s", exc)
 
 
-def _identity(info: FileInfo, other: FileInfo) -> tuple[object, ...]:
-    """What tells a file from another one of the same name, as far as both know it."""
-    if info.etag and other.etag:
-        return (info.etag,)
-    return (info.size, *sorted((key, info.checksums[key]) for key in info.checksums.keys() & other.checksums))
+def _is_same(present: FileInfo, publication: FileInfo) -> bool:
+    """Whether a file is the one that was published, as far as both descriptions tell."""
+    if present.etag and publication.etag:
+        return present.etag == publication.etag
+    if present.size != publication.size:
+        return False
+    if any(publication.checksums.get(key, value) != value for key, value in present.checksums.items()):
+        return False
+    # The same bytes may come from another writer, such as the second attempt at a quantum.
+    return (
+        present.modified is None
+        or publication.modified is None
+        or abs(present.modified - publication.modified) <= _CLOCK_DIFFERENCE
+    )
