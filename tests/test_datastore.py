@@ -33,9 +33,9 @@ class Repository:
         )
 
     @classmethod
-    def make(cls, folder: Path, root: str, **datastore: Any) -> Repository:
+    def make(cls, folder: Path, root: str, *, kind: str = CLS, **datastore: Any) -> Repository:
         config = Config()
-        config["datastore", "cls"] = CLS
+        config["datastore", "cls"] = kind
         config["datastore", "root"] = root
         # What is cached is not asked for, and these tests look at what is asked for.
         config["datastore", "cached", "default"] = False
@@ -140,7 +140,7 @@ class TestConfiguration:
     def test_an_adopted_repository_keeps_its_name_and_files(self, tmp_path: Path, base_url: str) -> None:
         folder = tmp_path / "repo"
         repository = Repository.make(
-            folder, base_url, cls="lsst.daf.butler.datastores.fileDatastore.FileDatastore"
+            folder, base_url, kind="lsst.daf.butler.datastores.fileDatastore.FileDatastore"
         )
         name = repository.datastore.name
         assert name == f"FileDatastore@{base_url}"

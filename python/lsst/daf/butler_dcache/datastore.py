@@ -421,7 +421,7 @@ def _remove_own(publication: FileInfo) -> None:
 
     Notes
     -----
-    Raises nothing: an error is on its way already, and what is left behind is overwritten by the next attempt.
+    Raises nothing: an error is on its way already, and the next attempt overwrites what is left behind.
     """
     store = store_for(publication.url)
     try:
