@@ -67,6 +67,7 @@ class ScriptedServer:
         self.connections = 0
         self._talks: list[Talk] = []
         self._threads: list[threading.Thread] = []
+        self._last: object = None
 
     def __enter__(self) -> ScriptedServer:
         self._listener = socket.create_server(("127.0.0.1", 0))
@@ -79,20 +80,24 @@ class ScriptedServer:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._listener.shutdown(socket.SHUT_RDWR)
+        # Connections are accepted in their order: whoever came before this one gets its script.
+        with socket.socket() as last:
+            last.bind(("127.0.0.1", 0))
+            self._last = last.getsockname()
+            last.connect(("127.0.0.1", self.port))
+            self._acceptor.join()
         self._listener.close()
-        self._acceptor.join()
         for talk in self._talks:
             with contextlib.suppress(OSError):
-                talk.sock.shutdown(socket.SHUT_RDWR)
+                talk.sock.shutdown(socket.SHUT_RD)  # what has come can still be read, then it ends
         for thread in self._threads:
             thread.join()
 
     def _accept(self) -> None:
         while True:
-            try:
-                sock, _ = self._listener.accept()
-            except OSError:
+            sock, peer = self._listener.accept()
+            if peer == self._last:
+                sock.close()
                 return
             script = self._scripts[min(self.connections, len(self._scripts) - 1)]
             self.connections += 1
