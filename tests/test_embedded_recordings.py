@@ -16,7 +16,7 @@ import wire_services  # noqa: F401  (registers scenarios)
 import yaml
 from lsst.daf.butler_dcache.embedded import EmbeddedDcache
 from wire_replay import Exchange, Replay
-from wire_scenarios import SCALE, SCENARIOS
+from wire_scenarios import LIMITS_SCALE, SCALE, SCENARIOS
 
 CHANCE = "By chance"  # how the reason begins where the answer is random, there as here
 FOLDER = Path(__file__).parent / "data" / "wire"
@@ -54,7 +54,8 @@ CASES = [(recording, scenario) for recording in DOORS for scenario in SCENARIOS 
 
 @pytest.mark.parametrize(("recording", "scenario"), CASES, ids=[f"{r}-{s}" for r, s in CASES])
 def test_scenario(recording: str, scenario: str) -> None:
-    with EmbeddedDcache(**DOORS[recording], time_scale=SCALE) as dcache:
+    scale = LIMITS_SCALE if scenario == "limits" else SCALE
+    with EmbeddedDcache(**DOORS[recording], time_scale=scale) as dcache:
         replay = Replay(dcache, part(recording, scenario), COMPARED)
         SCENARIOS[scenario][1](replay)
         assert replay.left == []

@@ -3,8 +3,8 @@
 A recording (``data/wire/*.json``) holds for each exchange what was asked (verb, path, header fields, whose
 credential) and the answer, with everything volatile named: ``<uuid>``, ``<door>``, ``~`` for the directory of
 the run. `Replay` asks the same again, in the order of the recording, and takes the recorded answer for a
-pattern that the new one must match. What a recording lacks (bodies, connections that stay open, clients that go away)
-comes from the scripts in ``wire_scenarios`` and ``wire_services``.
+pattern that the new one must match. What a recording lacks (bodies, connections that stay open, clients that go
+away) comes from the scripts in ``wire_scenarios`` and ``wire_services``.
 """
 
 from __future__ import annotations
