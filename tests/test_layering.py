@@ -37,7 +37,7 @@ LEVELS = {
 }
 WIRE_PROTOCOLS = {"webdav", "rest", "s3"}
 STANDALONE = "embedded"
-USES_STANDALONE = {"cli", "demo"}
+USES_STANDALONE = {"bench", "cli", "demo"}
 NEEDS_STACK = {"resource_path", "registration", "datastore", "demo"}
 
 FILES = sorted(ROOT.rglob("*.py"))

@@ -1,0 +1,251 @@
+"""HTTP engines against one server without a door: which of them should carry the bytes.
+
+Each gets and puts whole files on one kept connection, into memory that it may reuse, from a file, with the
+certificate verified. ``access.url`` is the pool's own address here, and every URL carries the key that the
+pool wants to see.
+"""
+
+from __future__ import annotations
+
+import http.client
+import importlib
+import resource
+import ssl
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, cast
+from urllib.parse import urlsplit
+
+from ...config.settings import EndpointSettings
+from ...transport.data import DataPlane
+from ...transport.deadline import Deadline
+from ..work import Access, Job, Outcome, UnsupportedWorkError
+
+__all__ = ("make",)
+
+_KEY = "?dcache-http-uuid=bench"
+_PIECE_BYTES = 1024 * 1024
+_DEADLINE_SECONDS = 600.0
+
+
+class _Engine:
+    who = resource.RUSAGE_SELF
+    idle: Callable[[], Outcome] | None = None
+
+    def prepare(self, job: Job) -> Callable[[], Outcome]:
+        if job.work.operation not in ("get", "put") or job.work.threads > 1:
+            raise UnsupportedWorkError("engines get and put, one file after the other")
+        try:
+            self.open(job.access)
+        except ModuleNotFoundError as error:
+            raise UnsupportedWorkError(f"{error.name} is not installed") from error
+        urls = [f"{job.access.url}{name}{_KEY}" for name in job.names]
+        if job.work.operation == "get":
+            return lambda: Outcome(sum(map(self.get, urls)))
+
+        def put() -> Outcome:
+            for url in urls:
+                self.put(url, Path(job.source))
+            return Outcome(job.work.total_bytes)
+
+        return put
+
+    def open(self, access: Access) -> None:
+        """Make what is needed once, without a connection."""
+        raise NotImplementedError
+
+    def get(self, url: str) -> int:
+        """Read a file to nowhere and return its size."""
+        raise NotImplementedError
+
+    def put(self, url: str, source: Path) -> None:
+        """Send a file."""
+        raise NotImplementedError
+
+
+def _check(status: int) -> None:
+    if status not in (200, 201, 204):
+        raise RuntimeError(f"status {status}")
+
+
+class _Ours(_Engine):
+    def open(self, access: Access) -> None:
+        # The server is a pool of an endpoint that lies elsewhere.
+        base = "https://localhost:1/" if access.ca_file else "http://localhost:1/"
+        self._plane = DataPlane(EndpointSettings(base, trusted_authorities=access.ca_file))
+        self._memory = memoryview(bytearray(_PIECE_BYTES))
+
+    def get(self, url: str) -> int:
+        moved = 0
+        with self._plane.open("GET", url, deadline=Deadline(_DEADLINE_SECONDS)) as answer:
+            _check(answer.status)
+            while count := answer.readinto(self._memory):
+                moved += count
+        return moved
+
+    def put(self, url: str, source: Path) -> None:
+        with (
+            source.open("rb") as file,
+            self._plane.open("PUT", url, body=file, deadline=Deadline(_DEADLINE_SECONDS)) as answer,
+        ):
+            answer.read()
+            _check(answer.status)
+
+
+class _HttpClient(_Engine):
+    def open(self, access: Access) -> None:
+        parts = urlsplit(access.url)
+        host = parts.hostname or ""
+        if access.ca_file:
+            context = ssl.create_default_context(cafile=access.ca_file)
+            self._connection = http.client.HTTPSConnection(host, parts.port, context=context)
+        else:
+            self._connection = cast(Any, http.client.HTTPConnection(host, parts.port))
+        self._connection.blocksize = _PIECE_BYTES
+        self._memory = memoryview(bytearray(_PIECE_BYTES))
+
+    def get(self, url: str) -> int:
+        parts = urlsplit(url)
+        self._connection.request("GET", f"{parts.path}?{parts.query}")
+        answer = self._connection.getresponse()
+        _check(answer.status)
+        moved = 0
+        while count := answer.readinto(self._memory):
+            moved += count
+        return moved
+
+    def put(self, url: str, source: Path) -> None:
+        parts = urlsplit(url)
+        with source.open("rb") as file:
+            headers = {"Content-Length": str(source.stat().st_size)}
+            self._connection.request("PUT", f"{parts.path}?{parts.query}", body=file, headers=headers)
+        answer = self._connection.getresponse()
+        answer.read()
+        _check(answer.status)
+
+
+class _Pycurl(_Engine):
+    def open(self, access: Access) -> None:
+        self._pycurl: Any = importlib.import_module("pycurl")
+        self._curl = self._pycurl.Curl()
+        if access.ca_file:
+            self._curl.setopt(self._pycurl.CAINFO, access.ca_file)
+        self._curl.setopt(self._pycurl.BUFFERSIZE, 512 * 1024)
+        self._moved = 0
+
+    def get(self, url: str) -> int:
+        curl = self._curl
+        self._moved = 0
+        curl.setopt(self._pycurl.HTTPGET, 1)
+        curl.setopt(self._pycurl.URL, url)
+        curl.setopt(self._pycurl.WRITEFUNCTION, self._count)
+        curl.perform()
+        _check(curl.getinfo(self._pycurl.RESPONSE_CODE))
+        return self._moved
+
+    def _count(self, data: bytes) -> None:
+        self._moved += len(data)
+
+    def put(self, url: str, source: Path) -> None:
+        curl, pycurl = self._curl, self._pycurl
+        with source.open("rb") as file:
+            curl.setopt(pycurl.UPLOAD, 1)
+            curl.setopt(pycurl.UPLOAD_BUFFERSIZE, 512 * 1024)
+            curl.setopt(pycurl.URL, url)
+            curl.setopt(pycurl.HTTPHEADER, ["Expect:"])
+            curl.setopt(pycurl.INFILESIZE_LARGE, source.stat().st_size)
+            curl.setopt(pycurl.READFUNCTION, file.read)
+            curl.setopt(pycurl.WRITEFUNCTION, self._count)
+            curl.perform()
+        _check(curl.getinfo(pycurl.RESPONSE_CODE))
+
+
+class _Urllib3(_Engine):
+    def open(self, access: Access) -> None:
+        urllib3 = importlib.import_module("urllib3")
+        self._pool: Any = urllib3.PoolManager(ca_certs=access.ca_file)
+
+    def get(self, url: str) -> int:
+        answer = self._pool.request("GET", url, preload_content=False)
+        _check(answer.status)
+        moved = sum(len(piece) for piece in answer.stream(_PIECE_BYTES))
+        answer.release_conn()
+        return moved
+
+    def put(self, url: str, source: Path) -> None:
+        with source.open("rb") as file:
+            headers = {"Content-Length": str(source.stat().st_size)}
+            _check(self._pool.request("PUT", url, body=file, headers=headers).status)
+
+
+class _Requests(_Engine):
+    def open(self, access: Access) -> None:
+        requests = importlib.import_module("requests")
+        self._session: Any = requests.Session()
+        self._session.trust_env = False
+        if access.ca_file:
+            self._session.verify = access.ca_file
+
+    def get(self, url: str) -> int:
+        with self._session.get(url, stream=True) as answer:
+            _check(answer.status_code)
+            return sum(len(piece) for piece in answer.iter_content(_PIECE_BYTES))
+
+    def put(self, url: str, source: Path) -> None:
+        with source.open("rb") as file, self._session.put(url, data=file) as answer:
+            _check(answer.status_code)
+
+
+class _Curl(_Engine):
+    """The program, for comparison."""
+
+    who = resource.RUSAGE_CHILDREN
+
+    def __init__(self) -> None:
+        self.idle = self._start_for_nothing
+
+    @staticmethod
+    def _start_for_nothing() -> Outcome:
+        subprocess.run(["curl", "-s", "-o", "/dev/null", "file:///dev/null"], check=True)
+        return Outcome(0)
+
+    def prepare(self, job: Job) -> Callable[[], Outcome]:
+        work = job.work
+        lines = ["silent", "show-error", "fail"]
+        if job.access.ca_file:
+            lines.append(f'cacert = "{job.access.ca_file}"')
+        for name in job.names:
+            lines.append(f'url = "{job.access.url}{name}{_KEY}"')
+            lines.append(f'upload-file = "{job.source}"' if work.operation == "put" else "output = /dev/null")
+        if work.operation == "put":
+            lines.append('header = "Expect:"')
+        path = Path(job.scratch) / "engine.curl"
+        path.write_text("\n".join(lines) + "\n")
+
+        def run() -> Outcome:
+            subprocess.run(["curl", "--config", str(path)], check=True, stdout=subprocess.DEVNULL)
+            return Outcome(work.total_bytes)
+
+        return run
+
+
+_ENGINES: dict[str, Callable[[], _Engine]] = {
+    "engine-ours": _Ours,
+    "engine-curl": _Curl,
+    "engine-http.client": _HttpClient,
+    "engine-pycurl": _Pycurl,
+    "engine-urllib3": _Urllib3,
+    "engine-requests": _Requests,
+}
+
+
+def make(name: str) -> _Engine:
+    """Return the peer of this name.
+
+    Parameters
+    ----------
+    name : `str`
+        A key of `~.registry.PEERS`.
+    """
+    return _ENGINES[name]()

@@ -1,0 +1,68 @@
+"""The peers by name; each is imported where it is wanted, since each needs packages of its own."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from typing import Protocol, cast
+
+from ..work import Job, Outcome
+
+__all__ = ("PEERS", "Peer", "load")
+
+PEERS = {
+    "ours": ("ours", "this package: its store and its file system"),
+    "path": ("resource_path", "this package, as a ResourcePath"),
+    "upstream": ("resource_path", "lsst.resources davs, without this package"),
+    "plane": ("plane", "this package's data plane alone: one redirect, no checksum, no rename"),
+    "curl": ("curl", "curl, with -Z --parallel-max where there are several files"),
+    "curl-move": ("curl", "curl, PUT under another name and MOVE"),
+    "engine-ours": ("engine", "the data plane without a door"),
+    "engine-curl": ("engine", "curl without a door"),
+    "engine-http.client": ("engine", "http.client with readinto"),
+    "engine-pycurl": ("engine", "pycurl (libcurl)"),
+    "engine-urllib3": ("engine", "urllib3, streaming"),
+    "engine-requests": ("engine", "requests, streaming"),
+}
+
+
+class Peer(Protocol):
+    """A client."""
+
+    who: int
+    """``resource.RUSAGE_SELF``, or ``resource.RUSAGE_CHILDREN`` for a program of its own."""
+
+    idle: Callable[[], Outcome] | None
+    """Starts that program for nothing; its cost is taken off."""
+
+    def prepare(self, job: Job) -> Callable[[], Outcome]:
+        """Return what does the job, with everything done that does not belong to it.
+
+        Parameters
+        ----------
+        job : `~..work.Job`
+            What is to be done.
+
+        Raises
+        ------
+        UnsupportedWorkError
+            If this peer cannot do it.
+        """
+        ...
+
+
+def load(name: str) -> Peer:
+    """Return a peer.
+
+    Parameters
+    ----------
+    name : `str`
+        A key of `PEERS`.
+
+    Returns
+    -------
+    peer : `Peer`
+        A new one.
+    """
+    module = importlib.import_module(f"{__name__.rpartition('.')[0]}.{PEERS[name][0]}")
+    return cast(Peer, module.make(name))

@@ -1,0 +1,116 @@
+"""A cluster of XRootD servers."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+from .processes import (
+    START_SECONDS,
+    MissingServerError,
+    first_line,
+    free_ports,
+    give_to_nobody,
+    launch,
+    program,
+    wait_for,
+)
+from .target import LocalTarget
+
+__all__ = ("Xrootd",)
+
+
+class Xrootd(LocalTarget):
+    """A redirector and two data servers of XRootD, one shared name space.
+
+    Parameters
+    ----------
+    name : `str`
+        A key of `~.servers.TARGETS`.
+    run : `~pathlib.Path`
+        Folder of this run.
+    tls : `bool`
+        Whether everything is encrypted.
+    processes : `list` [`subprocess.Popen`]
+        Takes the processes.
+    """
+
+    def __init__(self, name: str, run: Path, tls: bool, processes: list[subprocess.Popen[Any]]) -> None:
+        super().__init__(name, run, tls, processes)
+        prefix = _find_xrootd()
+        libraries = {**os.environ, "LD_LIBRARY_PATH": str(run / "lib")}
+        # The programs lie where the user nobody can reach them, whatever the mode of our own folders.
+        for part in ("bin", "lib"):
+            shutil.copytree(prefix / part, run / part, symlinks=True)
+        (run / "run").mkdir()
+        self.version = f"XRootD {first_line([str(run / 'bin' / 'xrootd'), '-v'], libraries)}"
+        cluster, *ports = free_ports(4)
+        for port in ports:
+            role = "manager" if port == ports[0] else "server"
+            (run / f"{port}.cfg").write_text(_xrootd_configuration(run, role, port, cluster, tls))
+        give_to_nobody(run)
+        for kind in ("cmsd", "xrootd"):
+            for port in ports:
+                executable = str(run / "bin" / kind)
+                command = [executable, "-I", "v4", "-n", f"n{port}", "-c", str(run / f"{port}.cfg")]
+                launch(processes, command, run / f"{kind}{port}.log", environment=libraries)
+        for port in ports:
+            wait_for(port, processes, run)
+        self.access = self.set_up_client(ports[0])
+        self.provide("ready", 1)
+        self._await_cluster()
+
+    def _await_cluster(self) -> None:
+        """The redirector knows its data servers a moment after it answers."""
+        deadline = time.monotonic() + START_SECONDS
+        name = self.provide("ready", 1)
+        trust = ["--cacert", self.access.ca_file] if self.access.ca_file else []
+        command = [program("curl", "the package curl"), "-s", "-o", os.devnull, "-w", "%{http_code}", *trust]
+        while time.monotonic() < deadline:
+            done = subprocess.run(
+                [*command, self.access.url + name], capture_output=True, text=True, check=False
+            )
+            if done.stdout in ("302", "307"):
+                return
+            time.sleep(0.05)
+        raise MissingServerError("the XRootD cluster does not become ready")
+
+
+def _xrootd_configuration(run: Path, role: str, port: int, cluster: int, tls: bool) -> str:
+    encryption = f"xrd.tls {run}/host.pem {run}/host.key\nhttp.desthttps yes" if tls else ""
+    return f"""\
+all.role {role}
+all.sitename BENCH
+all.export /
+all.adminpath {run}/run
+all.pidpath {run}/run
+all.manager localhost:{cluster}
+oss.localroot {run}/data
+xrd.network nodnr norpipa
+xrd.allow host 127.0.0.1
+xrd.allow host localhost
+xrd.port {port} if exec xrootd
+{f"xrd.port {cluster} if exec cmsd" if role == "manager" else ""}
+# One shared name space: every data server is as good as another, and no file is waited for.
+cms.delay startup 1 servers 1 lookup 1 qdl 2 suspend 1
+cms.dfs lookup distrib mdhold 0 redirect immed
+if exec xrootd
+xrd.protocol http:{port} libXrdHttp.so
+xrootd.chksum max 2 adler32
+http.listingdeny no
+{encryption}
+fi
+"""
+
+
+def _find_xrootd() -> Path:
+    here = Path(__file__).resolve().parents[5] / ".xrootd"
+    on_path = shutil.which("xrootd")
+    for prefix in [here.resolve()] + ([Path(on_path).resolve().parent.parent] if on_path else []):
+        if (prefix / "bin" / "xrootd").exists():
+            return prefix
+    raise MissingServerError("no XRootD 6 server, neither in .xrootd/ nor on PATH: see .ci/xrootd-build")
