@@ -12,6 +12,7 @@ import pytest
 from lsst.daf.butler import Butler, Config, DatasetRef, DatasetType, FileDataset
 from lsst.daf.butler.datastore import DatastoreConfig
 from lsst.daf.butler_dcache import DcacheDatastore, DcacheResourcePath
+from lsst.daf.butler_dcache.embedded import Fault
 from lsst.resources import ResourcePath
 from request_counter import counted
 
@@ -271,8 +272,6 @@ class TestRefusals:
     def test_refused_questions_raise_rather_than_say_absent(
         self, repository: Repository, faults: Any
     ) -> None:
-        from lsst.daf.butler_dcache.embedded import Fault
-
         refs = [repository.put(n) for n in range(3)]
         faults.add(Fault("status", server="door", method="PROPFIND", status=403, times=None))
         for question in (
@@ -284,16 +283,12 @@ class TestRefusals:
                 question()
 
     def test_failed_questions_raise_rather_than_say_absent(self, repository: Repository, faults: Any) -> None:
-        from lsst.daf.butler_dcache.embedded import Fault
-
         refs = [repository.put(n) for n in range(3)]
         faults.add(Fault("status", server="door", method="PROPFIND", status=503, times=None))
         with pytest.raises(OSError, match="503"):
             repository.butler.stored_many(refs)
 
     def test_prune_does_not_forget_what_was_refused(self, repository: Repository, faults: Any) -> None:
-        from lsst.daf.butler_dcache.embedded import Fault
-
         refs = [repository.put(n) for n in range(6)]
         uris = [repository.butler.getURI(ref) for ref in refs]
         fault = faults.add(

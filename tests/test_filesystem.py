@@ -12,8 +12,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import requests
 from astropy.io import fits
 from lsst.daf.butler_dcache import DcacheFileSystem
+from lsst.daf.butler_dcache.embedded import Fault
 from lsst.daf.butler_dcache.errors import (
     AccessDeniedError,
     DirectoryNotEmptyError,
@@ -100,8 +102,6 @@ class TestLooking:
         assert fs.find(f"{root}/missing") == []
 
     def test_refusals_are_no_absence(self, fs: DcacheFileSystem, root: str, embedded: Any) -> None:
-        from lsst.daf.butler_dcache.embedded import Fault
-
         fs.pipe_file(f"{root}/dir/file", SMALL)
         embedded.faults.add(
             Fault("status", server="door", method="PROPFIND", path="*/dir*", status=403, times=None)
@@ -276,8 +276,6 @@ class TestChanging:
             fs.rmdir(f"{root}/file")
 
     def test_sign(self, fs: DcacheFileSystem, root: str, embedded: Any) -> None:
-        import requests
-
         fs.pipe_file(f"{root}/file", SMALL)
         url = fs.sign(f"{root}/file", expiration=60)
         assert requests.get(url, verify=embedded.ca_file, timeout=30).content == SMALL

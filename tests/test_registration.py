@@ -90,6 +90,7 @@ def test_unregister_leaves_nothing_behind() -> None:
     run("""
 import lsst.daf.butler_dcache as package
 import lsst.resources
+from lsst.resources import dav as kept
 ours = lsst.resources.ResourcePath("davs://door:2880/a/b")
 package.unregister()
 package.unregister()
@@ -97,6 +98,8 @@ assert not package.registered()
 assert "lsst.resources.dav" not in sys.modules and not hasattr(lsst.resources, "dav")
 assert type(lsst.resources.ResourcePath("davs://door:2880/a/b")).__module__ == "lsst.resources.dav"
 assert lsst.resources.dav.DavResourcePath.__module__ == "lsst.resources.dav"
+assert kept.DavResourcePath is lsst.resources.dav.DavResourcePath
+assert kept.dav_globals is lsst.resources.dav.dav_globals
 # What exists stays what it is, and so does what is made of it.
 import copy, pickle
 for uri in (ours, ours.dirname(), ours.parent(), ours.updatedFile("c"), ours.dirname().join("c"),

@@ -5,13 +5,17 @@ from __future__ import annotations
 import copy
 import io
 import pickle
+import tempfile
 import zipfile
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
+import requests
+import yaml
 from conftest import Server
 from lsst.daf.butler_dcache import DcacheResourcePath
+from lsst.daf.butler_dcache.embedded import EmbeddedDcache, Fault
 from lsst.daf.butler_dcache.errors import (
     AccessDeniedError,
     DirectoryNotEmptyError,
@@ -253,8 +257,6 @@ class TestTransfer:
             root.join("file").transfer_from(root.join("other"), "symlink")
 
     def test_between_servers(self, root: ResourcePath, embedded: Any) -> None:
-        from lsst.daf.butler_dcache.embedded import EmbeddedDcache
-
         with EmbeddedDcache(tls=True, anonymous="readonly", limiter=False) as other:
             other.place("file", LARGE)
             source = ResourcePath(other.url).join("file")
@@ -266,10 +268,6 @@ class TestTransfer:
 
 
 def _both_endpoints(*servers: Server) -> str:
-    import tempfile
-
-    import yaml
-
     entries: list[Any] = []
     for server in servers:
         with open(server.environment["LSST_RESOURCES_WEBDAV_CONFIG"]) as file:
@@ -339,8 +337,6 @@ class TestBulk:
     def test_mexists_raises_rather_than_say_absent(
         self, root: ResourcePath, faults: Any, status: int
     ) -> None:
-        from lsst.daf.butler_dcache.embedded import Fault
-
         uris = [root.join(f"file{n}") for n in range(3)]
         for uri in uris:
             uri.write(SMALL)
@@ -349,8 +345,6 @@ class TestBulk:
             ResourcePath.mexists(uris)
 
     def test_refused_removal(self, root: ResourcePath, faults: Any) -> None:
-        from lsst.daf.butler_dcache.embedded import Fault
-
         uris = [root.join(f"file{n}") for n in range(3)]
         for uri in uris:
             uri.write(SMALL)
@@ -368,8 +362,6 @@ class TestSharing:
     """URLs for others, and fsspec."""
 
     def test_presigned_urls(self, root: ResourcePath, embedded: Any) -> None:
-        import requests
-
         uri = root.join("file")
         url = uri.generate_presigned_put_url(expiration_time_seconds=60)
         assert url.startswith("https://")

@@ -12,6 +12,7 @@ import importlib
 import importlib.util
 import sys
 import threading
+from importlib.machinery import PathFinder
 from types import ModuleType
 from typing import Any
 
@@ -52,14 +53,14 @@ def register() -> None:
     ours = importlib.import_module("lsst.daf.butler_dcache.resource_path").DcacheResourcePath
     package = importlib.import_module("lsst.resources")
     with _lock:
-        module = sys.modules.get(_MODULE)
-        if module is None:
+        if _MODULE not in sys.modules:
             module = _StandIn(_MODULE, "Stand-in of lsst.daf.butler_dcache; loads the real module on demand.")
             setattr(module, _CLASS, ours)
             package.dav = module  # type: ignore[attr-defined]
             sys.modules[_MODULE] = module
         else:
-            _replace(module, ours)
+            # Another thread may be importing it.
+            _replace(importlib.import_module(_MODULE), ours)
 
 
 def unregister() -> None:
@@ -72,6 +73,8 @@ def unregister() -> None:
             package = sys.modules["lsst.resources"]
             if getattr(package, "dav", None) is module:
                 del package.dav
+            # Who kept the stand-in finds upstream's class behind it.
+            delattr(module, _CLASS)
         elif module is not None and _incumbent is not None:
             setattr(module, _CLASS, _incumbent)
             _incumbent = None
@@ -118,21 +121,17 @@ def _replace(module: ModuleType, ours: type) -> None:
 def _load_upstream() -> ModuleType:
     """Load upstream's module beside the stand-in, and put it in its place with our class in it."""
     with _lock:
-        module = sys.modules[_MODULE]
+        module = sys.modules.get(_MODULE)
         if not isinstance(module, _StandIn):
-            return module
+            return importlib.import_module(_MODULE)
         ours = getattr(module, _CLASS)
         package = sys.modules["lsst.resources"]
-        finder_spec = None
-        for finder in sys.meta_path:
-            finder_spec = finder.find_spec(_MODULE, package.__path__)
-            if finder_spec is not None:
-                break
-        if finder_spec is None or finder_spec.loader is None:
+        spec = PathFinder.find_spec(_MODULE, package.__path__)
+        if spec is None or spec.loader is None:
             raise ModuleNotFoundError(f"No module named {_MODULE!r}", name=_MODULE)
-        real = importlib.util.module_from_spec(finder_spec)
+        real = importlib.util.module_from_spec(spec)
         # Other threads go on making our objects meanwhile: the stand-in is still in its place.
-        finder_spec.loader.exec_module(real)
+        spec.loader.exec_module(real)
         _replace(real, ours)
         sys.modules[_MODULE] = real
         package.dav = real  # type: ignore[attr-defined]
