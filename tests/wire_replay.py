@@ -3,8 +3,8 @@
 A recording (``data/wire/*.json``) holds for each exchange what was asked (verb, path, header fields, whose
 credential) and the answer, with everything volatile named: ``<uuid>``, ``<door>``, ``~`` for the directory of
 the run. `Replay` asks the same again, in the order of the recording, and takes the recorded answer for a
-pattern that the new one must match. What a recording lacks (bodies, connections that stay open, clients that go
-away) comes from the scripts in ``wire_scenarios`` and ``wire_services``.
+pattern that the new one must match. What a recording lacks (bodies, connections that stay open, clients that
+go away) comes from the scripts in ``wire_scenarios`` and ``wire_services``.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from wire_patterns import Patterns
 
 DATA = bytes(range(256)) * 40
 SPOILED = DATA[:-1] + b"x"
-LINGER = 0.03  # how long to look for a close that should not come
+LINGER = 0.01  # how long to look for a close that should not come
 PAUSE = 0.005  # between requests, so that the limiter, on as at a real door, lets all pass
 
 Exchange = dict[str, Any]
