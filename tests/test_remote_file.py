@@ -11,7 +11,8 @@ from typing import Any, BinaryIO
 import pytest
 from lsst.daf.butler_dcache.errors import IntegrityError
 from lsst.daf.butler_dcache.model import ByteRange, EntryKind, FileInfo
-from lsst.daf.butler_dcache.remote_file import RemoteFile, SpooledUpload, TextUpload
+from lsst.daf.butler_dcache.remote_file import RemoteFile
+from lsst.daf.butler_dcache.spooled_upload import SpooledUpload, TextUpload
 
 DATA = bytes(range(256)) * 4096  # 1 MiB
 

@@ -50,12 +50,12 @@ register()
 
 
 class DcacheDatastore(FileDatastore):
-    """Datastore for dCache; a repository names it in ``datastore.cls``.
+    """Datastore for dCache; a repository names it in ``datastore.cls`` and its Butler makes it.
 
-    Notes
-    -----
-    Parameters are those of `~lsst.daf.butler.datastores.fileDatastore.FileDatastore`; it is made by
-    `~lsst.daf.butler.Butler`.
+    Parameters
+    ----------
+    *args, **kwargs
+        Those of `~lsst.daf.butler.datastores.fileDatastore.FileDatastore`.
     """
 
     defaultConfigFile: ClassVar[str | None] = "resource://lsst.daf.butler_dcache/configs/datastore.yaml"
@@ -96,7 +96,13 @@ class DcacheDatastore(FileDatastore):
         return cls._promote(super()._create_from_config(config, bridgeManager, butlerRoot), bridgeManager)
 
     def clone(self, bridgeManager: DatastoreRegistryBridgeManager) -> Datastore:
-        """Return a copy that uses another registry connection; see `~lsst.daf.butler.Datastore`."""
+        """Return a copy that uses another registry connection.
+
+        Parameters
+        ----------
+        bridgeManager : `~lsst.daf.butler.registry.interfaces.DatastoreRegistryBridgeManager`
+            That connection.
+        """
         return self._promote(self, bridgeManager)
 
     @classmethod

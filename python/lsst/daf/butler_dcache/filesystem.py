@@ -1,39 +1,28 @@
-"""dCache for fsspec, and so for pandas, pyarrow, dask, zarr and astropy; no ``lsst`` package is needed."""
+"""DCache for fsspec, and so for pandas, pyarrow, dask, zarr and astropy; no ``lsst`` package is needed."""
 
 from __future__ import annotations
 
-import hashlib
 import os
-from collections.abc import Callable, Iterator
-from datetime import datetime
 from typing import Any, BinaryIO, cast
-from urllib.parse import quote, urlsplit
 
 from fsspec.callbacks import DEFAULT_CALLBACK
-from fsspec.spec import AbstractFileSystem
-from fsspec.utils import isfilelike, stringify_path
 
 from .errors import (
-    DcacheError,
     ResourceExistsError,
     ResourceIsDirectoryError,
     ResourceIsFileError,
     ResourceNotFoundError,
     UnsupportedError,
 )
-from .model import ByteRange, FileInfo
-from .remote_file import RemoteFile, SpooledUpload, TextUpload
-from .store.protocol import Store
-from .store.registry import store_for
+from .filesystem_reading import ReadingFileSystem
+from .remote_file import RemoteFile
+from .spooled_upload import SpooledUpload, TextUpload
 from .tree import remove_tree
 
 __all__ = ("DcacheFileSystem",)
 
-# Legal in the path of a URL (RFC 3986, section 3.3), and "%", because paths are percent-encoded already.
-_LEGAL = "/%:@!$&'()*+,;=-._~"
 
-
-class DcacheFileSystem(AbstractFileSystem):  # type: ignore[misc]
+class DcacheFileSystem(ReadingFileSystem):
     """File system of all dCache endpoints that this process may reach.
 
     Parameters
@@ -48,184 +37,6 @@ class DcacheFileSystem(AbstractFileSystem):  # type: ignore[misc]
     that a URL cannot hold are encoded on the way, except ``?`` and ``#``. Listings and sizes are asked for
     anew each time: a file that was rewritten has its new size. "Absent" is said only if the server says so.
     """
-
-    protocol = ("davs", "dav")
-    cachable = True
-
-    @classmethod
-    def _strip_protocol(cls, path: Any) -> Any:
-        if isinstance(path, list):
-            return [cls._strip_protocol(each) for each in path]
-        return str(stringify_path(path)).rstrip("/")
-
-    @classmethod
-    def _parent(cls, path: str) -> str:
-        stripped = str(cls._strip_protocol(path))
-        parent = stripped.rpartition("/")[0]
-        return stripped if parent.endswith("/") else parent
-
-    @property
-    def fsid(self) -> str:
-        """Name of this kind of file system."""
-        return "dcache"
-
-    @staticmethod
-    def _place(path: str, directory: bool = False) -> tuple[Store, str]:
-        """Return the store of a path, and the URL to give to it."""
-        parts = urlsplit(path)
-        if parts.scheme not in ("davs", "dav") or not parts.netloc:
-            raise ValueError(f"expected a davs:// or dav:// URL, not {path!r}")
-        name = quote(parts.path.rstrip("/"), safe=_LEGAL)
-        url = f"{parts.scheme}://{parts.netloc}{name}"
-        return store_for(url), url + "/" if directory or not name else url
-
-    @staticmethod
-    def _describe(info: FileInfo) -> dict[str, Any]:
-        return {
-            "name": info.url.rstrip("/"),
-            "size": 0 if info.is_directory else info.size,
-            "type": "directory" if info.is_directory else "file",
-            "mtime": info.modified,
-            "etag": info.etag,
-            "checksums": dict(info.checksums),
-            "locality": None if info.locality is None else info.locality.value,
-        }
-
-    # What there is.
-
-    def info(self, path: str, **kwargs: Any) -> dict[str, Any]:
-        """Ask the server about a file or directory (1 request).
-
-        Parameters
-        ----------
-        path : `str`
-            URL.
-        **kwargs
-            Ignored.
-
-        Returns
-        -------
-        info : `dict`
-            ``name``, ``size``, ``type``, ``mtime``, ``etag``, ``checksums`` and ``locality``.
-
-        Raises
-        ------
-        ResourceNotFoundError
-            If there is nothing.
-        """
-        store, url = self._place(self._strip_protocol(path))
-        return self._describe(store.stat(url)) | {"name": self._strip_protocol(path)}
-
-    def ls(self, path: str, detail: bool = True, **kwargs: Any) -> list[Any]:
-        """List a directory (1 request).
-
-        Parameters
-        ----------
-        path : `str`
-            URL; of a file, to get just this file.
-        detail : `bool`, optional
-            Whether to return dictionaries as `info` does, or URLs.
-        **kwargs
-            Ignored.
-
-        Returns
-        -------
-        entries : `list`
-            Sorted by name.
-        """
-        store, url = self._place(self._strip_protocol(path), directory=True)
-        try:
-            entries = [self._describe(info) for info in store.list_directory(url)]
-        except ResourceIsFileError:
-            entries = [self.info(path)]
-        entries.sort(key=lambda entry: str(entry["name"]))
-        return entries if detail else [entry["name"] for entry in entries]
-
-    def walk(
-        self,
-        path: str,
-        maxdepth: int | None = None,
-        topdown: bool = True,
-        on_error: str | Callable[[Exception], None] = "omit",
-        **kwargs: Any,
-    ) -> Iterator[tuple[str, Any, Any]]:
-        """Walk a directory tree; see `fsspec.spec.AbstractFileSystem.walk`.
-
-        Parameters
-        ----------
-        path : `str`
-            URL.
-        maxdepth : `int`, optional
-            How many levels.
-        topdown : `bool`, optional
-            Parents before children.
-        on_error : `str` or callable, optional
-            ``omit`` passes over directories that are not there, and over nothing else.
-        **kwargs
-            ``detail``.
-
-        Returns
-        -------
-        levels : iterator
-            Directory, directories in it, files in it.
-        """
-        handler = _raise_unless_missing if on_error == "omit" else on_error
-        return cast(
-            Iterator[tuple[str, Any, Any]],
-            super().walk(path, maxdepth=maxdepth, topdown=topdown, on_error=handler, **kwargs),
-        )
-
-    def exists(self, path: str, **kwargs: Any) -> bool:
-        """Ask the server whether there is a file or directory (1 request); raises if it will not say.
-
-        Parameters
-        ----------
-        path : `str`
-            URL.
-        **kwargs
-            Ignored.
-
-        Returns
-        -------
-        exists : `bool`
-            What the server said.
-        """
-        store, url = self._place(self._strip_protocol(path))
-        return store.exists(url)
-
-    def isfile(self, path: str) -> bool:
-        """Whether there is a file (1 request); raises if the server will not say."""
-        return self._kind(path) == "file"
-
-    def isdir(self, path: str) -> bool:
-        """Whether there is a directory (1 request); raises if the server will not say."""
-        return self._kind(path) == "directory"
-
-    def _kind(self, path: str) -> str:
-        try:
-            return str(self.info(path)["type"])
-        except ResourceNotFoundError:
-            return ""
-
-    def modified(self, path: str) -> datetime | None:
-        """Return the time of the last change."""
-        return cast("datetime | None", self.info(path)["mtime"])
-
-    def created(self, path: str) -> datetime | None:
-        """Return the time of creation, which is `modified`: a file of dCache is written once."""
-        return self.modified(path)
-
-    def ukey(self, path: str) -> str:
-        """Return a text that changes when the file does."""
-        info = self.info(path)
-        facts = [info[key] for key in ("name", "size", "mtime", "etag")] + sorted(info["checksums"].items())
-        return hashlib.sha256(repr(facts).encode()).hexdigest()
-
-    def checksum(self, path: str) -> int:
-        """Return a number that changes when the file does."""
-        return int(self.ukey(path), 16)
-
-    # Reading.
 
     def _open(
         self,
@@ -277,133 +88,6 @@ class DcacheFileSystem(AbstractFileSystem):  # type: ignore[misc]
             return super().open(path, mode, *args, **kwargs)
         text = {key: kwargs.pop(key) for key in ("encoding", "errors", "newline") if key in kwargs}
         return TextUpload(super().open(path, mode.replace("t", "") + "b", *args, **kwargs), **text)
-
-    def cat_file(self, path: str, start: int | None = None, end: int | None = None, **kwargs: Any) -> bytes:
-        """Return a file, verified, or a part of it.
-
-        Parameters
-        ----------
-        path : `str`
-            URL.
-        start, end : `int`, optional
-            Part; negative numbers count from the end.
-        **kwargs
-            Ignored.
-
-        Returns
-        -------
-        data : `bytes`
-            Cut at the end of the file.
-        """
-        store, url = self._place(self._strip_protocol(path))
-        if start in (None, 0) and end is None:
-            return store.read(url)
-        (data,) = _read_parts(store, url, [(start, end)])
-        return data
-
-    def cat_ranges(
-        self,
-        paths: list[str],
-        starts: Any,
-        ends: Any,
-        max_gap: int | None = None,
-        on_error: str = "return",
-        **kwargs: Any,
-    ) -> list[Any]:
-        """Return parts of files, all parts of one file by one redirect.
-
-        Parameters
-        ----------
-        paths : `list` [`str`]
-            URLs.
-        starts, ends : `int` or `list` [`int`]
-            Parts, as for `cat_file`.
-        max_gap : `int`, optional
-            Ignored.
-        on_error : `str`, optional
-            ``return`` gives the error in place of the bytes, ``raise`` raises it.
-        **kwargs
-            Ignored.
-
-        Returns
-        -------
-        data : `list`
-            `bytes`, in the order of ``paths``.
-        """
-        if not isinstance(paths, list):
-            raise TypeError("paths must be a list")
-        starts = starts if isinstance(starts, list) else [starts] * len(paths)
-        ends = ends if isinstance(ends, list) else [ends] * len(paths)
-        if not len(starts) == len(ends) == len(paths):
-            raise ValueError("paths, starts and ends differ in length")
-        by_path: dict[str, list[int]] = {}
-        for index, path in enumerate(paths):
-            by_path.setdefault(self._strip_protocol(path), []).append(index)
-        results: list[Any] = [b""] * len(paths)
-        for path, indices in by_path.items():
-            store, url = self._place(path)
-            try:
-                parts: list[Any] = list(_read_parts(store, url, [(starts[i], ends[i]) for i in indices]))
-            except DcacheError as exc:
-                if on_error != "return":
-                    raise
-                parts = [exc] * len(indices)
-            for index, part in zip(indices, parts, strict=True):
-                results[index] = part
-        return results
-
-    def get_file(
-        self,
-        rpath: str,
-        lpath: Any = None,
-        callback: Any = DEFAULT_CALLBACK,
-        outfile: Any = None,
-        **kwargs: Any,
-    ) -> None:
-        """Copy a file, verified, to this machine; it has its name only when it is complete.
-
-        Parameters
-        ----------
-        rpath : `str`
-            URL.
-        lpath : `str` or file-like
-            Where to.
-        callback : `fsspec.callbacks.Callback`, optional
-            Told of size and progress.
-        outfile : file-like, optional
-            Where to.
-        **kwargs
-            Ignored.
-        """
-        store, url = self._place(self._strip_protocol(rpath))
-        if outfile is None and isfilelike(lpath):
-            outfile = lpath
-        if outfile is not None:
-            self._report(callback, store.download(url, outfile))
-            return
-        path = os.fspath(lpath)
-        os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
-        partial = f"{path}.part{os.getpid()}"
-        try:
-            with open(partial, "wb") as target:
-                info = store.download(url, target)
-            os.replace(partial, path)
-        except ResourceIsDirectoryError:
-            os.unlink(partial)
-            os.makedirs(path, exist_ok=True)
-            return
-        except BaseException:
-            if os.path.exists(partial):
-                os.unlink(partial)
-            raise
-        self._report(callback, info)
-
-    @staticmethod
-    def _report(callback: Any, info: FileInfo) -> None:
-        callback.set_size(info.size)
-        callback.relative_update(info.size or 0)
-
-    # Changing.
 
     def pipe_file(self, path: str, value: bytes, mode: str = "overwrite", **kwargs: Any) -> None:
         """Publish bytes as a file.
@@ -479,14 +163,26 @@ class DcacheFileSystem(AbstractFileSystem):  # type: ignore[misc]
         store.make_directory(url)
 
     def rmdir(self, path: str) -> None:
-        """Remove an empty directory."""
+        """Remove an empty directory.
+
+        Parameters
+        ----------
+        path : `str`
+            URL.
+        """
         if not self.isdir(path):
             raise ResourceIsFileError("not a directory", operation="rmdir", url=path)
         store, url = self._place(self._strip_protocol(path), directory=True)
         store.remove(url)
 
     def rm_file(self, path: str) -> None:
-        """Remove a file, without looking before: an empty directory of this name goes, too."""
+        """Remove a file, without looking before: an empty directory of this name goes, too.
+
+        Parameters
+        ----------
+        path : `str`
+            URL.
+        """
         store, url = self._place(self._strip_protocol(path))
         store.remove(url)
 
@@ -580,23 +276,3 @@ class DcacheFileSystem(AbstractFileSystem):  # type: ignore[misc]
         """
         store, url = self._place(self._strip_protocol(path))
         return store.presign(url, "GET", expiration)
-
-
-def _raise_unless_missing(error: Exception) -> None:
-    if not isinstance(error, ResourceNotFoundError):
-        raise error
-
-
-def _read_parts(store: Store, url: str, parts: list[tuple[int | None, int | None]]) -> list[bytes]:
-    """Read slices, as Python means them, of a file."""
-    reader = store.open_reader(url)
-    try:
-        if all(start is not None and end is not None and start >= 0 and end >= 0 for start, end in parts):
-            slices = cast(list[tuple[int, int]], parts)
-        else:
-            slices = [slice(start, end).indices(reader.info.size or 0)[:2] for start, end in parts]
-        wanted = [ByteRange(start, stop) for start, stop in slices if start < stop]
-        data = iter(reader.read_ranges(wanted) if wanted else [])
-        return [next(data) if start < stop else b"" for start, stop in slices]
-    finally:
-        reader.close()

@@ -1,32 +1,23 @@
-"""Remote files in the form of Python's binary files.
-
-A store reads ranges of a file over one redirect, and writes files whose length it knows. Here that becomes
-what programs expect of `open`: `RemoteFile` reads and seeks, `SpooledUpload` gathers what is written and
-publishes it in one piece.
-"""
+"""A remote file that is read, in the form of Python's binary files."""
 
 from __future__ import annotations
 
 import io
 import os
-import tempfile
 from collections.abc import Generator, Iterator
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, BinaryIO, cast
+from typing import TYPE_CHECKING
 
 from .errors import IntegrityError
 from .model import Adler32, ByteRange, FileInfo
-from .store.protocol import RemoteReader, Store
+from .store.protocol import RemoteReader
 
 if TYPE_CHECKING:
     from collections.abc import Buffer
-    from typing import Self
 
-__all__ = ("RemoteFile", "SpooledUpload", "TextUpload")
+__all__ = ("RemoteFile",)
 
 _READ_AHEAD_BYTES = 64 * 1024
 _SKIP_BYTES = 1024 * 1024
-_SPOOL_BYTES = 8 * 1024 * 1024
 
 
 class RemoteFile(io.RawIOBase):
@@ -327,116 +318,3 @@ class RemoteFile(io.RawIOBase):
         self._window = memoryview(data)
         self._window_start = start
         self._last_fetch_end = start + len(data)
-
-
-class SpooledUpload(tempfile.SpooledTemporaryFile[bytes]):
-    """A file that is being written: seekable, kept on this machine, published in one piece when closed.
-
-    Parameters
-    ----------
-    store : `~lsst.daf.butler_dcache.store.protocol.Store`
-        Where the file goes.
-    url : `str`
-        Its URL.
-    overwrite : `bool`, optional
-        Whether an existing file may be replaced.
-    publish_on_close : `bool`, optional
-        If `False`, `close` leaves the file as it is, for a later `commit` or `discard`.
-    directory : `str`, optional
-        Local directory for what does not fit in memory.
-
-    Notes
-    -----
-    The whole file is there before the first byte is sent, so that its length is announced: dCache holds a
-    killed upload of unknown length as a good file (protocol page, section 3.8). Nothing is published if the
-    ``with`` block raises, or if the object is forgotten without being closed.
-    """
-
-    def __init__(
-        self,
-        store: Store,
-        url: str,
-        *,
-        overwrite: bool = True,
-        publish_on_close: bool = True,
-        directory: str | None = None,
-    ) -> None:
-        super().__init__(max_size=_SPOOL_BYTES, mode="w+b", dir=directory)
-        self._store = store
-        self._url = url
-        self._overwrite = overwrite
-        self._publish_on_close = publish_on_close
-        self._settled = False
-        self.info: FileInfo | None = None
-        """What was published."""
-
-    @property
-    def name(self) -> str:
-        """URL of the file."""
-        return self._url
-
-    def load(self) -> None:
-        """Fetch the present contents, for modes that change a file; the position is the end."""
-        self._store.download(self._url, cast(BinaryIO, self))
-        self.seek(0, os.SEEK_END)
-
-    def commit(self) -> FileInfo:
-        """Publish what was written and close.
-
-        Returns
-        -------
-        info : `~lsst.daf.butler_dcache.model.FileInfo`
-            The published file.
-        """
-        # Whatever comes of it: there is no second attempt by close() or by the garbage collector.
-        self._settled = True
-        try:
-            self.seek(0)
-            self.info = self._store.write(self._url, cast(BinaryIO, self), overwrite=self._overwrite)
-        finally:
-            super().close()
-        return self.info
-
-    def discard(self) -> None:
-        """Close without publishing."""
-        self._settled = True
-        super().close()
-
-    def close(self) -> None:
-        """Publish, if that was not done, and close."""
-        if self._publish_on_close and not self._settled:
-            self.commit()
-
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc_value: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        if exc_type is None:
-            self.close()
-        else:
-            self.discard()
-
-    def __del__(self) -> None:
-        # io.IOBase closes what is forgotten, which would publish half a file.
-        if hasattr(self, "_settled"):
-            self.discard()
-
-
-class TextUpload(io.TextIOWrapper):
-    """Text layer above a `SpooledUpload` that publishes nothing if its ``with`` block raises."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc_value: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        if exc_type is not None:
-            upload: Any = self.buffer
-            upload.discard()
-        self.close()

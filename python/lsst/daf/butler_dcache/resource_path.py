@@ -32,7 +32,8 @@ from .errors import (
 )
 from .filesystem import DcacheFileSystem
 from .model import FileInfo
-from .remote_file import RemoteFile, SpooledUpload
+from .remote_file import RemoteFile
+from .spooled_upload import SpooledUpload
 from .store.protocol import Store
 from .store.registry import store_for
 from .tree import remove_tree, walk_tree

@@ -72,7 +72,7 @@ class Examination:
 
     @property
     def settings(self) -> EndpointSettings:
-        """Settings of the endpoint."""
+        """The endpoint as it is configured."""
         if self._settings is None:
             self._settings = settings_for(self.url)
         return self._settings
