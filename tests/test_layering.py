@@ -27,6 +27,8 @@ LEVELS = {
     "store": 4,
     "tree": 5,
     "remote_file": 5,
+    "spooled_upload": 5,
+    "filesystem_reading": 5,
     "filesystem": 5,
     "resource_path": 5,
     "registration": 5,
