@@ -181,7 +181,7 @@ class Replay:
         if recorded["auth"] == "none":
             how["auth"] = ""
         how.setdefault("waits", "Expect" in fields)
-        how.setdefault("patience", 1.0 if recorded["error"] == "no answer" else PATIENCE)
+        how.setdefault("patience", 0.4 if recorded["error"] == "no answer" else PATIENCE)
         answer = self.send(
             method, url, fields, body=body, linger=PATIENCE if recorded["closed"] else LINGER, **how
         )

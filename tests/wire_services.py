@@ -355,6 +355,8 @@ def events(replay: Replay) -> None:
 # ------------------------------------------------------------------------------------------------- tape
 @scenario("tape-put", "tape-fresh", "tape-flushed")
 def tape_write(replay: Replay) -> None:
+    assert replay.dcache.site.tape is not None
+    replay.dcache.site.tape.flush_seconds = 2.0  # long enough to look at the file before
     replay.to("tape-fresh-get")
     until(replay, f"{replay.frontend}/api/v1/namespace{replay.tape}/wire-file?locality=true", b"AND_NEARLINE")
     replay.to("tape-flushed-get")
