@@ -134,7 +134,11 @@ class Connection:
         """Limit the next wait; the system call is made only when the limit changes."""
         timeout = deadline.limit(silence)
         if timeout != self._timeout:
-            self.sock.settimeout(timeout)
+            try:
+                self.sock.settimeout(timeout)
+            except OSError as exc:  # closed, for instance because it belongs to the parent of this process
+                self.usable = False
+                raise ConnectionLostError("the connection is closed") from exc
             self._timeout = timeout
 
     # -- sending
