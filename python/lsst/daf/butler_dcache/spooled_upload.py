@@ -1,6 +1,6 @@
 """A file that is being written, in the form of Python's binary files.
 
-Programs write in small pieces and seek; a store wants a file whose length it knows. So `SpooledUpload` gathers
+Programs write in small pieces and seek; a store wants a file whose length it knows. `SpooledUpload` gathers
 what is written and publishes it in one piece.
 """
 
