@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import socket
 import subprocess
@@ -11,7 +12,7 @@ from typing import Any
 from .processes import MissingServerError, first_line, free_ports, give_to_nobody, launch, program, wait_for
 from .target import Counts, LocalTarget
 
-__all__ = ("Door",)
+__all__ = ("Door", "Pool")
 
 
 class Door(LocalTarget):
@@ -34,7 +35,7 @@ class Door(LocalTarget):
         nginx = program("nginx", "the packages nginx and libnginx-mod-http-dav-ext")
         haproxy = program("haproxy", "the package haproxy")
         self.version = f"{first_line([nginx, '-v'])}, {first_line([haproxy, '-v'])}"
-        for part in ("incoming", "t", "data/.tmp"):
+        for part in ("incoming", "t"):
             (run / part).mkdir()
         namespace, pool1, pool2, status, door = free_ports(5)
         self.pool_url = f"{self._scheme}://{'localhost' if tls else '127.0.0.1'}:{pool1}/"
@@ -72,6 +73,14 @@ class Door(LocalTarget):
         )
 
 
+class Pool(Door):
+    """One of the pools, to which clients come directly."""
+
+    def __init__(self, name: str, run: Path, tls: bool, processes: list[subprocess.Popen[Any]]) -> None:
+        super().__init__(name, run, tls, processes)
+        self.access = dataclasses.replace(self.access, url=self.pool_url)
+
+
 def _nginx_configuration(run: Path, namespace: int, pools: tuple[int, int], status: int, tls: bool) -> str:
     kind = " ssl" if tls else ""
     nobody = "user nobody nogroup;" if os.geteuid() == 0 else ""
@@ -91,7 +100,7 @@ http {{
   client_max_body_size 0;
   default_type application/octet-stream;
   # On the file system of the files: a PUT ends in rename(), so it is atomic.
-  client_body_temp_path {run}/data/.tmp;
+  client_body_temp_path {run}/incoming;
   proxy_temp_path {run}/t/p;
   fastcgi_temp_path {run}/t/f;
   uwsgi_temp_path {run}/t/u;

@@ -36,7 +36,14 @@ class Embedded:
 
     def __init__(self, name: str, run: Path, tls: bool, processes: list[subprocess.Popen[Any]]) -> None:
         self.name = name
-        command = [sys.executable, "-m", f"{_PACKAGE}.embedded_server", "tls" if tls else "plain", str(run)]
+        command = [
+            sys.executable,
+            "-m",
+            f"{_PACKAGE}.embedded_server",
+            "tls" if tls else "plain",
+            "1" if name.startswith("rehearsal") else "0",
+            str(run),
+        ]
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
         )

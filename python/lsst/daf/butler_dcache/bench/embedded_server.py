@@ -1,4 +1,4 @@
-"""The embedded dCache in a process of its own: ``python -m ... tls|plain FOLDER``.
+"""The embedded dCache in a process of its own: ``python -m ... tls|plain LATENCY FOLDER``.
 
 It says one line of JSON when it is ready and then answers each line of its standard input with one line;
 the end of the input ends it.
@@ -18,17 +18,19 @@ from .work import Access
 __all__ = ("serve",)
 
 
-def serve(tls: bool, folder: Path) -> None:
+def serve(tls: bool, latency: float, folder: Path) -> None:
     """Run until the standard input ends.
 
     Parameters
     ----------
     tls : `bool`
         Whether everything is encrypted.
+    latency : `float`
+        Factor on the times that a real dCache takes.
     folder : `~pathlib.Path`
         Where the files lie.
     """
-    with EmbeddedDcache(tls=tls, root=folder / "dcache") as dcache:
+    with EmbeddedDcache(tls=tls, latency=latency, root=folder / "dcache") as dcache:
         access = Access(
             url="http" + dcache.url.removeprefix("dav"),
             environment=dcache.environment,
@@ -86,4 +88,4 @@ def _clear(dcache: EmbeddedDcache, prefix: str) -> None:
 
 
 if __name__ == "__main__":
-    serve(sys.argv[1] == "tls", Path(sys.argv[2]))
+    serve(sys.argv[1] == "tls", float(sys.argv[2]), Path(sys.argv[3]))

@@ -25,69 +25,15 @@ from pathlib import Path
 from typing import Any, Self
 
 from .processes import default_folder
+from .row import Claim, Row
 from .target import Counts, Target
-from .work import Access, Job, Work, contents
+from .work import Job, Work, contents
 
-__all__ = ("Claim", "Result", "Row", "Sample", "Spread", "measure", "spread")
+__all__ = ("Result", "Sample", "Spread", "measure", "spread")
 
 _PACKAGE = __name__.rpartition(".")[0]
 _CHILD_SECONDS = 900.0
 _GIB = 1024**3
-
-
-@dataclass(frozen=True)
-class Claim:
-    """A figure to reach.
-
-    Parameters
-    ----------
-    quantity : `str`
-        ``wall`` or ``cpu``: seconds; ``cpu_excess``: CPU seconds per GiB more than the peer; ``peak``: bytes;
-        ``door``, ``pool``, ``requests``: their number; ``connections``: to pools; ``each``: median seconds of
-        one operation; ``bytes``: bytes that the server sent, over those that were asked for.
-    limit : `float`
-        At most this, or at least this for ``at_least``.
-    peer : `str`
-        Divided by the peer's figure of the same repetition; empty: our own figure.
-    at_least : `bool`
-        Which side of the limit is good.
-    client : `str`
-        Whose figure.
-    """
-
-    quantity: str
-    limit: float
-    peer: str = ""
-    at_least: bool = False
-    client: str = "ours"
-
-
-@dataclass(frozen=True)
-class Row:
-    """One row of a table of figures.
-
-    Parameters
-    ----------
-    name : `str`
-        Short, for the command line.
-    title : `str`
-        What it is.
-    work : `~.work.Work`
-        What is done.
-    peers : `tuple` [`str`, ...]
-        By whom.
-    targets : `tuple` [`str`, ...]
-        Against which servers.
-    claims : `tuple` [`Claim`, ...]
-        What shall come out.
-    """
-
-    name: str
-    title: str
-    work: Work
-    peers: tuple[str, ...]
-    targets: tuple[str, ...]
-    claims: tuple[Claim, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -198,7 +144,9 @@ class Result:
 
     def to_json(self) -> dict[str, Any]:
         """Return everything as JSON can hold it."""
-        return dataclasses.asdict(self)
+        record = dataclasses.asdict(self)
+        del record["row"]["make_file"], record["row"]["needs"]
+        return record
 
 
 def _quantity(name: str, sample: Sample, work: Work) -> float | None:
@@ -234,8 +182,6 @@ def measure(
     target: Target,
     *,
     repetitions: int = 5,
-    access: Access | None = None,
-    data: bytes | None = None,
     tell: Callable[[str], None] = lambda text: None,
     draw: random.Random | None = None,
 ) -> Result:
@@ -249,10 +195,6 @@ def measure(
         A running server.
     repetitions : `int`, optional
         How often each peer does it.
-    access : `~.work.Access`, optional
-        Another address of the server.
-    data : `bytes`, optional
-        Contents of the one file that is read, where they matter.
     tell : `~collections.abc.Callable`, optional
         Is told what is going on.
     draw : `random.Random`, optional
@@ -263,9 +205,10 @@ def measure(
     result : `Result`
         All figures.
     """
-    work, draw = row.work, draw or random.Random()
+    draw = draw or random.Random()
+    row, names = _provide(row, target)
+    work = row.work
     result = Result(row, target.name, target.version)
-    names = _provide(work, target, data)
     before = os.getloadavg()[0]
     with tempfile.TemporaryDirectory(prefix="dcache-bench-client-", dir=default_folder()) as folder:
         source = Path(folder) / "source"
@@ -279,7 +222,7 @@ def measure(
                 scratch.mkdir()
                 uploads = f"put-{uuid.uuid4().hex[:8]}"
                 job = Job(
-                    peer, work, access or target.access, names or _new_names(work, target, uploads),
+                    peer, work, target.access, names or _new_names(work, target, uploads),
                     str(scratch), str(source),
                 )  # fmt: skip
                 figures = _in_child(job, target)
@@ -303,12 +246,17 @@ def _short(sample: Sample) -> str:
     return f"{sample.wall_seconds:.3f} s, CPU {sample.cpu_seconds:.3f} s"
 
 
-def _provide(work: Work, target: Target, data: bytes | None) -> tuple[str, ...]:
-    if data is not None:
-        return (target.provide(f"{work.operation}-{len(data)}", len(data), data),)
+def _provide(row: Row, target: Target) -> tuple[Row, tuple[str, ...]]:
+    """Place the files that the work reads."""
+    work = row.work
+    if row.make_file is not None and row.needs is not None:
+        data = row.make_file(work)
+        work = dataclasses.replace(work, size_bytes=len(data), needed_bytes=row.needs(data))
+        name = target.provide(f"{work.operation}-{len(data)}", len(data), data)
+        return dataclasses.replace(row, work=work), (name,)
     if work.file_count == 1:
-        return (target.provide(f"file-{work.size_bytes}", work.size_bytes),)
-    return tuple(
+        return row, (target.provide(f"file-{work.size_bytes}", work.size_bytes),)
+    return row, tuple(
         target.provide(f"many-{work.size_bytes}/{number:05d}", work.size_bytes)
         for number in range(work.file_count)
     )

@@ -22,7 +22,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from .door import Door
+from .door import Door, Pool
 from .embedded import Embedded
 from .processes import default_folder, stop
 from .target import Target
@@ -33,10 +33,14 @@ __all__ = ("TARGETS", "start")
 TARGETS = {
     "door": "HAProxy door and nginx pools, http (not dCache)",
     "door-tls": "HAProxy door and nginx pools, TLS on both (not dCache)",
+    "pool": "nginx alone, http (not dCache)",
+    "pool-tls": "nginx alone, TLS (not dCache)",
     "xrootd": "XRootD 6 cluster, http",
     "xrootd-tls": "XRootD 6 cluster, TLS on both",
     "embedded": "embedded dCache, http (not dCache)",
     "embedded-tls": "embedded dCache, TLS on both (not dCache)",
+    "rehearsal": "embedded dCache with dCache's latencies, http (not dCache)",
+    "rehearsal-tls": "embedded dCache with dCache's latencies, TLS on both (not dCache)",
 }
 
 
@@ -69,9 +73,11 @@ def start(name: str, folder: Path | None = None) -> Iterator[Target]:
         match kind:
             case "door":
                 yield Door(name, run, bool(tls), processes)
+            case "pool":
+                yield Pool(name, run, bool(tls), processes)
             case "xrootd":
                 yield Xrootd(name, run, bool(tls), processes)
-            case "embedded":
+            case "embedded" | "rehearsal":
                 yield Embedded(name, run, bool(tls), processes)
             case _:
                 raise ValueError(f"{name} is none of {', '.join(TARGETS)}")

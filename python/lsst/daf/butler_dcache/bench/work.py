@@ -46,6 +46,8 @@ class Work:
         asked.
     seed : `int`
         Of everything that is random.
+    needed_bytes : `int`
+        How many bytes of the file are wanted, where its contents say so.
     """
 
     operation: str
@@ -57,6 +59,7 @@ class Work:
     digest: bool = True
     publish: str = "atomic"
     seed: int = 20261124
+    needed_bytes: int = 0
 
     @property
     def file_count(self) -> int:
@@ -72,7 +75,7 @@ class Work:
             return self.size_bytes * self.count
         if self.operation in ("read_random", "read_vector", "read_scattered"):
             return self.piece_bytes * self.count
-        return self.size_bytes
+        return self.needed_bytes or self.size_bytes
 
     def offsets(self) -> list[int]:
         """Return where the pieces begin: drawn over the file, none overlapping another.

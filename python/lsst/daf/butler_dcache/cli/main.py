@@ -40,6 +40,7 @@ class Subcommand:
 
 
 SUBCOMMANDS = {
+    "bench": Subcommand("cli.bench", "Measure this client beside others."),
     "cat": Subcommand("cli.files", "Write files to the standard output.", attribute="cat"),
     "checksum": Subcommand("cli.files", "Print the checksums of files.", attribute="checksum"),
     "cp": Subcommand("cli.files", "Copy files, every one verified by its checksum.", attribute="cp"),

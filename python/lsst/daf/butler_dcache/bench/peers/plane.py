@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import resource
 from collections.abc import Callable
 
@@ -27,12 +28,13 @@ class _Plane:
     def prepare(self, job: Job) -> Callable[[], Outcome]:
         work = job.work
         do = {"get": self._get, "put": self._put}.get(work.operation)
-        if do is None or work.sink != "discard":
-            raise UnsupportedWorkError("the plane moves whole files, to nowhere")
+        if do is None or work.sink == "memory":
+            raise UnsupportedWorkError("the plane alone moves whole files")
         settings = settings_for(job.access.url)
         self._plane = DataPlane(settings, source_for(settings), pacer_for(settings))
         self._signed_in = job.access.token_file is not None or job.access.user is not None
         self._source = job.source
+        self._sink = job.scratch if work.sink == "file" else ""
         urls = [f"{job.access.url}{name}" for name in job.names]
 
         def run() -> Outcome:
@@ -49,9 +51,13 @@ class _Plane:
             place = answer.headers["Location"]
         memory = memoryview(bytearray(_PIECE_BYTES))
         moved = 0
-        with self._plane.open("GET", place, deadline=deadline) as answer:
+        path = os.path.join(self._sink, url.rpartition("/")[2]) if self._sink else os.devnull
+        with (
+            open(path, "wb", buffering=0) as file,
+            self._plane.open("GET", place, deadline=deadline) as answer,
+        ):
             while count := answer.readinto(memory):
-                moved += count
+                moved += file.write(memory[:count]) if self._sink else count
         return moved
 
     def _put(self, url: str) -> int:

@@ -1,0 +1,121 @@
+"""``dcache-butler bench``."""
+
+from __future__ import annotations
+
+__all__ = ("command",)
+
+import json
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ..bench.environment import describe
+from ..bench.measure import Result
+from ..bench.peers.registry import PEERS
+from ..bench.report import document, markdown
+from ..bench.row import Row
+from ..bench.servers import TARGETS
+from ..bench.suite import ENGINES, FIGURES, run, select
+
+
+@click.group(name="bench")
+def command() -> None:
+    """Measure this client beside others, against servers that are started for it.
+
+    Everything runs on loopback. The servers are stand-ins: what is measured is the client, and no figure is
+    dCache's.
+    """
+
+
+def _options(function: Callable[..., None]) -> Callable[..., None]:
+    for option in (
+        click.argument("names", nargs=-1, metavar="[ROW]..."),
+        click.option("--target", "targets", multiple=True, help="Only this server; may be repeated."),
+        click.option("--repetitions", type=click.IntRange(1), default=5, show_default=True),
+        click.option("--seed", type=int, default=1, show_default=True, help="Of the order of the clients."),
+        click.option(
+            "--scale",
+            type=click.FloatRange(0, 1, min_open=True),
+            default=1.0,
+            show_default=True,
+            help="Of sizes and numbers; anything but 1 is a trial.",
+        ),
+        click.option(
+            "--out",
+            type=click.Path(dir_okay=False, path_type=Path),
+            help="File for the results as JSON; the tables go to the same name with .md.",
+        ),
+    ):
+        function = option(function)
+    return function
+
+
+@command.command(name="figures")
+@_options
+def figures(**options: Any) -> None:
+    """Measure the rows of the table of figures, all of them or those named."""
+    _measure(FIGURES, **options)
+
+
+@command.command(name="engines")
+@_options
+def engines(**options: Any) -> None:
+    """Measure what different HTTP engines cost."""
+    _measure(ENGINES, **options)
+
+
+@command.command(name="list")
+def list_rows() -> None:
+    """Say what can be measured: rows, servers and clients."""
+    for title, table in (
+        ("Rows", {row.name: f"{row.title} ({', '.join(row.targets)})" for row in (*FIGURES, *ENGINES)}),
+        ("Servers", TARGETS),
+        ("Clients", {name: text for name, (_, text) in PEERS.items()}),
+    ):
+        click.echo(f"{title}:")
+        width = max(map(len, table))
+        for name, text in table.items():
+            click.echo(f"  {name.ljust(width)}  {text}")
+
+
+def _measure(
+    rows: Sequence[Row],
+    *,
+    names: tuple[str, ...],
+    targets: tuple[str, ...],
+    repetitions: int,
+    seed: int,
+    scale: float,
+    out: Path | None,
+) -> None:
+    try:
+        chosen = select(rows, names, targets, scale)
+    except ValueError as error:
+        raise click.UsageError(str(error)) from error
+    environment = describe()
+    arguments = {"rows": list(names), "targets": list(targets), "scale": scale, "seed": seed}
+    arguments["repetitions"] = repetitions
+    results: list[Result] = []
+
+    def keep(result: Result) -> None:
+        results.append(result)
+        if out is not None:
+            write([])
+
+    def write(problems: list[str]) -> None:
+        assert out is not None
+        record = document(results, environment, problems, arguments)
+        out.write_text(json.dumps(record, indent=1) + "\n")
+        out.with_suffix(".md").write_text(markdown(results, problems))
+
+    problems = run(
+        chosen, repetitions=repetitions, seed=seed, tell=lambda text: click.echo(text, err=True), keep=keep
+    )
+    if out is not None:
+        write(problems)
+    click.echo(markdown(results, problems), nl=False)
+    if problems:
+        sys.exit(1)
