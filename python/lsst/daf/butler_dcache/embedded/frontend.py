@@ -79,10 +79,10 @@ class Frontend:
         What it shares with doors and pools.
     tls : `ssl.SSLContext` or `None`
         Server context, or `None` for plain http.
-    ports : iterable of `int`, optional
-        Ports to try in this order; 0 is any free one.
     tape : `TapeSystem`
         Stages and pins.
+    ports : iterable of `int`, optional
+        Ports to try in this order; 0 is any free one.
     """
 
     def __init__(

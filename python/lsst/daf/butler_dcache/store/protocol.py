@@ -101,8 +101,15 @@ class Store(Protocol):
     def write(self, url: str, data: bytes | BinaryIO, *, overwrite: bool = True) -> FileInfo:
         """Publish bytes, or a file from its position to its end, atomically and verified.
 
-        With ``overwrite=False`` exactly one of several writers succeeds; the others get
-        `ResourceExistsError`.
+        Parameters
+        ----------
+        url : `str`
+            Name under which all of it appears at once.
+        data : `bytes` or binary file
+            What to write.
+        overwrite : `bool`, optional
+            Whether a file of that name is replaced; if not, exactly one of several writers succeeds and the
+            others get `ResourceExistsError`.
         """
         ...
 

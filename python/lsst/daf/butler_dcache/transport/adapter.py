@@ -171,8 +171,12 @@ class Adapter(HTTPAdapter):
 
         Parameters
         ----------
-        connections, maxsize, block, **pool_kwargs
-            As in `requests`.
+        connections, maxsize : `int`
+            As in `requests`: hosts whose pools are kept, and connections in each.
+        block : `bool`
+            Whether to wait for a free connection.
+        **pool_kwargs
+            For the pools.
         """
         if any(scheme == "https" for scheme, _, _ in self._endpoint.origins):
             pool_kwargs["ssl_context"] = tls_context(self._endpoint, client_certificate=True)
