@@ -138,6 +138,43 @@ class Credential:
                 hint="nothing was sent; renew it",
             )
 
+    def refusal(
+        self, *, operation: str, url: str, reason: str, attempts: int, elapsed_seconds: float
+    ) -> CredentialError:
+        """Return the error for a 401 to a request that carried this credential.
+
+        Parameters
+        ----------
+        operation, url, reason : `str`
+            What was asked, where, and the server's words.
+        attempts : `int`
+            How often it was asked.
+        elapsed_seconds : `float`
+            How long that took.
+
+        Returns
+        -------
+        error : `~..errors.CredentialError`
+            To be raised.
+        """
+        if self.kind == "none":
+            message = "the server wants a credential"
+            hint = (
+                "set BEARER_TOKEN_FILE, or write an entry for this endpoint into LSST_RESOURCES_WEBDAV_CONFIG"
+            )
+        else:
+            message, hint = "the server refuses the credential", f"its origin: {self.origin or 'the caller'}"
+        return CredentialError(
+            message,
+            operation=operation,
+            url=url,
+            status=401,
+            reason=reason,
+            attempts=attempts,
+            elapsed_seconds=elapsed_seconds,
+            hint=hint,
+        )
+
 
 ANONYMOUS = Credential("none", origin="no credential is configured")
 """Nobody."""

@@ -191,7 +191,13 @@ class ControlPlane:
                 if answer.status in ok:
                     return answer
                 if answer.status == 401:
-                    raise _refusal(method, url, answer, who)
+                    raise who.refusal(
+                        operation=method,
+                        url=url,
+                        reason=answer.reason,
+                        attempts=answer.attempts,
+                        elapsed_seconds=answer.seconds,
+                    )
                 wait = repetition.next_wait(Phase.ANSWERED, answer.status, answer.headers)
                 if wait is None:
                     if answer.status == 429:
@@ -342,24 +348,6 @@ class ControlPlane:
     def _after_fork(self) -> None:
         self._lock = threading.Lock()
         self._session = None
-
-
-def _refusal(method: str, url: str, answer: Answer, who: Credential) -> CredentialError:
-    if who.kind == "none":
-        message = "the server wants a credential"
-        hint = "set BEARER_TOKEN_FILE, or write an entry for this endpoint into LSST_RESOURCES_WEBDAV_CONFIG"
-    else:
-        message, hint = "the server refuses the credential", f"its origin: {who.origin}" if who.origin else ""
-    return CredentialError(
-        message,
-        operation=method,
-        url=url,
-        status=401,
-        reason=answer.reason,
-        attempts=answer.attempts,
-        elapsed_seconds=answer.seconds,
-        hint=hint,
-    )
 
 
 _planes: weakref.WeakSet[ControlPlane] = weakref.WeakSet()

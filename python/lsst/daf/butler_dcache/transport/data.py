@@ -180,21 +180,26 @@ class DataPlane:
                     return answer
                 if answer.status == 401:
                     answer.close()
-                    raise self._error(
-                        CredentialError,
-                        "the server refuses the credential",
-                        sent,
-                        started,
-                        answer,
-                        who.origin,
+                    raise who.refusal(
+                        operation=method,
+                        url=url,
+                        reason=answer.reason,
+                        attempts=sent.attempt,
+                        elapsed_seconds=time.monotonic() - started,
                     )
                 wait = repetition.next_wait(Phase.ANSWERED, answer.status, answer.headers)
                 if wait is None or not payload.can_be_sent:
                     if answer.status != 429:
                         return answer
                     answer.close()
-                    raise self._error(
-                        ServerBusyError, "the server goes on refusing requests", sent, started, answer
+                    raise ServerBusyError(
+                        "the server goes on refusing requests",
+                        operation=method,
+                        url=url,
+                        status=429,
+                        reason=answer.reason,
+                        attempts=sent.attempt,
+                        elapsed_seconds=time.monotonic() - started,
                     )
                 answer.close()
             if wait > 0:
@@ -398,26 +403,6 @@ class DataPlane:
         if isinstance(error, DeadlineError):
             raise DeadlineError(text, **details) from error
         raise DoorUnavailableError(text, **details) from error
-
-    def _error(
-        self,
-        kind: type[DcacheError],
-        message: str,
-        sent: Sent,
-        started: float,
-        answer: DataAnswer,
-        hint: str = "",
-    ) -> DcacheError:
-        return kind(
-            message,
-            operation=sent.method,
-            url=sent.url,
-            status=answer.status,
-            reason=answer.reason,
-            attempts=sent.attempt,
-            elapsed_seconds=time.monotonic() - started,
-            hint=hint,
-        )
 
 
 def _announced(headers: Mapping[str, str]) -> int | None:
