@@ -17,6 +17,9 @@ from lsst.resources import ResourcePath
 
 FILES = 12
 
+# Python warns of what these tests are about: forking while other threads run, here those of the embedded dCache.
+pytestmark = pytest.mark.filterwarnings("ignore:.*use of fork:DeprecationWarning")
+
 
 @pytest.fixture
 def uris(base_url: str) -> list[ResourcePath]:
@@ -102,7 +105,7 @@ def test_forked_children_never_share_a_connection(uris: list[ResourcePath], embe
 
 @pytest.mark.parametrize("executor", ["process", "threads"])
 def test_bulk_methods_with_executors_of_lsst_resources(uris: list[ResourcePath], executor: str) -> None:
-    """Releases of lsst.resources that know ``LSST_RESOURCES_EXECUTOR`` may hand paths to processes."""
+    """Older releases of lsst.resources (30.2026.3800) may hand paths to processes."""
     code = f"""
 import pickle, sys
 from lsst.resources import ResourcePath
