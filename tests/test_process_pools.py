@@ -17,7 +17,7 @@ from lsst.resources import ResourcePath
 
 FILES = 12
 
-# Python warns of what these tests are about: forking while other threads run, here those of the embedded dCache.
+# Python warns of what these tests are about: forking while other threads run (those of the embedded dCache).
 pytestmark = pytest.mark.filterwarnings("ignore:.*use of fork:DeprecationWarning")
 
 

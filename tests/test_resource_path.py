@@ -8,6 +8,7 @@ import pickle
 import tempfile
 import zipfile
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ from lsst.daf.butler_dcache import DcacheResourcePath
 from lsst.daf.butler_dcache.embedded import EmbeddedDcache, Fault
 from lsst.daf.butler_dcache.errors import (
     AccessDeniedError,
+    CredentialError,
     DirectoryNotEmptyError,
     ResourceExistsError,
     ResourceIsDirectoryError,
@@ -343,6 +345,18 @@ class TestBulk:
         faults.add(Fault("status", server="door", method="PROPFIND", status=status, times=None))
         with pytest.raises(OSError, match=str(status)):
             ResourcePath.mexists(uris)
+
+    def test_mexists_without_a_credential_raises_at_once(
+        self, root: ResourcePath, embedded: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        entry = {"base_url": str(root.root_uri()), "trusted_authorities": embedded.ca_file}
+        (tmp_path / "webdav.yaml").write_text(yaml.safe_dump([entry]))
+        monkeypatch.setenv("LSST_RESOURCES_WEBDAV_CONFIG", str(tmp_path / "webdav.yaml"))
+        monkeypatch.delenv("BEARER_TOKEN_FILE")
+        with counted(embedded) as counter, pytest.raises(CredentialError, match="401"):
+            ResourcePath.mexists([root.join(f"dir{n}/file") for n in range(20)])
+        # The third 401 within 20 s blocks this host.
+        assert counter.at_door < 3, counter
 
     def test_refused_removal(self, root: ResourcePath, faults: Any) -> None:
         uris = [root.join(f"file{n}") for n in range(3)]

@@ -247,9 +247,11 @@ class DcacheDatastore(FileDatastore):
                 record_validation_info=record_validation_info,
             )
 
+        # One goes ahead, so that an error which holds for all, such as a refused credential, is met once.
+        records = [take_in(datasets[0])]
         with ThreadPoolExecutor(_FILES_IN_FLIGHT, thread_name_prefix="ingest") as pool:
             try:
-                records = list(pool.map(take_in, datasets))
+                records += pool.map(take_in, datasets[1:])
             except BaseException:
                 pool.shutdown(wait=True, cancel_futures=True)
                 raise
