@@ -14,6 +14,7 @@ from typing import BinaryIO, cast
 from ..auth.sources import CredentialSource, source_for
 from ..config.settings import EndpointSettings
 from ..errors import (
+    CredentialError,
     DcacheError,
     ParentNotFoundError,
     ResourceIsDirectoryError,
@@ -191,9 +192,17 @@ class WebdavStore:
             # Without a macaroon one listing of each directory takes the place of a look at each name.
             files = files_among(self._door, wanted)
 
+        refusals: list[CredentialError] = []
+
         def one(url: str) -> Exception | None:
+            if refusals:
+                # Who is not known has no right to any of them, and the third 401 blocks this host.
+                return refusals[0]
             try:
                 self._remove(url, known_file=url in files)
+            except CredentialError as error:
+                refusals.append(error)
+                return error
             except DcacheError as error:
                 return error
             return None
