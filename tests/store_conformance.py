@@ -351,6 +351,9 @@ class StoreConformance:
             assert store.read(url) == data
         for child in children:
             child.join(60)
+            if child.is_alive():
+                child.kill()
+                child.join()
         assert [child.exitcode for child in children] == [0] * 4
         assert reader.read_ranges([ByteRange(5, 9)]) == [b"\x01" * 4]
         reader.close()
