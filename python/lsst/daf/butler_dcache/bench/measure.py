@@ -208,6 +208,7 @@ def measure(
     draw = draw or random.Random()
     row, names = _provide(row, target)
     work = row.work
+    contact = target.provide("ready", 1)
     result = Result(row, target.name, target.version)
     before = os.getloadavg()[0]
     with tempfile.TemporaryDirectory(prefix="dcache-bench-client-", dir=default_folder()) as folder:
@@ -222,9 +223,14 @@ def measure(
                 scratch.mkdir()
                 uploads = f"put-{uuid.uuid4().hex[:8]}"
                 job = Job(
-                    peer, work, target.access, names or _new_names(work, target, uploads),
-                    str(scratch), str(source),
-                )  # fmt: skip
+                    peer=peer,
+                    work=work,
+                    access=target.access,
+                    names=names or _new_names(work, target, uploads),
+                    contact=contact,
+                    scratch=str(scratch),
+                    source=str(source),
+                )
                 figures = _in_child(job, target)
                 if isinstance(figures, str):
                     result.notes[peer] = [figures]

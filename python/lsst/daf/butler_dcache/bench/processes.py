@@ -106,6 +106,7 @@ def launch(
             subprocess.Popen(
                 command,
                 env=environment,
+                cwd=log.parent,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
@@ -137,7 +138,7 @@ def wait_for(port: int, processes: list[subprocess.Popen[Any]], run: Path) -> No
         with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
             return
         time.sleep(0.02)
-    logs = "\n".join(path.read_text(errors="replace")[-1000:] for path in sorted(run.glob("*.log")))
+    logs = "\n".join(path.read_text(errors="replace")[-400:] for path in sorted(run.glob("*.log")))
     raise MissingServerError(f"nothing listens on port {port} after {START_SECONDS:g} s\n{logs}")
 
 

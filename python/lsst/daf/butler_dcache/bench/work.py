@@ -136,6 +136,9 @@ class Job:
         Where.
     names : `tuple` [`str`, ...]
         Files to read, or to write, below the target's directory.
+    contact : `str`
+        A small file that is there, for a client's first contact; XRootD 6.2.1 does not always answer a HEAD
+        for its top directory.
     scratch : `str`
         Local folder for results, whose content nobody needs afterwards.
     source : `str`
@@ -146,6 +149,7 @@ class Job:
     work: Work
     access: Access
     names: tuple[str, ...]
+    contact: str
     scratch: str
     source: str = ""
 

@@ -81,7 +81,11 @@ class Xrootd(LocalTarget):
 
 
 def _xrootd_configuration(run: Path, role: str, port: int, cluster: int, tls: bool) -> str:
-    encryption = f"xrd.tls {run}/host.pem {run}/host.key\nhttp.desthttps yes" if tls else ""
+    encryption = (
+        f"xrd.tls {run}/host.pem {run}/host.key\nxrd.tlsca certfile {run}/ca.pem\nhttp.desthttps yes"
+        if tls
+        else ""
+    )
     return f"""\
 all.role {role}
 all.sitename BENCH

@@ -5,6 +5,7 @@ from __future__ import annotations
 __all__ = ("command",)
 
 import json
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -91,6 +92,8 @@ def _measure(
     scale: float,
     out: Path | None,
 ) -> None:
+    # The way out of a kill is the same as of any other error: servers stop, folders go.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
         chosen = select(rows, names, targets, scale)
     except ValueError as error:

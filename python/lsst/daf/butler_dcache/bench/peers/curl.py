@@ -24,9 +24,9 @@ class _Curl:
         work = job.work
         if work.operation not in ("get", "put", "read_random"):
             raise UnsupportedWorkError("curl does not do this")
-        if work.operation == "get" and work.sink == "memory":
-            raise UnsupportedWorkError("curl has no memory to read to")
         notes = []
+        if work.operation == "get" and work.sink == "memory":
+            notes.append("curl throws the bytes away")
         if work.digest:
             notes.append("curl verifies no checksum")
         if work.operation == "put" and work.publish == "atomic" and not self._moves:

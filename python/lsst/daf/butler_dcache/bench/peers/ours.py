@@ -30,7 +30,7 @@ class _Ours:
             raise UnsupportedWorkError("the store always verifies; see the peer plane")
         store = store_for(job.access.dav_url)
         # First contact: what the server is, and a connection to it.
-        store.exists(job.access.dav_url)
+        store.exists(f"{job.access.dav_url}{job.contact}")
         urls = [f"{job.access.dav_url}{name}" for name in job.names]
         match job.work.operation:
             case "get":

@@ -35,7 +35,7 @@ class _Path:
             raise UnsupportedWorkError("a ResourcePath of this package always verifies; see the peer plane")
         notes = ["upstream compares no checksum"] if work.digest and not self._own else []
         # First contact: which server this is.
-        make_path(job.access.dav_url).exists()
+        make_path(f"{job.access.dav_url}{job.contact}").exists()
         paths = [make_path(f"{job.access.dav_url}{name}") for name in job.names]
         runs: dict[str, Callable[[], int]] = {
             "get": lambda: add_up(lambda path: _get(path, work.sink), paths, work.threads),
