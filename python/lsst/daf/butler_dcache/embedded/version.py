@@ -85,7 +85,7 @@ class Version:
 
     @property
     def completes_third_party_copies(self) -> bool:
-        """Whether a third-party copy ever ends: in 12.0.1 markers go on without a verdict."""
+        """Whether a third-party copy comes to a verdict: in 12.0.1 there are markers only."""
         return self._numbers != (12, 0, 1)
 
     @property
