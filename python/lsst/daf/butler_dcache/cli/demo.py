@@ -19,11 +19,11 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import click
+import fsspec
 
 from ..demo.report import Report, Requests
 from ..demo.repository import DATASTORE
 from ..demo.run import Target, run_demo
-from ..demo.storage import open_storage
 from ..embedded import EmbeddedDcache
 
 _PLAIN_DATASTORE = "lsst.daf.butler.datastores.fileDatastore.FileDatastore"
@@ -126,7 +126,9 @@ def _site(url: str, keep: bool) -> Iterator[Target]:
         yield Target(url, root, _PLAIN_DATASTORE if local else DATASTORE, root)
     finally:
         if not keep:
-            open_storage(root).remove_all()
+            filesystem, path = fsspec.url_to_fs(root)
+            if filesystem.exists(path):
+                filesystem.rm(path, recursive=True)
 
 
 @contextmanager

@@ -11,7 +11,6 @@ __all__ = ("Artifact", "FileTree", "Storage", "WebdavTree", "adler32", "open_sto
 
 import os
 import re
-import shutil
 import sqlite3
 import time
 import zlib
@@ -104,9 +103,6 @@ class Storage(Protocol):
             Eight hexadecimal digits, or `None` if it knows no checksums.
         """
 
-    def remove_all(self) -> None:
-        """Remove the root and everything below it."""
-
 
 class FileTree:
     """A directory of this machine.
@@ -167,11 +163,6 @@ class FileTree:
         """
         return None
 
-    def remove_all(self) -> None:
-        """Remove the root and everything below it, if it is there."""
-        if self._root.exists():
-            shutil.rmtree(self._root)
-
 
 class WebdavTree:
     """A directory behind a WebDAV door, reached with the credential of the site's configuration file.
@@ -226,7 +217,7 @@ class WebdavTree:
         requests.HTTPError
             Raised if the door answers neither yes nor no.
         """
-        response = self._ask_door("HEAD", path)
+        response = self._ask("HEAD", path)
         if response.status_code == 404:
             return False
         response.raise_for_status()
@@ -250,11 +241,7 @@ class WebdavTree:
         requests.HTTPError
             Raised if door or pool refuse.
         """
-        response = self._ask_door("GET", path)
-        if response.is_redirect:
-            response = self._session.get(
-                response.headers["Location"], allow_redirects=False, timeout=_TIMEOUT_SECONDS
-            )
+        response = self._ask("GET", path)
         response.raise_for_status()
         return response.content
 
@@ -276,35 +263,32 @@ class WebdavTree:
         requests.HTTPError
             Raised if the door refuses.
         """
-        response = self._ask_door("HEAD", path, {"Want-Digest": "adler32"})
+        response = self._ask("HEAD", path, {"Want-Digest": "adler32"})
         response.raise_for_status()
         match = re.search(r"adler32=([0-9a-f]{1,8})\b", response.headers.get("Digest", ""), re.IGNORECASE)
         return match.group(1).lower().zfill(8) if match else None
 
-    def remove_all(self) -> None:
-        """Remove the root and everything below it: DELETE of a directory is recursive (RFC 4918 9.6.1).
+    def _ask(self, method: str, path: str, headers: dict[str, str] | None = None) -> requests.Response:
+        """Ask the door and, where it redirects, the server that it names; XRootD does so for HEAD, too."""
+        response = self._ask_door(method, path, headers or {})
+        if response.is_redirect:
+            location = response.headers["Location"]
+            response = self._session.request(
+                method, location, headers=headers, allow_redirects=False, timeout=_TIMEOUT_SECONDS
+            )
+        return response
 
-        Raises
-        ------
-        requests.HTTPError
-            Raised if the door refuses.
-        """
-        response = self._ask_door("DELETE", "")
-        if response.status_code != 404:
-            response.raise_for_status()
-
-    def _ask_door(self, method: str, path: str, headers: dict[str, str] | None = None) -> requests.Response:
+    def _ask_door(self, method: str, path: str, headers: dict[str, str]) -> requests.Response:
         for attempt in range(_BUSY_ATTEMPTS):
             response = self._session.request(
                 method,
                 self._root + quote(path),
-                headers=self._door_headers | (headers or {}),
+                headers=self._door_headers | headers,
                 auth=self._login,
                 allow_redirects=False,
                 timeout=_TIMEOUT_SECONDS,
             )
-            # The door's rate limiter: dCache 11.2.4 says no Retry-After (protocol page, "What surprised us",
-            # 16).
+            # The rate limiter of dCache 11.2.4 says no Retry-After (protocol page, "What surprised us", 16).
             if response.status_code != 429:
                 break
             time.sleep(0.25 * 2**attempt)
