@@ -167,6 +167,8 @@ frontend door
   http-request set-var(txn.pool) str({pools[1]}) if {{ rand(2) 1 }}
   http-request redirect location "{place}" code 302 if {{ method GET }} !{{ path_end / }}
   http-request redirect location "{place}" code 307 if {{ method PUT }} {{ req.hdr(expect) -i 100-continue }}
+  # nginx accepts no other scheme than that of its own connection.
+  http-request replace-header Destination ^https:(.*) http:\\1
   default_backend namespace
 backend namespace
   server files 127.0.0.1:{namespace}

@@ -77,7 +77,7 @@ class Row:
         Parameters
         ----------
         factor : `float`
-            Of sizes and of numbers.
+            Of the number of files or, where there is one, of its size and the number of pieces.
 
         Returns
         -------
@@ -88,6 +88,8 @@ class Row:
             return self
         work = self.work
         count = work.count if work.count < 3 else max(2, round(work.count * factor))
+        if work.operation in ("get", "put") and work.count > 1:
+            return dataclasses.replace(self, work=dataclasses.replace(work, count=count))
         # All the pieces must fit in.
         least = max(work.piece_bytes * count * 2, 1000)
         size = max(round(work.size_bytes * factor), least)
