@@ -321,6 +321,38 @@ def test_in_place_failure_leaves_no_ruin(embedded: Any, base: str, tmp_path: Pat
         assert store.exists(base + "file") is False
 
 
+@pytest.mark.parametrize("data", [SMALL, LARGE], ids=["small", "large"])
+def test_in_place_refusal_removes_nothing(
+    embedded: Any, url: str, base: str, tmp_path: Path, data: bytes
+) -> None:
+    """A refused upload has no effect, and neither has what comes after it."""
+    with endpoint(embedded, tmp_path, dcache={"publish": "in_place"}) as store:
+        with pytest.raises(IsADirectoryError):
+            store.write(base.rstrip("/"), data)
+        embedded.faults.add(Fault("status", server="door", method="PUT", status=403))
+        with pytest.raises(PermissionError):
+            store.write(url, data)
+        assert_untouched(store, url)
+
+
+def test_rename_during_a_short_outage(store: WebdavStore, embedded: Any, url: str) -> None:
+    fault = embedded.faults.add(Fault("status", method="MOVE", status=503))
+    if store.settings.frontend_url:
+        embedded.faults.add(Fault("status", server="frontend", status=503))
+    store.write(url, LARGE)
+    assert fault.hits == 1
+    assert store.read(url) == LARGE
+
+
+def test_directory_whose_making_was_not_answered(store: WebdavStore, embedded: Any, base: str) -> None:
+    embedded.faults.add(Fault("lose_answer", method="PUT"))
+    store.make_directory(base + "a/b/")
+    assert store.list_directory(base + "a/b/") == []
+    embedded.faults.add(Fault("drop", method="MKCOL"))
+    store.make_directory(base + "a/c/")
+    assert store.stat(base + "a/c/").is_directory
+
+
 # Looking, listing, removing
 
 

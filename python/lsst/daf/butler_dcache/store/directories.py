@@ -9,6 +9,7 @@ from ..errors import (
     AccessDeniedError,
     CredentialError,
     DcacheError,
+    OutcomeUnknownError,
     ParentNotFoundError,
     ResourceExistsError,
     ResourceIsFileError,
@@ -95,6 +96,16 @@ class Directories:
         url = as_directory(url)
         if decoded_path(url) == "/":
             return
+        try:
+            self._make(url, deadline)
+        except OutcomeUnknownError as error:
+            # To make it again does no harm.
+            try:
+                self._check(url, deadline, error)
+            except ResourceNotFoundError:
+                self._make(url, deadline)
+
+    def _make(self, url: str, deadline: Deadline) -> None:
         # MKCOL makes one level, an upload makes all of them: with the file's removal that is two requests
         # whatever the depth. So MKCOL comes first only where the parent is known to exist.
         if self._door.dialect in ("xrootd", "generic") or self._is_known(parent(url)):
@@ -137,12 +148,15 @@ class Directories:
 
     def _make_by_upload(self, url: str, deadline: Deadline) -> None:
         name = temporary_name(join(url, "directory"))
+        unknown: OutcomeUnknownError | None = None
         try:
             self._door.ask(
                 "PUT", name, operation="make directory", deadline=deadline, body=b"", accept=(200, 201, 204)
             )
         except CredentialError:
             raise
+        except OutcomeUnknownError as error:
+            unknown = error
         except (AccessDeniedError, ServerError, UnsupportedError) as error:
             # A file stands where a directory should, or this identity may make directories but no files.
             try:
@@ -150,11 +164,12 @@ class Directories:
             except ResourceNotFoundError:
                 self._make_each(url, deadline)
             return
-        self._remember(url)
         try:
             self._door.delete(name, operation="make directory", deadline=deadline)
         except ResourceNotFoundError:
-            return
+            if unknown is not None:
+                raise unknown from None
+        self._remember(url)
 
     def _is_known(self, url: str) -> bool:
         path = decoded_path(url)

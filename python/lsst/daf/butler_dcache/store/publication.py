@@ -114,7 +114,9 @@ class Publisher:
             if isinstance(error, DcacheError) and name != url:
                 error.add_note(f"written under the temporary name {name}")
                 error.url = redact_url(url)
-            self._clean_up(name, error)
+            # In place a PUT that was refused has changed nothing: the name holds a good file, or a directory.
+            if not in_place or body.has_entry:
+                self._clean_up(name, error)
             raise
         return dataclasses.replace(info, url=url, etag=etag, modified=datetime.now(UTC))
 
@@ -138,8 +140,8 @@ class Publisher:
         for attempt in range(_MOST_ROUNDS):
             try:
                 return self._replace_once(source, target, deadline)
-            except (OutcomeUnknownError, ServerError) as error:
-                # 500 is also what the loser of two racing MOVEs gets.
+            except (DoorUnavailableError, OutcomeUnknownError, ServerError) as error:
+                # 500 is also what the loser of two racing MOVEs gets, 503 what a relay says of its server.
                 if self._was_renamed(source, target, info, error, deadline):
                     return ""
                 if attempt == _MOST_ROUNDS - 1:
@@ -159,9 +161,11 @@ class Publisher:
             try:
                 self._namespace.move(source, target, operation="write", deadline=deadline)
                 return ""
-            except (DoorUnavailableError, ResourceNotFoundError, UnsupportedError) as error:
-                # It cannot be reached, or its root is not that of the door; the door knows this file.
+            except (DoorUnavailableError, UnsupportedError) as error:
                 _log.warning("the frontend does not rename, so the door does: %s", error)
+            except ResourceNotFoundError as error:
+                # The target's directory is missing, or its root is not that of the door.
+                _log.info("the frontend does not find the file, so the door renames: %s", error)
         if door.dialect == "xrootd":
             # rename(2) of its file system: in one step, and never onto a directory.
             return door.move(source, target, overwrite=True, operation="write", deadline=deadline)

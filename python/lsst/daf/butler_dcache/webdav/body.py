@@ -29,6 +29,8 @@ class UploadBody(io.RawIOBase):
 
     def __init__(self, data: bytes | bytearray | memoryview | BinaryIO) -> None:
         super().__init__()
+        self.has_entry = False
+        """Whether the server has made an entry for it, so that a failure leaves a ruin which is ours."""
         self.content: memoryview | None = None
         self._file: BinaryIO | None = None
         self._start = 0

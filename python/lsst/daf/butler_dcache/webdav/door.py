@@ -29,6 +29,9 @@ REDIRECTS = frozenset({301, 302, 303, 307, 308})
 
 _MOST_HOPS = 3
 
+_DCACHE_MARK = "dcache-http-uuid="
+"""Part of every URL at a pool of dCache (protocol page, section 2.4)."""
+
 
 class Door:
     """The doors of one endpoint, as one.
@@ -223,6 +226,9 @@ class Door:
                 url=url,
                 hint="Set `allow_http_pools: true` under `dcache:` of this endpoint to allow it.",
             )
+        if _DCACHE_MARK in location and self.settings.dialect == "auto":
+            # A relay in front may have hidden what kind of door it is.
+            self._dialect = "dcache"
         if self._dialect == "xrootd":
             # XRootD leaves '%' and bytes beyond ASCII of the decoded path as they are: its data server would
             # read another name. The path is ours anyway.

@@ -73,6 +73,7 @@ class Uploads:
             checksums = self._through_door(url, body, deadline)
         if checksums is None:
             checksums = self._to_pool(url, body, deadline)
+        body.has_entry = True
         return self._verified(url, body, checksums, deadline)
 
     def _through_door(self, url: str, body: UploadBody, deadline: Deadline) -> dict[str, str] | None:
@@ -121,8 +122,10 @@ class Uploads:
             last = attempt == _MOST_ROUNDS - 1
             answer = self._open_at_door(url, body, deadline)
             if answer.status in REDIRECTS and not answer.continued:
-                place = self._door.data_url(answer, url, operation="write")
+                # From here on what the name held before is gone, and an unfinished entry is there.
+                body.has_entry = True
                 answer.close(False)
+                place = self._door.data_url(answer, url, operation="write")
                 body.rewind()
                 try:
                     answer = self._door.data.open(
