@@ -144,6 +144,7 @@ def test_one_pacer_per_endpoint() -> None:
     one = EndpointSettings("https://pacing.example.org:1/")
     assert pacer_for(one) is pacer_for(EndpointSettings("https://pacing.example.org:1/", retries=9))
     assert pacer_for(one) is not pacer_for(EndpointSettings("https://pacing.example.org:2/"))
+    assert pacer_for(one) is not pacer_for(one, "https://pacing.example.org:3880/")
 
 
 def test_deadline(clock: Clock) -> None:

@@ -69,7 +69,11 @@ class WebdavStore:
         data = DataPlane(settings, credentials, pacer)
         self._door = Door(settings, control, data, credentials)
         self._rights = Rights(self._door)
-        namespace = Namespace(settings, control) if settings.frontend_url is not None else None
+        namespace = None
+        if settings.frontend_url is not None:
+            # The frontend has a limiter of its own, whose bucket starts empty too.
+            pacer = pacer_for(settings, settings.frontend_url)
+            namespace = Namespace(settings, ControlPlane(settings, credentials, pacer))
         self._sizes = SizeCache()
         self._downloads = Downloads(self._door)
         self._publisher = Publisher(self._door, self._rights, namespace)

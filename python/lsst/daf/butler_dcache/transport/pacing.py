@@ -138,20 +138,23 @@ _pacers: dict[str, Pacer] = {}
 _registry_lock = threading.Lock()
 
 
-def pacer_for(settings: EndpointSettings) -> Pacer:
-    """Return the pacer that all users of an endpoint share in this process.
+def pacer_for(settings: EndpointSettings, url: str | None = None) -> Pacer:
+    """Return the pacer that all users of a server share in this process.
 
     Parameters
     ----------
     settings : `~..config.settings.EndpointSettings`
         The endpoint.
+    url : `str`, optional
+        Base URL of a server of the endpoint with a limiter of its own, such as the frontend; the door if not
+        given.
 
     Returns
     -------
     pacer : `Pacer`
-        The same for the same endpoint and rate.
+        The same for the same server and rate.
     """
-    key = f"{settings.base_url} {settings.requests_per_second:g}"
+    key = f"{url or settings.base_url} {settings.requests_per_second:g}"
     with _registry_lock:
         if key not in _pacers:
             _pacers[key] = Pacer(settings.requests_per_second)
