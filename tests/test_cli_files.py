@@ -123,7 +123,7 @@ def test_mkdir_mv_rm(root: str, tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def test_checksum(root: str, tmp_path: Path) -> None:
+def test_checksum(root: str, embedded: Any, tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(LARGE)
     expected = f"{zlib.adler32(LARGE):08x}"
     assert f"adler32:{expected}  {root}b%20c.dat" in run("checksum", f"{root}b%20c.dat").output

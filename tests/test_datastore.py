@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from lsst.daf.butler import Butler, Config, DatasetRef, DatasetType, FileDataset
 from lsst.daf.butler.datastore import DatastoreConfig
-from lsst.daf.butler_dcache import DcacheDatastore, DcacheResourcePath
+from lsst.daf.butler_dcache import DcacheDatastore, DcacheFileSystem, DcacheResourcePath
 from lsst.daf.butler_dcache.embedded import Fault
 from lsst.resources import ResourcePath
 from request_counter import counted
@@ -225,7 +225,10 @@ class TestRecords:
         for n, file in enumerate(files):
             data = b"detector: %d\n" % n
             (record,) = repository.records(file.refs[0])
-            assert (record.file_size, record.checksum) == (len(data), checksum(data))
+            # XRootD has no checksums in its listings.
+            kept = DcacheFileSystem().info(str(repository.butler.getURI(file.refs[0])))["checksums"]
+            assert record.file_size == len(data)
+            assert record.checksum in {checksum(data), None if not kept else checksum(data)}
             assert ("://" in record.path) == (transfer == "direct")
             assert repository.butler.get(file.refs[0]) == {"detector": n}
 

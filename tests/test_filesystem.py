@@ -119,7 +119,7 @@ class TestLooking:
         fs.pipe_file(f"{root}/file", b"abc")
         before = fs.ukey(f"{root}/file"), fs.checksum(f"{root}/file")
         assert before == (fs.ukey(f"{root}/file"), fs.checksum(f"{root}/file"))
-        fs.pipe_file(f"{root}/file", b"abd")
+        fs.pipe_file(f"{root}/file", b"abcd")
         after = fs.ukey(f"{root}/file"), fs.checksum(f"{root}/file")
         assert before[0] != after[0]
         assert before[1] != after[1]
