@@ -191,6 +191,19 @@ class StoreConformance:
             assert store.write(base + "file", file).size == len(LARGE)
         assert store.read(base + "file") == LARGE
 
+    def test_download_to_an_unbuffered_file(self, store: Store, base: str, tmp_path: Any) -> None:
+        class Reluctant(io.BytesIO):
+            def write(self, data: Any) -> int:
+                return super().write(memoryview(data)[:777])
+
+        store.write(base + "file", LARGE)
+        target = Reluctant()
+        store.download(base + "file", target)
+        assert target.getvalue() == LARGE
+        with (tmp_path / "copy").open("wb", buffering=0) as file:
+            store.download(base + "file", file)
+        assert (tmp_path / "copy").read_bytes() == LARGE
+
     def test_no_temporary_name_stays(self, store: Store, base: str) -> None:
         store.write(base + "a", LARGE)
         store.write(base + "a", SMALL)

@@ -129,7 +129,12 @@ class Remover:
         except (AccessDeniedError, DirectoryNotEmptyError, ServerError) as error:
             found = look(self._door, url, deadline)
             if found is not None and found.is_directory:
-                self._remove_directory(url, deadline)
+                self._require_empty(url, deadline)
+                if not isinstance(error, AccessDeniedError):
+                    # The name space refused, which an empty listing does not disprove: listings may be short
+                    # without saying so (protocol page, section 4.1), and with LIST the door removes a tree.
+                    raise
+                self._delete(url, deadline)
             elif isinstance(error, AccessDeniedError) and found is not None:
                 self._delete(url, deadline)
             else:
@@ -143,11 +148,15 @@ class Remover:
             self._delete(url, deadline)
 
     def _remove_directory(self, url: str, deadline: Deadline) -> None:
+        self._require_empty(url, deadline)
+        self._delete(url, deadline)
+
+    def _require_empty(self, url: str, deadline: Deadline) -> None:
+        """Raise if a directory holds something, as far as its listing tells."""
         if self._directories.list(url, deadline=deadline):
             raise DirectoryNotEmptyError(
                 "a directory that holds something is not removed", operation="remove", url=url
             )
-        self._delete(url, deadline)
 
     def _delete(self, url: str, deadline: Deadline, credential: Credential | None = None) -> None:
         self._door.delete(url, operation="remove", deadline=deadline, credential=credential)

@@ -122,14 +122,7 @@ class WebdavStore:
 
     def read(self, url: str) -> bytes:
         """See `.protocol.Store`."""
-        pieces: list[bytes] = []
-
-        def restart() -> bool:
-            pieces.clear()
-            return True
-
-        self._downloads.fetch(url, pieces.append, restart)
-        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        return self._downloads.read(url)
 
     def download(self, url: str, target: BinaryIO) -> FileInfo:
         """See `.protocol.Store`."""
@@ -142,7 +135,12 @@ class WebdavStore:
             target.truncate()
             return True
 
-        return self._downloads.fetch(url, target.write, restart)
+        def sink(piece: memoryview) -> None:
+            while piece:
+                # An unbuffered file may take a part only.
+                piece = piece[target.write(piece) :]
+
+        return self._downloads.fetch(url, sink, restart)
 
     def open_reader(self, url: str) -> RemoteReader:
         """See `.protocol.Store`."""

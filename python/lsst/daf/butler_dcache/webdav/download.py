@@ -12,6 +12,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator
 from types import MappingProxyType
+from typing import TypeVar
 
 from ..errors import (
     DoorUnavailableError,
@@ -20,6 +21,7 @@ from ..errors import (
     ResourceIsDirectoryError,
 )
 from ..model import Adler32, EntryKind, FileInfo
+from ..redaction import redact_url
 from ..transport.answer import DataAnswer
 from ..transport.deadline import Deadline
 from ..transport.failures import Outcome, failure, is_mover_gone
@@ -33,6 +35,8 @@ _log = logging.getLogger(__name__)
 
 _MOST_ROUNDS = 3
 _PIECE_BYTES = 1 << 20
+
+Result = TypeVar("Result")
 
 
 class Download:
@@ -86,13 +90,41 @@ class Download:
         for piece in self._answer.iter_chunks(_PIECE_BYTES):
             seen.update(piece)
             yield piece
+        self._verify(seen)
+
+    def read(self) -> bytes:
+        """Return all bytes, verified as by `pieces`."""
+        data = self._answer.read()
+        seen = Adler32()
+        seen.update(data)
+        self._verify(seen)
+        return data
+
+    def pump(self, sink: Callable[[memoryview], object]) -> None:
+        """Give all bytes to a function, from one piece of memory, and verify them as by `pieces`.
+
+        Parameters
+        ----------
+        sink : `~collections.abc.Callable`
+            Takes a piece, and does not keep it.
+        """
+        seen = Adler32()
+        view = memoryview(bytearray(_PIECE_BYTES if self.size is None else min(_PIECE_BYTES, self.size + 1)))
+        while count := self._answer.fill(view):
+            seen.update(view[:count])
+            sink(view[:count])
+        self._verify(seen)
+
+    def _verify(self, seen: Adler32) -> None:
         if self.size is not None and seen.size != self.size:
             raise IntegrityError(
                 f"{seen.size} bytes arrived, {self.size} were announced", operation="read", url=self._url
             )
+        self.size = seen.size
         expected = self.checksums.get("adler32")
         if expected is None:
-            _log.debug("unverified: the server gave no adler32 for %s", self._url)
+            _log.debug("unverified: the server gave no adler32 for %s", redact_url(self._url))
+            self.checksums["adler32"] = seen.hexdigest()
         elif expected != seen.hexdigest():
             raise IntegrityError(
                 f"the bytes that arrived have adler32 {seen.hexdigest()}, the file has {expected}",
@@ -118,7 +150,17 @@ class Downloads:
     def __init__(self, door: Door) -> None:
         self._door = door
 
-    def fetch(self, url: str, sink: Callable[[bytes], object], restart: Callable[[], bool]) -> FileInfo:
+    def read(self, url: str) -> bytes:
+        """Return all bytes of a file, verified.
+
+        Parameters
+        ----------
+        url : `str`
+            File to read.
+        """
+        return self._whole(url, Download.read, lambda: True)[0]
+
+    def fetch(self, url: str, sink: Callable[[memoryview], object], restart: Callable[[], bool]) -> FileInfo:
         """Give all bytes of a file to a function, verified.
 
         Parameters
@@ -126,43 +168,35 @@ class Downloads:
         url : `str`
             File to read.
         sink : `~collections.abc.Callable`
-            Takes each piece.
+            Takes each piece, and does not keep it.
         restart : `~collections.abc.Callable`
             Forgets the pieces so far before the file is read anew; returns `False` if it cannot.
 
         Returns
         -------
         info : `FileInfo`
-            Size and checksums of what was read; only those that were compared.
+            Size and checksums of what was read.
         """
+        return self._whole(url, lambda download: download.pump(sink), restart)[1]
+
+    def _whole(
+        self, url: str, take: Callable[[Download], Result], restart: Callable[[], bool]
+    ) -> tuple[Result, FileInfo]:
+        """Take a whole file, anew if the answer breaks off."""
         deadline = self._door.deadline()
         for attempt in range(_MOST_ROUNDS):
-            last = attempt == _MOST_ROUNDS - 1
             download = self.open(url, deadline=deadline)
             clean = False
-            seen = Adler32()
             try:
-                for piece in download.pieces():
-                    seen.update(piece)
-                    sink(piece)
+                result = take(download)
                 clean = True
+                return result, download.info
             except DoorUnavailableError as error:
-                if last or not restart():
-                    raise error
-                _log.debug("reading %s anew, the answer broke off: %s", url, error)
-                continue
+                if attempt == _MOST_ROUNDS - 1 or not restart():
+                    raise
+                _log.debug("reading %s anew, the answer broke off: %s", redact_url(url), error)
             finally:
                 download.close(None if clean else False)
-            checksums = dict(download.checksums)
-            checksums["adler32"] = seen.hexdigest()
-            return FileInfo(
-                url=url,
-                kind=EntryKind.FILE,
-                size=seen.size,
-                modified=download.info.modified,
-                checksums=MappingProxyType(checksums),
-                etag=download.info.etag,
-            )
         raise AssertionError("the last round returns or raises")
 
     def open(self, url: str, *, deadline: Deadline) -> Download:
