@@ -445,3 +445,15 @@ def test_file_on_tape(tmp_path: Path) -> None:
         assert info.locality is not None
         assert info.locality.name == "NEARLINE"
         assert info.size == len(SMALL)
+
+
+def test_full_directory_that_looks_empty_is_not_removed(store: WebdavStore, embedded: Any, base: str) -> None:
+    """A listing that broke looks like an empty directory, and the door would remove all that is in it."""
+    store.write(base + "directory/file", OLD)
+    store.write(base + "directory/deep/file", OLD)
+    embedded.faults.add(Fault("truncate_listing", method="PROPFIND", path="*/directory*", at_byte=0))
+    with pytest.raises(OSError, match="directory"):
+        store.remove(base + "directory/")
+    embedded.faults.clear()
+    assert store.read(base + "directory/file") == OLD
+    assert store.read(base + "directory/deep/file") == OLD
