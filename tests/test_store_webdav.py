@@ -107,3 +107,9 @@ class TestAccountWithMintedMacaroon(EmbeddedVariant):
 
     entry_changes: ClassVar = {"dcache": None}
     with_account = True
+
+
+class TestAnyWebdavServer(EmbeddedVariant):
+    """Nothing is taken for granted that RFC 4918 does not say."""
+
+    entry_changes: ClassVar = {"dcache": {"dialect": "generic", "exclusive": "best_effort"}}
