@@ -69,9 +69,9 @@ class EndpointSettings:
     reuse_connections : `bool`
         Whether connections are kept at all (``reuse_connection``).
     buffer_size_bytes : `int`
-        Piece in which bytes are handed to a local file (``buffer_size``, MiB in the file).
+        Piece in which upstream hands bytes to a local file (``buffer_size``, MiB in the file); read only.
     block_size_bytes : `int`
-        Smallest read-ahead (``block_size``, MiB in the file).
+        Upstream's read-ahead (``block_size``, MiB in the file); read, but ours follows what is wanted.
     retries : `int`
         Upstream's count of repetitions; read, but what is repeated here is a table (`..transport.retry`).
     retry_backoff_min_seconds, retry_backoff_max_seconds : `float`
