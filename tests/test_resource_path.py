@@ -396,6 +396,15 @@ class TestSharing:
         with fs.open(path) as handle:
             assert handle.read() == SMALL
 
+    def test_fsspec_can_be_switched_off(
+        self, root: ResourcePath, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        entry = {"base_url": str(root.root_uri()), "enable_fsspec": False}
+        (tmp_path / "webdav.yaml").write_text(yaml.safe_dump([entry]))
+        monkeypatch.setenv("LSST_RESOURCES_WEBDAV_CONFIG", str(tmp_path / "webdav.yaml"))
+        with pytest.raises(ImportError, match="disabled"):
+            root.join("file").to_fsspec()
+
 
 class TestRequests:
     """Requests per operation (d = door, p = pool)."""
