@@ -32,8 +32,8 @@ types: env
 # In the LSST form. A command's docstring is what --help shows, and behind its one public class the embedded dCache is
 # nobody's library: there a parameter is described where its name does not say enough.
 docstrings: env
-	$(BIN)/python -m numpydoc lint $$(find $(PACKAGE) -name '*.py' -not -path '*/cli/*' -not -path '*/embedded/*')
-	$(BIN)/python -m numpydoc lint --ignore PR01 -- $$(find $(PACKAGE)/cli $(PACKAGE)/embedded -name '*.py')
+	$(BIN)/python -W ignore::UserWarning -m numpydoc lint $$(find $(PACKAGE) -name '*.py' -not -path '*/cli/*' -not -path '*/embedded/*')
+	$(BIN)/python -W ignore::UserWarning -m numpydoc lint --ignore PR01 -- $$(find $(PACKAGE)/cli $(PACKAGE)/embedded -name '*.py')
 
 pytest: env
 	$(BIN)/python -m pytest -q -ra -n $(JOBS) --dist worksteal $(ARGS)

@@ -151,7 +151,7 @@ def test_removal(client: Client) -> None:
 def test_copy_fails(client: Client) -> None:
     """A COPY to a URL is a third-party copy; with a Basic login it runs without credential, and is refused.
 
-    The client does not read what follows the 202 and calls it success (protocol page, section 5.2).
+    The client does not read what follows the 202 and calls it success (protocol page, section 5.1).
     """
     client.upload_to(DATA, "file")
     client.copy("file", "copy")
