@@ -242,6 +242,16 @@ class Answer:
         (400, "Checksum mismatch (expected=[1], actual=[2])", b"", "PUT", True, errors.IntegrityError),
         (503, "Service Unavailable", b"", "GET", False, errors.DoorUnavailableError),
         (507, "E", b"Insufficient storage: SER_DISK_FULL\n", "PUT", False, errors.StoreFullError),
+        # Names in the text are no cause.
+        (
+            403,
+            "E",
+            b"Permission denied for PUT on path /a b/staging/f\n",
+            "PUT",
+            False,
+            errors.AccessDeniedError,
+        ),
+        (500, "E", b"Internal problem: no entry /restore/f: timeout\n", "PUT", False, errors.ServerError),
         (501, "Not Implemented", b"", "COPY", False, errors.UnsupportedError),
         (418, "Teapot", b"", "GET", False, errors.ProtocolError),
     ],

@@ -59,6 +59,9 @@ class Outcome(Protocol):
         ...
 
 
+_PATHS = re.compile(r"\bon path .*|(?<![^\s:='\"\[(])/\S*")
+"""Names in a server's text, which say nothing of the cause: not every ``/staging/`` has to do with tape."""
+
 _BY_TEXT: tuple[tuple[re.Pattern[str], type[DcacheError], str, str], ...] = tuple(
     (re.compile(pattern, re.IGNORECASE), error, message, hint)
     for pattern, error, message, hint in (
@@ -226,6 +229,7 @@ def failure(
 
 
 def _classify(status: int, reason: str, method: str, at_pool: bool) -> tuple[type[DcacheError], str, str]:
+    reason = _PATHS.sub("", reason)
     if at_pool and status == 500 and "no such file or directory" in reason.lower():
         return (
             UploadDisplacedError,
