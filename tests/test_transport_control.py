@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -375,3 +376,22 @@ def test_new_connections_resume_their_session(embedded: EmbeddedDcache) -> None:
         control.request("PROPFIND", url, headers={"Depth": "0"}, deadline=deadline())
         reused.append(idle_connection(control).sock.session_reused)
     assert reused[1:] == [True, True]
+
+
+@pytest.mark.parametrize("lost", [True, False], ids=["lost", "no-server"])
+def test_a_token_in_a_redirect_is_told_to_nobody(
+    lost: bool, pauses: list[float], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Neither by what `requests` raises nor by what urllib3 logs: XRootD's redirects carry a token."""
+    caplog.set_level("DEBUG")
+    query = f"?xrdhttptk={SECRET}&authz=Bearer%20{SECRET}"
+    with ScriptedServer(answering(ok())) as server:
+        plane(server.url).request("PROPFIND", server.url + query, deadline=deadline(), authenticate=False)
+        port = server.port
+    with ScriptedServer(lambda talk: talk.head() and None) as server:
+        url = f"http://127.0.0.1:{server.port if lost else port}/{query}"
+        with pytest.raises(DoorUnavailableError) as caught:
+            plane(server.url).request("PROPFIND", url, deadline=deadline(), authenticate=False)
+    assert SECRET not in "".join(traceback.format_exception(caught.value))
+    assert "PROPFIND" in caplog.text
+    assert SECRET not in caplog.text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from http.client import HTTPException
 from typing import Any
 
@@ -13,6 +14,7 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
 from ..config.settings import EndpointSettings, origin_of
+from ..redaction import redact_text
 from .fork import next_connection_number, own_socket
 from .retry import Phase
 from .tls import is_alive, remember_session, tls_context
@@ -37,6 +39,20 @@ class FailedAttemptError(Exception):
         super().__init__(text)
         self.phase = phase
         self.silent = silent
+        self.system_error: OSError | None = None
+        """Innermost error of the operating system; unlike those of `requests` it quotes no URL."""
+
+
+class _RedactingFilter(logging.Filter):
+    """Masks credentials in what urllib3 logs: XRootD's redirects carry a token in the query."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if isinstance(record.args, tuple):
+            record.args = tuple(redact_text(arg) if isinstance(arg, str) else arg for arg in record.args)
+        return True
+
+
+logging.getLogger("urllib3.connectionpool").addFilter(_RedactingFilter())
 
 
 def classify(error: Exception) -> FailedAttemptError:
@@ -62,6 +78,12 @@ def classify(error: Exception) -> FailedAttemptError:
     # The innermost system error says it best, without the addresses of objects.
     system = [item for item in chain if isinstance(item, OSError) and item.errno is not None]
     text = str(system[-1].strerror if system and system[-1].strerror else chain[0])
+    failure = _judge(chain, text)
+    failure.system_error = system[-1] if system else None
+    return failure
+
+
+def _judge(chain: list[BaseException], text: str) -> FailedAttemptError:
     if any(isinstance(item, lower.SSLError | requests.exceptions.SSLError) for item in chain):
         return FailedAttemptError(Phase.NOT_SENT, f"no TLS connection: {text}")
     if any(isinstance(item, lower.NewConnectionError) for item in chain):

@@ -272,7 +272,8 @@ class ControlPlane:
             raise
         except (requests.RequestException, lower.HTTPError) as error:
             failure = classify(error)
-            raise failure from error
+            # Theirs quote the URL, which after a redirect holds a token.
+            raise failure from failure.system_error
         finally:
             raw = response.raw if response is not None else None
             record(
