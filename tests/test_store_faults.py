@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import socket
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -457,3 +458,24 @@ def test_full_directory_that_looks_empty_is_not_removed(store: WebdavStore, embe
     embedded.faults.clear()
     assert store.read(base + "directory/file") == OLD
     assert store.read(base + "directory/deep/file") == OLD
+
+
+def test_door_that_is_dead(embedded: Any, url: str, tmp_path: Path) -> None:
+    """Of several doors of a site the next one is asked."""
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        dead = f"https://localhost:{unused.getsockname()[1]}/"
+    alive = "https:" + embedded.url.partition(":")[2].partition("/data")[0]
+    for doors in ([dead, alive], [alive, dead]):
+        with endpoint(embedded, tmp_path, frontend_base_urls=doors, dcache=None) as store:
+            store._door._doors._chosen = 0
+            assert store.exists(url)
+            assert store.read(url) == OLD
+            store.write(url + "-new", LARGE)
+            assert store.read(url + "-new") == LARGE
+            store.remove(url + "-new")
+    with (
+        endpoint(embedded, tmp_path, frontend_base_urls=[dead], dcache=None) as store,
+        pytest.raises(ConnectionError),
+    ):
+        store.exists(url)

@@ -16,11 +16,14 @@ from ..auth.sources import CredentialSource
 from ..config.settings import EndpointSettings
 from ..errors import ConfigurationError, ProtocolError, ResourceIsDirectoryError
 from ..model import FileInfo
+from ..transport.answer import DataAnswer
+from ..transport.body import Body
 from ..transport.control import Answer, ControlPlane
 from ..transport.data import DataPlane
 from ..transport.deadline import Deadline
 from ..transport.failures import Outcome, failure
-from .addresses import decoded_path, same_name, to_http
+from .addresses import decoded_path, same_name
+from .doors import Doors
 from .propfind import PROPFIND_BODY, parse_multistatus
 
 __all__ = ("REDIRECTS", "Door")
@@ -64,6 +67,7 @@ class Door:
         self.data = data
         self.credentials = credentials
         self._dialect = settings.dialect
+        self._doors = Doors(settings.base_url, settings.door_urls)
 
     @property
     def dialect(self) -> str:
@@ -102,7 +106,7 @@ class Door:
         body: bytes | None = None,
         credential: Credential | None = None,
         accept: Container[int] = (),
-        follow: bool = True,
+        destination: str | None = None,
     ) -> Answer:
         """Send a request about a name and return its answer.
 
@@ -122,8 +126,8 @@ class Door:
             Another credential than that of the endpoint.
         accept : `~collections.abc.Container` [ `int` ], optional
             Statuses to return; any other raises.
-        follow : `bool`, optional
-            Whether a redirect to a data server is followed.
+        destination : `str`, optional
+            Target of a MOVE, in the user's own form.
 
         Returns
         -------
@@ -135,16 +139,32 @@ class Door:
         DcacheError
             Raised by cause, see `.failures`.
         """
-        target = to_http(url)
-        answer = self._request(method, target, headers, body, deadline, credential, at_door=True)
+
+        def send() -> Answer:
+            full = dict(headers or {})
+            if destination is not None:
+                full["Destination"] = self._destination(destination)
+            target = self.place(url)
+            if credential is None:
+                return self.control.request(method, target, headers=full, body=body, deadline=deadline)
+            return self.control.request(
+                method, target, headers=full, body=body, deadline=deadline, credential=credential
+            )
+
+        answer = self._doors.ask(send)
         self.learn(answer)
         hops = 0
-        while follow and answer.status in REDIRECTS and answer.status not in accept:
+        while answer.status in REDIRECTS and answer.status not in accept:
             if hops == _MOST_HOPS:
                 raise ProtocolError("the server redirects again and again", operation=operation, url=url)
             hops += 1
+            full = dict(headers or {})
+            if destination is not None:
+                full["Destination"] = self._destination(destination)
             place = self.data_url(answer, url, operation=operation)
-            answer = self._request(method, place, headers, body, deadline, None, at_door=False)
+            answer = self.control.request(
+                method, place, headers=full, body=body, deadline=deadline, authenticate=False
+            )
         if answer.status in accept:
             return answer
         raise failure(
@@ -157,26 +177,63 @@ class Door:
             elapsed_seconds=deadline.elapsed,
         )
 
-    def _request(
+    def open(
         self,
         method: str,
-        target: str,
-        headers: Mapping[str, str] | None,
-        body: bytes | None,
-        deadline: Deadline,
-        credential: Credential | None,
+        url: str,
         *,
-        at_door: bool,
-    ) -> Answer:
-        if not at_door:
-            return self.control.request(
-                method, target, headers=headers or {}, body=body, deadline=deadline, authenticate=False
+        deadline: Deadline,
+        headers: Mapping[str, str] | None = None,
+        body: Body | None = None,
+        expect: bool = False,
+        keep: bool = True,
+    ) -> DataAnswer:
+        """Send a request with a large body, or for one, to the door; redirects are answers.
+
+        Parameters
+        ----------
+        method, url : `str`
+            What and where, in the user's own form.
+        deadline : `Deadline`
+            When to give up.
+        headers : `~collections.abc.Mapping`, optional
+            Further headers.
+        body : `Body`, optional
+            What is sent.
+        expect : `bool`, optional
+            Whether the body waits until the door asks for it.
+        keep : `bool`, optional
+            Whether the connection may be used again.
+
+        Returns
+        -------
+        answer : `DataAnswer`
+            To be closed by the caller.
+        """
+        answer = self._doors.ask(
+            lambda: self.data.open(
+                method,
+                self.place(url),
+                headers=headers or {},
+                body=body,
+                expect=expect,
+                keep=keep,
+                deadline=deadline,
+                credential=self.credentials.current(),
             )
-        if credential is None:
-            return self.control.request(method, target, headers=headers or {}, body=body, deadline=deadline)
-        return self.control.request(
-            method, target, headers=headers or {}, body=body, deadline=deadline, credential=credential
         )
+        self.learn(answer)
+        return answer
+
+    def place(self, url: str) -> str:
+        """Return the URL that goes to the door that is used at this moment.
+
+        Parameters
+        ----------
+        url : `str`
+            URL at this endpoint, in the user's own form.
+        """
+        return self._doors.place(url)
 
     def data_url(self, answer: Outcome, url: str, *, operation: str) -> str:
         """Return where a redirect leads.
@@ -205,7 +262,7 @@ class Door:
             Raised if there is no usable ``Location``.
         """
         location = str(answer.headers.get("Location", ""))
-        asked = to_http(url)
+        asked = self.place(url)
         if location.startswith("/"):
             parts = urlsplit(asked)
             location = f"{parts.scheme}://{parts.netloc}{location}"
@@ -313,17 +370,19 @@ class Door:
             operation=operation,
             deadline=deadline,
             # Said explicitly: without the header dCache takes F, RFC 4918 takes T.
-            headers={"Destination": self._destination(target), "Overwrite": "T" if overwrite else "F"},
+            headers={"Overwrite": "T" if overwrite else "F"},
+            destination=target,
             credential=credential,
             accept=(200, 201, 204),
         )
         return str(answer.headers.get("ETag", ""))
 
     def _destination(self, target: str) -> str:
-        parts = urlsplit(to_http(target))
+        place = self.place(target)
+        parts = urlsplit(place)
         decoded = unquote(parts.path)
         if self._dialect != "xrootd" or not decoded.isprintable():
-            return to_http(target)
+            return place
         # XRootD takes this header literally: quoted, `a%20b` would be the name of the file.
         return f"{parts.scheme}://{parts.netloc}{decoded}".encode().decode("latin-1")
 

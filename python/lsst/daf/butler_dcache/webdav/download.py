@@ -25,7 +25,6 @@ from ..redaction import redact_url
 from ..transport.answer import DataAnswer
 from ..transport.deadline import Deadline
 from ..transport.failures import Outcome, failure, is_mover_gone
-from .addresses import to_http
 from .door import REDIRECTS, Door
 from .propfind import parse_checksums, parse_time
 
@@ -271,14 +270,7 @@ class Downloads:
         headers = {"Want-Digest": "adler32"}
         if span is not None:
             headers["Range"] = span
-        answer = self._door.data.open(
-            "GET",
-            to_http(url),
-            headers=headers,
-            deadline=deadline,
-            credential=self._door.credentials.current(),
-        )
-        self._door.learn(answer)
+        answer = self._door.open("GET", url, headers=headers, deadline=deadline)
         if answer.status in (200, 206):
             return answer, ""
         body = answer.read()

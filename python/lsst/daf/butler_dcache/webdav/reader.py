@@ -26,7 +26,6 @@ from ..transport.answer import DataAnswer
 from ..transport.connection import Connection
 from ..transport.deadline import Deadline
 from ..transport.failures import failure, is_mover_gone
-from .addresses import to_http
 from .door import Door
 from .download import Downloads, digests
 from .multipart import Part, parse_content_range, parts_of, pick
@@ -315,13 +314,7 @@ class WebdavReader:
 
     def _send(self, method: str, headers: dict[str, str], deadline: Deadline) -> DataAnswer:
         if not self._place:
-            return self._door.data.open(
-                method,
-                to_http(self._url),
-                headers=headers,
-                deadline=deadline,
-                credential=self._door.credentials.current(),
-            )
+            return self._door.open(method, self._url, headers=headers, deadline=deadline)
         answer = self._door.data.open(
             method, self._place, headers=headers, deadline=deadline, connection=self._connection
         )

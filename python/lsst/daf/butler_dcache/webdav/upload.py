@@ -17,7 +17,6 @@ from ..model import EntryKind, FileInfo
 from ..transport.answer import DataAnswer
 from ..transport.deadline import Deadline
 from ..transport.failures import failure, is_mover_gone
-from .addresses import to_http
 from .body import UploadBody
 from .door import REDIRECTS, Door
 from .download import digests
@@ -99,19 +98,10 @@ class Uploads:
         """
         body.rewind()
         try:
-            answer = self._door.data.open(
-                "PUT",
-                to_http(url),
-                headers=_WANT,
-                body=body.wire,
-                keep=False,
-                deadline=deadline,
-                credential=self._door.credentials.current(),
-            )
+            answer = self._door.open("PUT", url, headers=_WANT, body=body.wire, keep=False, deadline=deadline)
         except (DoorUnavailableError, OutcomeUnknownError):
             # The name is a temporary one; a second upload replaces whatever the first has left.
             return None
-        self._door.learn(answer)
         if answer.status in REDIRECTS:
             answer.close(False)
             return None
@@ -149,17 +139,7 @@ class Uploads:
 
     def _open_at_door(self, url: str, body: UploadBody, deadline: Deadline) -> DataAnswer:
         body.rewind()
-        answer = self._door.data.open(
-            "PUT",
-            to_http(url),
-            headers=_WANT,
-            body=body.wire,
-            expect=True,
-            deadline=deadline,
-            credential=self._door.credentials.current(),
-        )
-        self._door.learn(answer)
-        return answer
+        return self._door.open("PUT", url, headers=_WANT, body=body.wire, expect=True, deadline=deadline)
 
     def _accepted(self, url: str, answer: DataAnswer, deadline: Deadline, *, at_pool: bool) -> dict[str, str]:
         text = answer.read()
