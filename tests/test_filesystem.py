@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import pickle
+import uuid
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import requests
+import yaml
 from astropy.io import fits
 from lsst.daf.butler_dcache import DcacheFileSystem
 from lsst.daf.butler_dcache.embedded import Fault
@@ -22,7 +25,10 @@ from lsst.daf.butler_dcache.errors import (
     ResourceExistsError,
     ResourceIsFileError,
     ResourceNotFoundError,
+    UnsupportedError,
 )
+from lsst.daf.butler_dcache.store.registry import reset_stores
+from lsst.resources import ResourcePath
 from request_counter import counted
 
 SMALL = b"some bytes\n"
@@ -353,3 +359,36 @@ def _three_reads(fs: DcacheFileSystem, url: str) -> None:
         for position in (200_000, 100_000, 0):
             file.seek(position)
             file.read(1000)
+
+
+@pytest.fixture
+def two_names(embedded: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, str]]:
+    """A directory by two names of its server."""
+    (entry,) = yaml.safe_load(Path(embedded.environment["LSST_RESOURCES_WEBDAV_CONFIG"]).read_text())
+    other = entry | {"base_url": entry["base_url"].replace("localhost", "127.0.0.1")}
+    assert other != entry
+    path = tmp_path / "webdav.yaml"
+    path.write_text(yaml.safe_dump([entry, other]))
+    monkeypatch.setenv("LSST_RESOURCES_WEBDAV_CONFIG", str(path))
+    base = f"{embedded.url}{uuid.uuid4().hex[:12]}/"
+    yield base, base.replace("localhost", "127.0.0.1")
+    reset_stores()
+
+
+def test_nothing_is_lost_by_a_move_onto_itself(two_names: tuple[str, str]) -> None:
+    """What is copied and then removed must not be the same under another name."""
+    base, other = two_names
+    filesystem = DcacheFileSystem(skip_instance_cache=True)
+    filesystem.pipe_file(base + "tree/deep/file", b"content")
+    for target in (base + "tree/../tree", base + "%74ree", other + "tree"):
+        filesystem.mv(base + "tree", target, recursive=True)
+    for target in (base + "tree/sub", other + "tree/sub"):
+        with pytest.raises(UnsupportedError, match="into itself"):
+            filesystem.mv(base + "tree", target, recursive=True)
+    filesystem.mv(base + "tree/deep/file", other + "tree/deep/file")
+    ResourcePath(other + "tree/deep/file").transfer_from(
+        ResourcePath(base + "tree/deep/file"), "move", overwrite=True
+    )
+    assert filesystem.cat_file(base + "tree/deep/file") == b"content"
+    filesystem.mv(base + "tree", other + "moved", recursive=True)
+    assert filesystem.find(base[:-1]) == [base + "moved/deep/file"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from typing import Any, BinaryIO, cast
+from urllib.parse import urlsplit
 
 from fsspec.callbacks import DEFAULT_CALLBACK
 
@@ -17,7 +18,8 @@ from .errors import (
 from .filesystem_reading import ReadingFileSystem
 from .remote_file import RemoteFile
 from .spooled_upload import SpooledUpload, TextUpload
-from .tree import remove_tree
+from .tree import are_one, remove_tree
+from .webdav.addresses import decoded_path
 
 __all__ = ("DcacheFileSystem",)
 
@@ -253,6 +255,18 @@ class DcacheFileSystem(ReadingFileSystem):
         if source == target:
             return
         if recursive or source_store is not target_store:
+            # The source is removed after it was copied, so it must not be the target or hold it.
+            alias = urlsplit(target)._replace(path=urlsplit(source).path).geturl()
+            if source_store is target_store or are_one(source_store, source, target_store, alias):
+                source_path, target_path = decoded_path(source), decoded_path(target)
+                if source_path == target_path:
+                    return
+                if target_path.startswith(source_path.rstrip("/") + "/"):
+                    raise UnsupportedError(
+                        "a directory cannot be moved into itself", operation="move", url=target
+                    )
+            if are_one(source_store, source, target_store, target):
+                return
             super().mv(path1, path2, recursive=recursive, maxdepth=maxdepth, **kwargs)
         else:
             source_store.move(source, target, overwrite=True)

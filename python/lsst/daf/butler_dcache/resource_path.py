@@ -36,7 +36,7 @@ from .remote_file import RemoteFile
 from .spooled_upload import SpooledUpload
 from .store.protocol import Store
 from .store.registry import store_for
-from .tree import remove_tree, walk_tree
+from .tree import are_one, remove_tree, walk_tree
 
 if TYPE_CHECKING:
     from lsst.resources.utils import TransactionProtocol
@@ -405,6 +405,9 @@ class DcacheResourcePath(ResourcePath):
             src._require_file("read")
             if src._store is self._store:
                 self._transfer_on_server(src, transfer, overwrite)
+                return
+            if transfer == "move" and are_one(src._store, src._url, self._store, self._url):
+                _log.debug("Source and target are the same file under two names of its server: %s", self)
                 return
             with RemoteFile(src._store.open_reader(src._url), src.geturl(), sequential=True) as stream:
                 self.write(cast(BinaryIO, stream), overwrite=overwrite)

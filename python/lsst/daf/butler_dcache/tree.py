@@ -1,4 +1,4 @@
-"""Directory trees of a store: walking them with several requests in flight, and removing them."""
+"""Directory trees of a store: walking them with several requests in flight, removing them, comparing them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from .errors import ResourceNotFoundError
 from .model import FileInfo
 from .store.protocol import Store
 
-__all__ = ("remove_tree", "walk_tree")
+__all__ = ("are_one", "remove_tree", "walk_tree")
 
 _LISTINGS_IN_FLIGHT = 4
 
@@ -88,6 +88,33 @@ def remove_tree(store: Store, url: str) -> None:
             store.remove(directory)
         except ResourceNotFoundError:
             continue
+
+
+def are_one(store: Store, url: str, other_store: Store, other_url: str) -> bool:
+    """Tell whether two URLs lead to one file or directory, by whatever names of its server (2 requests).
+
+    Parameters
+    ----------
+    store, other_store : `~lsst.daf.butler_dcache.store.protocol.Store`
+        Where.
+    url, other_url : `str`
+        The URLs.
+
+    Returns
+    -------
+    one : `bool`
+        Whether both are there and have one entity tag, which dCache makes of the entry's own identifier.
+
+    Notes
+    -----
+    A door has several names, and a site several doors: to copy a file onto itself is harmless, to remove its
+    "source" afterwards is not.
+    """
+    try:
+        found, other = store.stat(url), other_store.stat(other_url)
+    except ResourceNotFoundError:
+        return False
+    return bool(found.etag) and found.etag == other.etag
 
 
 def _directory(url: str) -> str:
