@@ -12,6 +12,7 @@ import yaml
 from click.testing import CliRunner, Result
 from lsst.daf.butler_dcache import DcacheFileSystem
 from lsst.daf.butler_dcache.cli.main import main
+from lsst.daf.butler_dcache.embedded import Fault
 
 SMALL = b"some bytes\n"
 LARGE = bytes(range(256)) * 1200
@@ -217,6 +218,21 @@ class TestDoctor:
         output = self.doctor(embedded.url.replace("/data/", "/"), 1)
         assert "FAILED  write through a pool" in output
         assert "403" in output
+
+    def test_missing_directory(self, root: str) -> None:
+        output = self.doctor(f"{root}missing/", 1)
+        assert "FAILED  directory" in output
+        assert "dcache-butler mkdir" in output
+        assert not DcacheFileSystem().exists(f"{root}missing")
+
+    def test_unreachable_pool(self, embedded: Any, root: str) -> None:
+        embedded.faults.add(Fault("refuse_pool", times=None))
+        try:
+            output = self.doctor(root, 1)
+        finally:
+            embedded.faults.clear()
+        assert "FAILED  write through a pool" in output
+        assert "cannot be reached: have a firewall opened" in output
 
     def test_no_url(self) -> None:
         assert "FAILED  configuration" in self.doctor("/a/local/path", 1)

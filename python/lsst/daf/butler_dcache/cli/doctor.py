@@ -12,13 +12,14 @@ import click
 
 from ..auth.credential import Credential
 from ..auth.sources import source_for
-from ..config.loading import settings_for
+from ..config.loading import load_file, settings_for
 from ..config.settings import EndpointSettings
 from ..errors import (
     AccessDeniedError,
     ConfigurationError,
     CredentialError,
     DcacheError,
+    DeadlineError,
     DoorUnavailableError,
     ResourceNotFoundError,
 )
@@ -84,6 +85,7 @@ class Examination:
             ("trust", self.trust),
             ("credential", self.credential),
             ("door", self.door),
+            ("directory", self.directory),
             ("write through a pool", self.write),
             ("read through a pool", self.read),
             ("delete", self.delete),
@@ -93,17 +95,17 @@ class Examination:
         """Read the site's file."""
         if not self.url.startswith(("davs://", "dav://")):
             raise FailedStepError(f"{self.url} is not a davs:// or dav:// URL", "give the URL of a directory")
-        settings = self.settings
-        if settings.unknown_keys:
-            raise FailedStepError(
-                f"{settings.source}: unknown keys: {', '.join(settings.unknown_keys)}",
-                "correct their spelling or remove them; keys of this package stand below dcache:",
-            )
-        return (
-            f"from {settings.source}"
-            if settings.source
-            else "defaults; no file has an entry for this endpoint"
-        )
+        source = self.settings.source
+        if not source:
+            return "defaults; no file has an entry for this endpoint"
+        # Those of other endpoints, too: their mistakes wait for somebody else.
+        for entry in load_file(source):
+            if entry.unknown_keys:
+                raise FailedStepError(
+                    f"{source}: entry {entry.base_url}: unknown keys: {', '.join(entry.unknown_keys)}",
+                    "correct their spelling or remove them; keys of this package stand below dcache:",
+                )
+        return f"from {source}"
 
     def trust(self) -> str:
         """Load the certificates."""
@@ -136,8 +138,15 @@ class Examination:
             plane.close()
         return answer.headers.get("Server") or "reachable; it does not say what it is"
 
+    def directory(self) -> str:
+        """See whether there is the directory, which a write would make."""
+        if not store_for(self.url).stat(self.url).is_directory:
+            raise FailedStepError(f"{self.url} is a file", "give the URL of a directory")
+        return "is there"
+
     def write(self) -> str:
         """Write a file that is too large to be proxied by the door."""
+        self.exchanges.clear()
         self._contents = secrets.token_bytes(self.settings.proxy_upload_max_bytes + 1)
         file = f"{self.url}.doctor-{os.getpid()}-{secrets.token_hex(4)}"
         info = store_for(file).write(file, self._contents)
@@ -171,11 +180,20 @@ class Examination:
                 click.echo(f"left behind: {self._file} ({exc})", err=True)
 
     def _pools(self) -> str:
-        pools = {
-            one.url.partition("://")[2].partition("/")[0] for one in self.exchanges if one.plane == "data"
-        }
-        pools.discard(self.settings.base_url.partition("://")[2].rstrip("/"))
-        return f"pool {', '.join(sorted(pools))}" if pools else "the door itself"
+        pools = sorted(
+            {_server(one.url) for one in self.exchanges if one.plane == "data"} - {self._door_name}
+        )
+        return f"pool {', '.join(pools)}" if pools else "the door itself"
+
+    @property
+    def unreachable_pool(self) -> str:
+        """Host and port of a pool that a request of this step did not reach."""
+        silent = [_server(one.url) for one in self.exchanges if one.plane == "data" and one.status is None]
+        return next((server for server in silent if server != self._door_name), "")
+
+    @property
+    def _door_name(self) -> str:
+        return _server(self.settings.base_url)
 
 
 @click.command(name="doctor")
@@ -193,7 +211,7 @@ def command(url: str) -> None:
                 found = step()
             except (FailedStepError, DcacheError, OSError) as exc:
                 click.echo(f"FAILED  {title}: {_text(exc)}")
-                click.echo(f"        What to do: {_advice(exc)}")
+                click.echo(f"        What to do: {_advice(exc, examination)}")
                 raise click.exceptions.Exit(1) from exc
             click.echo(f"ok      {title}: {found}")
     finally:
@@ -215,16 +233,24 @@ def _text(error: Exception) -> str:
     return text.removesuffix(f". {error.hint}") if isinstance(error, DcacheError) else text
 
 
-def _advice(error: Exception) -> str:
+def _server(url: str) -> str:
+    return url.partition("://")[2].partition("/")[0]
+
+
+def _advice(error: Exception, examination: Examination) -> str:
     if isinstance(error, FailedStepError):
         return error.advice
+    if isinstance(error, DoorUnavailableError | DeadlineError) and (pool := examination.unreachable_pool):
+        return (
+            f"the door works, its pool {pool} cannot be reached: have a firewall opened for the pools' ports"
+        )
     if isinstance(error, DcacheError) and error.hint:
         return error.hint
     for kind, advice in (
         (ConfigurationError, "correct the file that LSST_RESOURCES_WEBDAV_CONFIG names"),
         (CredentialError, "get a new token, or set token, token_file or BEARER_TOKEN_FILE"),
         (AccessDeniedError, "ask for the right to write there, or give a directory of your own"),
-        (ResourceNotFoundError, "check the path; dCache's root may be mapped to a directory of yours"),
+        (ResourceNotFoundError, "check the path, or make the directory with dcache-butler mkdir"),
         (
             DoorUnavailableError,
             "check host, port and firewall, and trusted_authorities if the certificate is refused",
