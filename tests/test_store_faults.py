@@ -11,6 +11,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import pytest
+from embedded_client import Client
 from lsst.daf.butler_dcache import errors
 from lsst.daf.butler_dcache.embedded import EmbeddedDcache
 from lsst.daf.butler_dcache.embedded.faults import Fault
@@ -479,3 +480,29 @@ def test_door_that_is_dead(embedded: Any, url: str, tmp_path: Path) -> None:
         pytest.raises(ConnectionError),
     ):
         store.exists(url)
+
+
+def test_upload_that_has_not_ended_has_no_size(store: WebdavStore, embedded: Any, base: str) -> None:
+    store.make_directory(base)
+    begun = Client(embedded).ask(
+        "PUT", (base + "file").replace("davs", "https"), Expect="100-continue", Content_Length="5"
+    )
+    assert begun.status == 307
+    assert store.stat(base + "file").size is None
+    with pytest.raises(errors.FileBrokenError, match="not ended"):
+        store.size(base + "file")
+
+
+def test_door_that_makes_no_macaroon_is_asked_once(embedded: Any, base: str, tmp_path: Path) -> None:
+    """It answers 500 to an identity that is bound to several paths."""
+    password = Path(embedded.password_files["alice"]).read_text().strip()
+    account = {"token": None, "user_name": "alice", "user_password": password, "dcache": None}
+    with endpoint(embedded, tmp_path, **account) as store:
+        names = [f"{base}{number}" for number in range(3)]
+        for name in names:
+            store.write(name, SMALL)
+        fault = embedded.faults.add(Fault("status", server="door", method="POST", status=500, times=None))
+        for name in names:
+            store.remove(name)
+    embedded.faults.clear()
+    assert fault.hits == 1

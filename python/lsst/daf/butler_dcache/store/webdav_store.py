@@ -16,6 +16,7 @@ from ..config.settings import EndpointSettings
 from ..errors import (
     CredentialError,
     DcacheError,
+    FileBrokenError,
     ParentNotFoundError,
     ResourceIsDirectoryError,
     ResourceNotFoundError,
@@ -104,6 +105,8 @@ class WebdavStore:
     def size(self, url: str) -> int:
         """See `.protocol.Store`."""
         info = self.info(url)
+        if info.is_file and info.size is None:
+            raise FileBrokenError("the upload of this file has not ended", operation="size", url=url)
         return info.size or 0
 
     def info(self, url: str) -> FileInfo:

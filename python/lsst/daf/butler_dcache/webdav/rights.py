@@ -23,7 +23,7 @@ from datetime import UTC, datetime, timedelta
 
 from ..auth.credential import Credential
 from ..auth.macaroon import Activity, Macaroon, MacaroonAttenuationError, NotAMacaroonError
-from ..errors import AccessDeniedError, DcacheError, ProtocolError, UnsupportedError
+from ..errors import AccessDeniedError, DcacheError, ProtocolError, ServerError, UnsupportedError
 from ..transport.deadline import Deadline
 from .addresses import origin
 from .door import Door
@@ -125,8 +125,9 @@ class Rights:
             return None
         try:
             minted = self._mint(current, deadline)
-        except (AccessDeniedError, ProtocolError, UnsupportedError):
-            # This door gives none to this identity, and will not a moment later.
+        except (AccessDeniedError, ProtocolError, ServerError, UnsupportedError):
+            # This door gives none to this identity, and will not a moment later: 500 is its answer to an
+            # identity with several paths (protocol page, section 6.2).
             with self._lock:
                 self._refused_at[current.fingerprint] = self._clock()
             return None
