@@ -17,6 +17,7 @@ from urllib.parse import unquote, urlsplit
 import pytest
 from lsst.daf.butler_dcache.errors import ResourceExistsError
 from lsst.daf.butler_dcache.model import ByteRange
+from lsst.daf.butler_dcache.remote_file import RemoteFile
 from lsst.daf.butler_dcache.store import size_cache
 from lsst.daf.butler_dcache.store.protocol import Store
 from lsst.daf.butler_dcache.store.registry import store_for
@@ -132,6 +133,19 @@ def test_writing(site: Store, embedded: Any, base: str) -> None:
         writer.write(LARGE)
         writer.commit()
     assert_cost(counter, 2, 1)
+
+
+def test_reading_on_and_jumping(embedded: Any, site: Any, base: str) -> None:
+    """Reads that follow one another are a stream; leaving it does not cost another question to the door."""
+    content = bytes(range(256)) * 80_000
+    site.write(base + "file", content)
+    with counted(embedded) as count, RemoteFile(site.open_reader(base + "file"), "file") as file:
+        for start in (0, 9_000_011, 3_000_007, 15_000_001):
+            file.seek(start)
+            assert file.read(70_000) + file.read(70_000) == content[start : start + 140_000]
+    assert count.at_door == 1, count
+    assert count.at_pool == 8, count
+    assert len({record["connection"] for record in count.records if record["server"] == "pool"}) <= 4
 
 
 def test_writing_in_place(embedded: Any, base: str, tmp_path: Path) -> None:

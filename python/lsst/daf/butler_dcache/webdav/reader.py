@@ -65,6 +65,7 @@ class WebdavReader:
         self._size: int | None = None
         self._adler32: str | None = None
         self._connection: Connection | None = None
+        self._abandoned: DataAnswer | None = None
         self._closed = False
         self._place = ""
         deadline = door.deadline()
@@ -176,7 +177,8 @@ class WebdavReader:
                     raise
                 resumed_at = position
             finally:
-                answer.close(None if clean else False)
+                if clean or not self._set_aside(answer):
+                    answer.close(None if clean else False)
         if self._size is None:
             self._size = position
         if position != max(self._size, start):
@@ -198,6 +200,24 @@ class WebdavReader:
         if self._connection is not None:
             self._connection.close()
             self._connection = None
+        self._end_abandoned()
+
+    def _set_aside(self, answer: DataAnswer) -> bool:
+        """Keep an answer that nobody reads on until the next one is there, if that is of use.
+
+        Its connection takes no further request, but with it the URL would die, and the next read would have
+        to begin at the door.
+        """
+        if self._closed or not self._place or not answer.connection.usable:
+            return False
+        self._end_abandoned()
+        self._abandoned, self._connection = answer, None
+        return True
+
+    def _end_abandoned(self) -> None:
+        abandoned, self._abandoned = self._abandoned, None
+        if abandoned is not None:
+            abandoned.close(False)
 
     def _last_byte(self) -> str:
         # A door that proxies must not be asked beyond the end.
@@ -319,6 +339,7 @@ class WebdavReader:
             method, self._place, headers=headers, deadline=deadline, connection=self._connection
         )
         self._connection = answer.hold()
+        self._end_abandoned()
         return answer
 
     def _failed(self, answer: DataAnswer, body: bytes, deadline: Deadline) -> Exception:
