@@ -276,6 +276,14 @@ class TestChanging:
         with pytest.raises(ResourceNotFoundError):
             fs.mv(f"{root}/missing", f"{root}/x")
 
+    def test_cp_file_to_a_name_that_is_taken(self, fs: DcacheFileSystem, root: str) -> None:
+        fs.pipe({f"{root}/file": SMALL, f"{root}/other": b"old", f"{root}/dir/file": b"old"})
+        with pytest.raises(ResourceExistsError):
+            fs.cp_file(f"{root}/file", f"{root}/other", mode="create")
+        assert fs.cat_file(f"{root}/other") == b"old"
+        with pytest.raises(IsADirectoryError):
+            fs.cp_file(f"{root}/file", f"{root}/dir")
+
     def test_rmdir_of_a_file(self, fs: DcacheFileSystem, root: str) -> None:
         fs.pipe_file(f"{root}/file", SMALL)
         with pytest.raises(ResourceIsFileError):

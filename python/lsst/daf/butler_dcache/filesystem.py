@@ -211,13 +211,15 @@ class DcacheFileSystem(ReadingFileSystem):
             else:
                 self.rm_file(each)
 
-    def cp_file(self, path1: str, path2: str, **kwargs: Any) -> None:
+    def cp_file(self, path1: str, path2: str, mode: str = "overwrite", **kwargs: Any) -> None:
         """Copy a file: on the server where both are on one, through this process otherwise.
 
         Parameters
         ----------
         path1, path2 : `str`
             URLs of source and target; of a directory, only the directory itself is made.
+        mode : `str`, optional
+            ``create`` refuses to replace a file.
         **kwargs
             Ignored.
         """
@@ -225,11 +227,14 @@ class DcacheFileSystem(ReadingFileSystem):
         target_store, target = self._place(self._strip_protocol(path2))
         try:
             if source_store is target_store:
-                source_store.copy(source, target, overwrite=True)
+                source_store.copy(source, target, overwrite=mode != "create")
             else:
                 with RemoteFile(source_store.open_reader(source), source, sequential=True) as stream:
-                    target_store.write(target, cast(BinaryIO, stream))
+                    target_store.write(target, cast(BinaryIO, stream), overwrite=mode != "create")
         except ResourceIsDirectoryError:
+            if not self.isdir(path1):
+                # The target is one: nothing was copied.
+                raise
             self.makedirs(path2, exist_ok=True)
 
     def mv(

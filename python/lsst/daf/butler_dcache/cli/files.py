@@ -264,9 +264,7 @@ def checksum(url: Sequence[str], as_json: bool) -> None:
 
 def _copy(source: Place, target: Place, *, overwrite: bool) -> None:
     if source.is_remote and target.is_remote:
-        if not overwrite and target.fs.exists(target.path):
-            raise FileExistsError(f"{target.path}: the name is taken")
-        target.fs.cp_file(source.path, target.path)
+        target.fs.cp_file(source.path, target.path, mode="overwrite" if overwrite else "create")
     elif target.is_remote:
         target.fs.put_file(source.path, target.path, mode="overwrite" if overwrite else "create")
     elif not overwrite and os.path.lexists(target.path):
