@@ -50,6 +50,7 @@ def register() -> None:
     -----
     Objects that exist keep their class. May be called any number of times, from any thread.
     """
+    # Neither can be imported where the stack is not installed, and this module is imported everywhere.
     ours = importlib.import_module("lsst.daf.butler_dcache.resource_path").DcacheResourcePath
     package = importlib.import_module("lsst.resources")
     with _lock:
