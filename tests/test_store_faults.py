@@ -506,3 +506,17 @@ def test_door_that_makes_no_macaroon_is_asked_once(embedded: Any, base: str, tmp
             store.remove(name)
     embedded.faults.clear()
     assert fault.hits == 1
+
+
+def test_creating_does_not_change_its_method_for_a_moment(embedded: Any, base: str, tmp_path: Path) -> None:
+    """A writer with a lock and one with a macaroon would both succeed."""
+    password = Path(embedded.password_files["alice"]).read_text().strip()
+    account = {"token": None, "user_name": "alice", "user_password": password, "dcache": None}
+    with endpoint(embedded, tmp_path, **account) as store:
+        store.write(base + "other", OLD)
+        embedded.faults.add(Fault("status", server="door", method="POST", status=503))
+        with pytest.raises(errors.DoorUnavailableError):
+            store.write(base + "file", SMALL, overwrite=False)
+        assert [entry.name for entry in store.list_directory(base)] == ["other"]
+        store.write(base + "file", SMALL, overwrite=False)
+    embedded.faults.clear()

@@ -138,7 +138,9 @@ class Exclusion:
                 Activity.DELETE, Activity.MANAGE, Activity.UPDATE_METADATA, deadline=deadline, mint=False
             )
         if self._door.dialect == "dcache":
-            return self._rights.without(Activity.DELETE, deadline=deadline)
+            # Who holds the lock and who has a macaroon do not see one another: a moment's trouble at the door
+            # must not make the one of the other.
+            return self._rights.without(Activity.DELETE, deadline=deadline, strict=True)
         return None
 
     def _move(

@@ -64,7 +64,9 @@ class Rights:
         """Make the locks of a forked child its own."""
         self._lock = threading.Lock()
 
-    def without(self, *activities: Activity, deadline: Deadline, mint: bool = True) -> Credential | None:
+    def without(
+        self, *activities: Activity, deadline: Deadline, mint: bool = True, strict: bool = False
+    ) -> Credential | None:
         """Return the credential without some rights.
 
         Parameters
@@ -75,13 +77,15 @@ class Rights:
             When to give up asking for a macaroon.
         mint : `bool`, optional
             Whether a macaroon may be asked for where the credential is none.
+        strict : `bool`, optional
+            Raise if it cannot be found out now whether there is one to be had.
 
         Returns
         -------
         credential : `Credential` or `None`
             `None` where no macaroon is to be had.
         """
-        base = self.macaroon(deadline=deadline, mint=mint)
+        base = self.macaroon(deadline=deadline, mint=mint, strict=strict)
         if base is None:
             return None
         key = (base.fingerprint, frozenset(activities))
@@ -98,7 +102,7 @@ class Rights:
                 self._narrowed[key] = known
         return known
 
-    def macaroon(self, *, deadline: Deadline, mint: bool = True) -> Credential | None:
+    def macaroon(self, *, deadline: Deadline, mint: bool = True, strict: bool = False) -> Credential | None:
         """Return the credential as a macaroon.
 
         Parameters
@@ -107,6 +111,8 @@ class Rights:
             When to give up asking for one.
         mint : `bool`, optional
             Whether one may be asked for where the credential is none.
+        strict : `bool`, optional
+            Raise if it cannot be found out now whether there is one to be had.
 
         Returns
         -------
@@ -132,6 +138,8 @@ class Rights:
                 self._refused_at[current.fingerprint] = self._clock()
             return None
         except DcacheError:
+            if strict:
+                raise
             return None
         with self._lock:
             self._minted = {current.fingerprint: minted}
