@@ -9,7 +9,7 @@ PYTHON ?= $(shell .ci/find-python)
 VENV := .venv
 BIN := $(VENV)/bin
 PACKAGE := python/lsst/daf/butler_dcache
-JOBS ?= 2
+JOBS ?= 3
 ARGS ?=
 export DCACHE_URL
 
@@ -18,7 +18,9 @@ export DCACHE_URL
 demo: $(VENV)/.demo
 	$(BIN)/dcache-butler demo $(ARGS)
 
-test: check pytest
+# The checks run beside the tests, which wait often enough, and a failure of either lets the other end.
+test: env
+	@$(MAKE) --no-print-directory -j2 -k --output-sync=line check pytest
 
 check: lint types docstrings
 
