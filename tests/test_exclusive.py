@@ -81,7 +81,7 @@ def test_replacing_writers_all_succeed(dcache: Any, base_url: str) -> None:
 
 @pytest.fixture
 def plain(tmp_path: Path) -> Iterator[tuple[Any, Store]]:
-    with EmbeddedDcache(tls=False) as server, endpoint(server, tmp_path, dcache=None) as store:
+    with EmbeddedDcache(tls=False) as server, endpoint(server, tmp_path) as store:
         yield server, store
 
 

@@ -22,7 +22,7 @@ from lsst.daf.butler_dcache.store import size_cache
 from lsst.daf.butler_dcache.store.protocol import Store
 from lsst.daf.butler_dcache.store.registry import store_for
 from request_counter import Counter, counted
-from test_store_webdav import endpoint
+from test_store_webdav import endpoint, with_frontend
 
 SMALL = b"x" * 1000
 LARGE = bytes(range(256)) * 1200
@@ -33,7 +33,7 @@ def site(
     request: pytest.FixtureRequest, embedded: Any, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Store]:
     """The client with a frontend that renames, and without one."""
-    changes = {} if request.param == "frontend" else {"dcache": None}
+    changes = with_frontend(embedded) if request.param == "frontend" else {}
     with endpoint(embedded, tmp_path_factory.mktemp("config"), **changes) as store:
         store.exists(embedded.url)
         yield store
@@ -171,7 +171,7 @@ def test_creating(site: Store, embedded: Any, base: str) -> None:
 def test_creating_with_an_account(embedded: Any, base: str, tmp_path: Path) -> None:
     """A macaroon is asked for once."""
     account = {"user_name": embedded.user, "user_password": Path(embedded.password_file).read_text().strip()}
-    with endpoint(embedded, tmp_path, token=None, dcache=None, **account) as store:
+    with endpoint(embedded, tmp_path, token=None, **account) as store:
         for extra in (1, 0):
             with counted(embedded) as counter:
                 store.write(f"{base}{extra}", SMALL, overwrite=False)
@@ -234,7 +234,7 @@ def test_removing_without_a_macaroon(tmp_path: Path) -> None:
     """One listing for each directory takes the place of a look at each name."""
     from lsst.daf.butler_dcache.embedded import EmbeddedDcache
 
-    with EmbeddedDcache(tls=False) as server, endpoint(server, tmp_path, dcache=None) as store:
+    with EmbeddedDcache(tls=False) as server, endpoint(server, tmp_path) as store:
         urls = [f"{server.url}{number % 3}/{number}" for number in range(60)]
         for url in urls:
             server.place(path_of(server, url), b"x")

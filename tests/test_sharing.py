@@ -72,11 +72,11 @@ def test_macaroon_for_a_directory(embedded: Any, url: str, tmp_path: Path) -> No
     whole = Macaroon.parse(Path(embedded.environment["BEARER_TOKEN_FILE"]).read_text().strip())
     folder = urlsplit(url).path.rpartition("/")[0]
     store_for(url).write(url, DATA)
-    with endpoint(embedded, tmp_path, token=whole.attenuate(f"path:{folder}"), dcache=None) as store:
+    with endpoint(embedded, tmp_path, token=whole.attenuate(f"path:{folder}")) as store:
         assert send("GET", store.presign(url, "GET", 60), embedded).content == DATA
         with pytest.raises(errors.AccessDeniedError, match="does not reach"):
             store.presign(embedded.url + "elsewhere", "GET", 60)
-    with endpoint(embedded, tmp_path, token=whole.attenuate("activity:LIST,DOWNLOAD"), dcache=None) as store:
+    with endpoint(embedded, tmp_path, token=whole.attenuate("activity:LIST,DOWNLOAD")) as store:
         with pytest.raises(errors.AccessDeniedError, match="UPLOAD"):
             store.presign(url, "PUT", 60)
         with pytest.raises(errors.UnsupportedError):
@@ -88,7 +88,7 @@ def test_account(embedded: Any, url: str, tmp_path: Path) -> None:
     account = {"user_name": embedded.user, "user_password": Path(embedded.password_file).read_text().strip()}
     store_for(url).write(url, DATA)
     with (
-        endpoint(embedded, tmp_path, token=None, dcache=None, **account) as store,
+        endpoint(embedded, tmp_path, token=None, **account) as store,
         counted(embedded) as counter,
     ):
         urls = [store.presign(url, "GET", 60) for _ in range(3)]

@@ -18,7 +18,7 @@ from lsst.daf.butler_dcache.embedded.faults import Fault
 from lsst.daf.butler_dcache.model import ByteRange
 from lsst.daf.butler_dcache.store.webdav_store import WebdavStore
 from request_counter import counted
-from test_store_webdav import endpoint
+from test_store_webdav import endpoint, with_frontend
 
 OLD = b"what was there before"
 SMALL = b"new content"
@@ -31,7 +31,7 @@ NO_LONGER_VALID = {"status": 307, "reason": "Request is no longer valid"}
 @pytest.fixture(params=["frontend", "door"])
 def store(request: pytest.FixtureRequest, embedded: Any, tmp_path: Path) -> Iterator[WebdavStore]:
     """The client, renaming by the frontend or by the door."""
-    changes = {} if request.param == "frontend" else {"dcache": None}
+    changes = with_frontend(embedded) if request.param == "frontend" else {}
     embedded.faults.clear()
     with endpoint(embedded, tmp_path, **changes) as made:
         yield made  # type: ignore[misc]
@@ -220,7 +220,7 @@ def test_failed_write_leaves_everything_as_it_was(
 ) -> None:
     embedded.faults.clear()
     fault.hits = 0
-    with endpoint(embedded, tmp_path, dcache=None) as store:
+    with endpoint(embedded, tmp_path) as store:
         url = f"{embedded.url}{uuid.uuid4().hex[:12]}/file"
         store.write(url, OLD)
         embedded.faults.add(fault)
@@ -301,7 +301,7 @@ def test_rename_that_never_reached_the_server(store: WebdavStore, embedded: Any,
 
 
 def test_frontend_out_of_service(embedded: Any, url: str, tmp_path: Path) -> None:
-    with endpoint(embedded, tmp_path) as store:
+    with endpoint(embedded, tmp_path, **with_frontend(embedded)) as store:
         embedded.faults.add(Fault("status", server="frontend", status=503, times=None))
         store.write(url, SMALL)
         assert store.read(url) == SMALL
@@ -374,7 +374,7 @@ def test_nobody_is_called_absent_without_being_told(
 
 def test_refused_credential_is_sent_once(tmp_path: Path) -> None:
     """On a server of its own: three refusals block the host there."""
-    with EmbeddedDcache() as server, endpoint(server, tmp_path, token="no-macaroon", dcache=None) as store:
+    with EmbeddedDcache() as server, endpoint(server, tmp_path, token="no-macaroon") as store:
         with counted(server) as counter:
             with pytest.raises(errors.CredentialError):
                 store.exists_many([f"{server.url}{number}/{n}" for number in range(20) for n in range(5)])
@@ -468,7 +468,7 @@ def test_door_that_is_dead(embedded: Any, url: str, tmp_path: Path) -> None:
         dead = f"https://localhost:{unused.getsockname()[1]}/"
     alive = "https:" + embedded.url.partition(":")[2].partition("/data")[0]
     for doors in ([dead, alive], [alive, dead]):
-        with endpoint(embedded, tmp_path, frontend_base_urls=doors, dcache=None) as store:
+        with endpoint(embedded, tmp_path, frontend_base_urls=doors) as store:
             store._door._doors._chosen = 0
             assert store.exists(url)
             assert store.read(url) == OLD
@@ -476,7 +476,7 @@ def test_door_that_is_dead(embedded: Any, url: str, tmp_path: Path) -> None:
             assert store.read(url + "-new") == LARGE
             store.remove(url + "-new")
     with (
-        endpoint(embedded, tmp_path, frontend_base_urls=[dead], dcache=None) as store,
+        endpoint(embedded, tmp_path, frontend_base_urls=[dead]) as store,
         pytest.raises(ConnectionError),
     ):
         store.exists(url)
@@ -496,7 +496,7 @@ def test_upload_that_has_not_ended_has_no_size(store: WebdavStore, embedded: Any
 def test_door_that_makes_no_macaroon_is_asked_once(embedded: Any, base: str, tmp_path: Path) -> None:
     """It answers 500 to an identity that is bound to several paths."""
     password = Path(embedded.password_files["alice"]).read_text().strip()
-    account = {"token": None, "user_name": "alice", "user_password": password, "dcache": None}
+    account = {"token": None, "user_name": "alice", "user_password": password}
     with endpoint(embedded, tmp_path, **account) as store:
         names = [f"{base}{number}" for number in range(3)]
         for name in names:
@@ -511,7 +511,7 @@ def test_door_that_makes_no_macaroon_is_asked_once(embedded: Any, base: str, tmp
 def test_creating_does_not_change_its_method_for_a_moment(embedded: Any, base: str, tmp_path: Path) -> None:
     """A writer with a lock and one with a macaroon would both succeed."""
     password = Path(embedded.password_files["alice"]).read_text().strip()
-    account = {"token": None, "user_name": "alice", "user_password": password, "dcache": None}
+    account = {"token": None, "user_name": "alice", "user_password": password}
     with endpoint(embedded, tmp_path, **account) as store:
         store.write(base + "other", OLD)
         embedded.faults.add(Fault("status", server="door", method="POST", status=503))

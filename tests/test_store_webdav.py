@@ -38,6 +38,11 @@ def endpoint(server: Any, folder: Path, **changes: Any) -> Iterator[Store]:
     reset_stores()
 
 
+def with_frontend(server: Any) -> dict[str, Any]:
+    """Return the change to an entry that makes the frontend known."""
+    return {"dcache": {"frontend_url": server.frontend_url}}
+
+
 class TestDcache(StoreConformance):
     """As the server under test is set up."""
 
@@ -55,6 +60,7 @@ class EmbeddedVariant(StoreConformance):
 
     server_options: ClassVar[dict[str, Any]] = {}
     entry_changes: ClassVar[dict[str, Any]] = {}
+    frontend = False
     with_account = False
 
     @pytest.fixture(scope="class")
@@ -63,7 +69,7 @@ class EmbeddedVariant(StoreConformance):
         from lsst.daf.butler_dcache.embedded import EmbeddedDcache
 
         with EmbeddedDcache(**cls.server_options) as server:
-            changes = dict(cls.entry_changes)
+            changes = dict(cls.entry_changes) | (with_frontend(server) if cls.frontend else {})
             if cls.with_account:
                 changes |= {
                     "token": None,
@@ -82,30 +88,27 @@ class EmbeddedVariant(StoreConformance):
         return f"{variant[0].url}{uuid.uuid4().hex[:12]}/"
 
 
-class TestWithoutFrontend(EmbeddedVariant):
-    """The door renames and removes, with narrowed macaroons."""
+class TestWithFrontend(EmbeddedVariant):
+    """The frontend renames and removes, each in one step."""
 
-    entry_changes: ClassVar = {"dcache": None}
+    frontend = True
 
 
 class TestProxyingDoor(EmbeddedVariant):
     """The door relays all bytes."""
 
     server_options: ClassVar = {"redirect": False}
-    entry_changes: ClassVar = {"dcache": None}
 
 
 class TestAccountWithoutEncryption(EmbeddedVariant):
     """No macaroon to be had: locks and looks take its place."""
 
     server_options: ClassVar = {"tls": False}
-    entry_changes: ClassVar = {"dcache": None}
 
 
 class TestAccountWithMintedMacaroon(EmbeddedVariant):
     """The door makes a macaroon of an account."""
 
-    entry_changes: ClassVar = {"dcache": None}
     with_account = True
 
 

@@ -271,8 +271,6 @@ class EmbeddedDcache:
             self.environment["BEARER_TOKEN_FILE"] = token
         else:
             settings |= {"user_name": alice.name, "user_password": alice.password}
-        if self.frontend_url:
-            settings["dcache"] = {"frontend_url": self.frontend_url}
         path = self._secret("webdav.yaml", yaml.safe_dump([settings], sort_keys=False))
         self.environment["LSST_RESOURCES_WEBDAV_CONFIG"] = path
 
