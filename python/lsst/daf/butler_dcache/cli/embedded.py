@@ -25,14 +25,14 @@ from ..embedded import EmbeddedDcache
 @click.option("--version", default="11.2.4", show_default=True, help="The dCache version to behave like.")
 @click.option("--plain", is_flag=True, help="Plain http and passwords instead of TLS and a macaroon.")
 def command(port: int, root: Path | None, pools: int, version: str, plain: bool) -> None:
-    r"""Run a dCache in one process until Ctrl-C.
+    """Run a dCache in one process until Ctrl-C.
 
     Prints, as lines for a shell, the environment variables that clients need. In another terminal:
 
     \b
         dcache-butler embedded > environment.sh &
         source environment.sh
-    """
+    """  # noqa: D301  (the backspace is click's mark of a text that is not to be filled)
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
