@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from embedded_client import Client
 from lsst.daf.butler import Butler, Config, DatasetRef, DatasetType, FileDataset
 from lsst.daf.butler.datastore import DatastoreConfig
 from lsst.daf.butler_dcache import DcacheDatastore, DcacheFileSystem, DcacheResourcePath
 from lsst.daf.butler_dcache.embedded import Fault
+from lsst.daf.butler_dcache.errors import FileBrokenError
 from lsst.resources import ResourcePath
 from request_counter import counted
 
@@ -237,6 +239,26 @@ class TestRecords:
         missing = FileDataset(ResourcePath(f"{base_url}missing.yaml"), repository.new_ref(0))
         with pytest.raises(FileNotFoundError):
             repository.butler.ingest(missing, transfer="direct", record_validation_info=validate)
+
+    @pytest.mark.parametrize("count", [1, 5])
+    def test_ingest_of_an_unfinished_upload(
+        self, repository: Repository, base_url: str, embedded: Any, count: int
+    ) -> None:
+        """It has no size yet, and may never have one."""
+        files = []
+        for n in range(count):
+            uri = ResourcePath(f"{base_url}file{n}.yaml")
+            uri.write(b"detector: %d\n" % n)
+            files.append(FileDataset(uri, repository.new_ref(n)))
+        unfinished = ResourcePath(f"{base_url}unfinished.yaml")
+        begun = Client(embedded).ask(
+            "PUT", str(unfinished).replace("davs:", "https:"), Expect="100-continue", Content_Length="5"
+        )
+        assert begun.status == 307
+        files.append(FileDataset(unfinished, repository.new_ref(count)))
+        with pytest.raises(FileBrokenError, match="not ended"):
+            repository.butler.ingest(*files, transfer="direct")
+        assert not repository.datastore.knows(files[0].refs[0])
 
     def test_ingest_without_validation(self, repository: Repository, tmp_path: Path) -> None:
         files = repository.local_files(tmp_path, 3)

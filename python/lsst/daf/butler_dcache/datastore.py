@@ -23,7 +23,7 @@ from lsst.daf.butler.utils import transactional
 from lsst.resources import ResourcePath, ResourcePathExpression
 from lsst.utils.iteration import chunk_iterable
 
-from .errors import DcacheError, ResourceNotFoundError
+from .errors import DcacheError, FileBrokenError, ResourceNotFoundError
 from .model import FileInfo
 from .registration import register
 from .resource_path import DcacheResourcePath, collect_publications
@@ -294,6 +294,9 @@ class DcacheDatastore(FileDatastore):
         formatter: Formatter | FormatterV2 | type[Formatter | FormatterV2],
         info: FileInfo | None,
     ) -> StoredFileInfo:
+        if info is not None and info.is_file and info.size is None:
+            # It may be cut any moment, and would then be taken for good (protocol page, "What surprised us", 1).
+            raise FileBrokenError("the upload of this file has not ended", operation="ingest", url=info.url)
         checksum = None if info is None or not self.useChecksum else _checksum_of(info.checksums)
         return StoredFileInfo(
             formatter=formatter,
