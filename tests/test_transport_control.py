@@ -343,6 +343,30 @@ def test_a_dribbling_server_meets_the_deadline() -> None:
         plane(server.url).request("GET", server.url, deadline=deadline(0.1))
 
 
+@pytest.mark.parametrize("part", ["head", "body", "chunks"])
+@pytest.mark.parametrize(("method", "error"), [("PROPFIND", DeadlineError), ("MOVE", OutcomeUnknownError)])
+def test_a_server_that_never_ends_meets_the_deadline(part: str, method: str, error: type[Exception]) -> None:
+    """Each byte comes within every time limit of a single wait."""
+
+    def dribble(talk: Talk) -> None:
+        talk.head()
+        if part == "head":
+            talk.say(b"HTTP/1.1 200 OK\r\nX-Long: ")
+        elif part == "body":
+            talk.say(b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n")
+        else:
+            talk.say(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+        for _ in range(200):
+            talk.say(b"1\r\nx\r\n" if part == "chunks" else b"x")
+            time.sleep(0.02)
+
+    with ScriptedServer(dribble) as server:
+        started = time.monotonic()
+        with pytest.raises(error):
+            plane(server.url).request(method, server.url, deadline=deadline(0.3))
+        assert time.monotonic() - started < 1.5
+
+
 def test_a_server_that_is_not_ours_to_trust(embedded: EmbeddedDcache, pauses: list[float]) -> None:
     url = embedded.url.replace("davs", "https", 1)
     with pytest.raises(DoorUnavailableError, match=r"(?i)certificate"):

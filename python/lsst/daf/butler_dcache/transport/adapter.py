@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import logging
-from http.client import HTTPException
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.client import HTTPException, HTTPResponse
 from typing import Any
 
 import requests
@@ -15,11 +20,12 @@ from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
 from ..config.settings import EndpointSettings, origin_of
 from ..redaction import redact_text
+from .deadline import Deadline
 from .fork import next_connection_number, own_socket
 from .retry import Phase
 from .tls import is_alive, remember_session, tls_context
 
-__all__ = ("Adapter", "FailedAttemptError", "NoCookies", "classify")
+__all__ = ("Adapter", "FailedAttemptError", "NoCookies", "answered_by", "classify")
 
 
 class FailedAttemptError(Exception):
@@ -130,9 +136,68 @@ class NoCookies(requests.cookies.cookielib.DefaultCookiePolicy):  # type: ignore
         return False
 
 
-class _Connection(HTTPConnection):
-    """What is added to urllib3's: a number, an honest look at idle sockets, TLS sessions."""
+_waiting = threading.local()
+"""Deadline of the answer that this thread waits for: urllib3 hands no such thing down to its connections."""
 
+
+@contextmanager
+def answered_by(deadline: Deadline, seconds: float) -> Iterator[None]:
+    """Bound every wait of this thread for a part of an answer.
+
+    Parameters
+    ----------
+    deadline : `~.deadline.Deadline`
+        When the whole answer must be there: a server that says a byte now and then meets every other limit.
+    seconds : `float`
+        Longest silence in between.
+    """
+    _waiting.limits = deadline, seconds
+    try:
+        yield
+    finally:
+        _waiting.limits = None
+
+
+class _BoundedReader(io.RawIOBase):
+    """Reads from a socket, each time only as long as there is time for the whole."""
+
+    def __init__(self, sock: socket.socket, raw: io.RawIOBase) -> None:
+        self._sock = sock
+        self._raw = raw
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int | None:
+        limits = getattr(_waiting, "limits", None)
+        if limits is not None:
+            deadline, seconds = limits
+            if deadline.expired:
+                raise TimeoutError("the answer does not end in time")
+            self._sock.settimeout(min(seconds, max(deadline.left, 0.001)))
+        return self._raw.readinto(buffer)
+
+    def fileno(self) -> int:
+        return self._raw.fileno()
+
+    def close(self) -> None:
+        if not self.closed:
+            self._raw.close()
+        super().close()
+
+
+class _Response(HTTPResponse):
+    """`http.client` reads head and body through a file of the socket, which knows no deadline."""
+
+    def __init__(self, sock: socket.socket, *args: Any, **kwargs: Any) -> None:
+        super().__init__(sock, *args, **kwargs)
+        self.fp: Any = io.BufferedReader(_BoundedReader(sock, self.fp.detach()))
+
+
+class _Connection(HTTPConnection):
+    """What is added to urllib3's: a number, an honest look at idle sockets, TLS sessions, deadlines."""
+
+    response_class = _Response
     number = 0
     answers = 0
 

@@ -32,7 +32,7 @@ from ..errors import (
     ServerBusyError,
 )
 from ..redaction import redact_url
-from .adapter import Adapter, FailedAttemptError, NoCookies, classify
+from .adapter import Adapter, FailedAttemptError, NoCookies, answered_by, classify
 from .deadline import Deadline
 from .exchange import Exchange, record
 from .pacing import Pacer
@@ -255,16 +255,15 @@ class ControlPlane:
         body = b""
         failure: FailedAttemptError | None = None
         try:
-            response = self._opened().send(
-                prepared,
-                stream=True,
-                allow_redirects=False,
-                timeout=(
-                    deadline.limit(self._endpoint.connect_timeout_seconds),
-                    deadline.limit(self._endpoint.read_timeout_seconds),
-                ),
-            )
-            body = self._read(response, deadline)
+            silence = deadline.limit(self._endpoint.read_timeout_seconds)
+            with answered_by(deadline, silence):
+                response = self._opened().send(
+                    prepared,
+                    stream=True,
+                    allow_redirects=False,
+                    timeout=(deadline.limit(self._endpoint.connect_timeout_seconds), silence),
+                )
+                body = self._read(response)
         except DcacheError as error:
             if response is not None:
                 response.close()  # with what is left of the body on its connection
@@ -303,7 +302,7 @@ class ControlPlane:
             time.monotonic() - started,
         )
 
-    def _read(self, response: requests.Response, deadline: Deadline) -> bytes:
+    def _read(self, response: requests.Response) -> bytes:
         pieces: list[bytes] = []
         size = 0
         for piece in response.iter_content(_PIECE_BYTES):
@@ -315,7 +314,6 @@ class ControlPlane:
                     status=response.status_code,
                 )
             pieces.append(piece)
-            deadline.remaining()
         return b"".join(pieces)
 
     def _opened(self) -> requests.Session:
