@@ -34,6 +34,7 @@ from .connection_pool import ConnectionPool
 from .deadline import Deadline
 from .exchange import Exchange, is_observed, record
 from .http1 import Head, write_head
+from .outgoing import Outgoing
 from .pacing import Pacer
 from .retry import READS, Phase, Repetition
 
@@ -143,11 +144,98 @@ class DataPlane:
         DeadlineError
             If the deadline passed, or the server stayed silent for too long.
         """
+        payload = Payload(body, _announced(headers))
+        answer = self._exchange(
+            method,
+            url,
+            headers,
+            payload,
+            has_body=body is not None,
+            expect=expect,
+            deadline=deadline,
+            credential=credential,
+            authenticate=authenticate,
+            keep=keep,
+            connection=connection,
+            ok=ok,
+        )
+        assert isinstance(answer, DataAnswer), "a body that is there is sent"
+        return answer
+
+    def begin(
+        self,
+        method: str,
+        url: str,
+        *,
+        headers: Mapping[str, str] = MappingProxyType({}),
+        length: int | None = None,
+        deadline: Deadline,
+        credential: Credential | None = None,
+        authenticate: bool = False,
+    ) -> Outgoing | DataAnswer:
+        """Send the head of a request whose body does not exist yet, and wait until the server wants it.
+
+        Parameters
+        ----------
+        method, url, headers, credential, authenticate
+            See `open`.
+        length : `int`, optional
+            Length of the body, if it is known; chunks otherwise.
+        deadline : `~.deadline.Deadline`
+            Limits this call only.
+
+        Returns
+        -------
+        outgoing : `~.outgoing.Outgoing` or `~.answer.DataAnswer`
+            Where the body goes; or the answer of a server that does not want it, for instance a redirect.
+
+        Raises
+        ------
+        DcacheError
+            As `open`. Not a byte of the body exists, so everything can be begun again.
+        """
+        payload = Payload(iter(()), length)
+        return self._exchange(
+            method,
+            url,
+            headers,
+            payload,
+            has_body=True,
+            expect=True,
+            hand_over=True,
+            deadline=deadline,
+            credential=credential,
+            authenticate=authenticate,
+        )
+
+    def close(self) -> None:
+        """Close idle connections; the plane can still be used."""
+        self._connections.close()
+
+    # -- attempts
+
+    def _exchange(
+        self,
+        method: str,
+        url: str,
+        headers: Mapping[str, str],
+        payload: Payload,
+        *,
+        has_body: bool,
+        expect: bool,
+        deadline: Deadline,
+        credential: Credential | None,
+        authenticate: bool,
+        keep: bool = True,
+        connection: Connection | None = None,
+        ok: Container[int] = (),
+        hand_over: bool = False,
+    ) -> DataAnswer | Outgoing:
+        """See `open` and `begin`."""
         origin = origin_of(url)
         own = origin in self._endpoint.origins
         who = self._who(url, own, headers, credential, authenticate)
-        payload = Payload(body, _announced(headers))
-        head = self._head(method, url, headers, payload, expect, keep, who.header(), body is not None)
+        head = self._head(method, url, headers, payload, expect, keep, who.header(), has_body)
         repetition = Repetition(method, deadline)
         started = time.monotonic()
         while True:
@@ -160,7 +248,11 @@ class DataPlane:
                 with self._pacer.slot(deadline) if own and self._pacer is not None else nullcontext():
                     # Again, for the credential may have been refused while this thread waited its turn.
                     refused.check(origin, who, url)
-                    answer = self._once(origin, own, head, payload, expect, sent, deadline, connection)
+                    answer = self._once(
+                        origin, own, head, payload, expect, sent, deadline, connection, hand_over
+                    )
+                    if isinstance(answer, Outgoing):
+                        return answer
                     if own and answer.status == 401 and answer.status not in ok:
                         refused.remember(origin, who, answer.reason)
             except NotConnectedError as error:
@@ -204,10 +296,6 @@ class DataPlane:
                 answer.close()
             if wait > 0:
                 self._sleep(wait)
-
-    def close(self) -> None:
-        """Close idle connections; the plane can still be used."""
-        self._connections.close()
 
     # -- before the request
 
@@ -285,13 +373,17 @@ class DataPlane:
         sent: Sent,
         deadline: Deadline,
         held: Connection | None,
-    ) -> DataAnswer:
+        hand_over: bool,
+    ) -> DataAnswer | Outgoing:
         connection = self._connections.acquire(origin, deadline, held)
         sent.reused = connection.requests > 0
         silence = self._endpoint.read_timeout_seconds if own else self._endpoint.idle_timeout_seconds
         try:
             if expect:
-                final = self._send_when_asked(connection, head, payload, sent, deadline)
+                first = self._send_when_asked(connection, head, payload, sent, deadline, silence, hand_over)
+                if first is None:
+                    return self._outgoing(connection, payload.length, sent, silence)
+                final = first
             else:
                 small = payload.small
                 final = self._send_at_once(connection, head, payload, small, sent, deadline, silence)
@@ -323,15 +415,24 @@ class DataPlane:
         return self._final_head(connection, sent, deadline, self._patience(sent, silence))
 
     def _send_when_asked(
-        self, connection: Connection, head: bytes, payload: Payload, sent: Sent, deadline: Deadline
-    ) -> Head:
-        silence = self._endpoint.read_timeout_seconds
+        self,
+        connection: Connection,
+        head: bytes,
+        payload: Payload,
+        sent: Sent,
+        deadline: Deadline,
+        silence: float,
+        hand_over: bool,
+    ) -> Head | None:
+        """Return the answer, or `None` if the body is wanted and somebody else sends it."""
         sent.complete = False
         connection.send(head, deadline, silence)
         for _ in range(_MAX_INTERIM):
             first = connection.read_head(deadline, silence)
             if first.status == 100:
                 sent.continued = True
+                if hand_over:
+                    return None
                 self._send_body(connection, payload, sent, deadline, silence)
                 return self._final_head(connection, sent, deadline, self._patience(sent, silence))
             if first.status >= 200:
@@ -339,6 +440,21 @@ class DataPlane:
                 sent.may_keep = False
                 return first
         raise ConnectionLostError("the server sends nothing but interim answers")
+
+    def _outgoing(self, connection: Connection, length: int | None, sent: Sent, silence: float) -> Outgoing:
+        def answer(deadline: Deadline) -> DataAnswer:
+            try:
+                final = self._final_head(connection, sent, deadline, self._patience(sent, silence))
+            except (ConnectionLostError, DeadlineError) as error:
+                connection.close()
+                self._give_up(error, Phase.NO_ANSWER, sent, time.monotonic() - sent.begun)
+            except BaseException:
+                connection.close()
+                raise
+            connection.answered()
+            return DataAnswer(final, sent, connection, deadline, silence, self._connections.release)
+
+        return Outgoing(connection, sent, length, silence, answer)
 
     def _send_body(
         self, connection: Connection, payload: Payload, sent: Sent, deadline: Deadline, silence: float

@@ -1,0 +1,138 @@
+"""A request whose body comes into being while it is sent: the caller pushes, nobody waits in a thread.
+
+Between two pieces nothing runs and nothing expires: how long the caller thinks is its own affair. While bytes
+are being sent or an answer is awaited the limits of the plane hold, so that a server which has stopped is
+seen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from .answer import DataAnswer, Sent
+from .connection import Connection, ConnectionLostError
+from .deadline import Deadline
+
+__all__ = ("Outgoing",)
+
+
+class Outgoing:
+    """A request that the server is ready to take the body of.
+
+    Parameters
+    ----------
+    connection : `~.connection.Connection`
+        Where the head was sent, and the body goes.
+    sent : `~.answer.Sent`
+        The request.
+    length : `int` or `None`
+        What was announced; chunks if `None`.
+    silence_seconds : `float`
+        Longest time in which the server takes no byte.
+    answer : `~collections.abc.Callable`
+        Reads the answer when the body has ended, and raises by cause.
+
+    Notes
+    -----
+    Not thread-safe. Made by `.data.DataPlane.begin`; ended by `finish` or `abandon`.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        sent: Sent,
+        length: int | None,
+        silence_seconds: float,
+        answer: Callable[[Deadline], DataAnswer],
+    ) -> None:
+        self._connection = connection
+        self._sent = sent
+        self._length = length
+        self._silence = silence_seconds
+        self._answer = answer
+        self._chunk_end = b""
+        sent.complete = False
+
+    @property
+    def sent_bytes(self) -> int:
+        """How much of the body has gone."""
+        return self._sent.body_bytes
+
+    def send(self, data: bytes | bytearray | memoryview, deadline: Deadline) -> bool:
+        """Send the next bytes.
+
+        Parameters
+        ----------
+        data : bytes-like
+            The next bytes; they may be changed afterwards.
+        deadline : `~.deadline.Deadline`
+            Limits this call.
+
+        Returns
+        -------
+        taken : `bool`
+            If `False` the server takes no more, and `finish` tells why.
+
+        Raises
+        ------
+        DeadlineError
+            If the deadline passed.
+        ValueError
+            If the body becomes longer than announced.
+        """
+        view = memoryview(data).cast("B")
+        if not view:
+            return True
+        if self._length is not None and self._sent.body_bytes + len(view) > self._length:
+            raise ValueError(f"the body is longer than the {self._length} bytes announced")
+        try:
+            if self._length is None:
+                self._connection.send(b"%s%x\r\n" % (self._chunk_end, len(view)), deadline, self._silence)
+                self._chunk_end = b"\r\n"
+            self._connection.send(view, deadline, self._silence)
+        except ConnectionLostError as error:
+            self._lost(error)
+            return False
+        self._sent.body_bytes += len(view)
+        return True
+
+    def finish(self, deadline: Deadline) -> DataAnswer:
+        """End the body and return the answer; if the server had stopped taking it, what it said.
+
+        Parameters
+        ----------
+        deadline : `~.deadline.Deadline`
+            Limits the waiting and the reading of the answer.
+
+        Returns
+        -------
+        answer : `~.answer.DataAnswer`
+            To be closed by the caller. Its ``body_sent`` says whether the server had all of it.
+
+        Raises
+        ------
+        OutcomeUnknownError
+            If there is no answer.
+        ValueError
+            If the body is shorter than announced.
+        """
+        if self._sent.body_error is None:
+            if self._length is not None and self._sent.body_bytes != self._length:
+                raise ValueError(
+                    f"the body has {self._sent.body_bytes} bytes, not the {self._length} announced"
+                )
+            try:
+                if self._length is None:
+                    self._connection.send(self._chunk_end + b"0\r\n\r\n", deadline, self._silence)
+                self._sent.complete = True
+            except ConnectionLostError as error:
+                self._lost(error)
+        return self._answer(deadline)
+
+    def abandon(self) -> None:
+        """Break the body off: no server takes what it has for all of it, but dCache keeps it as a file."""
+        self._connection.close()
+
+    def _lost(self, error: ConnectionLostError) -> None:
+        self._sent.may_keep = False
+        self._sent.body_error = error
