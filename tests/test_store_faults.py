@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import socket
 import uuid
@@ -392,6 +393,50 @@ def test_short_listing(store: WebdavStore, embedded: Any, base: str) -> None:
     for kind in ("truncate_listing", "unlistable"):
         embedded.faults.add(Fault(kind, at_byte=2))  # type: ignore[arg-type]
         assert all(store.exists_many(urls).values())
+
+
+@pytest.mark.parametrize("trouble", ["refused", "large", "slow"])
+def test_many_names_without_a_listing(
+    embedded: Any, base: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trouble: str
+) -> None:
+    """A directory that cannot be listed, or not in time, is no reason to fail, and not tried each time."""
+    monkeypatch.setattr("lsst.daf.butler_dcache.store.bulk._LISTING_SECONDS", 0.3)
+    urls = [f"{base}{number}" for number in range(30)]
+    with endpoint(embedded, tmp_path) as store:
+        for url in urls:
+            store.write(url, SMALL)
+        if trouble == "refused":
+            fault = Fault("status", method="PROPFIND", path="*/", status=403, times=None)
+        else:
+            fault = Fault("stall", method="PROPFIND", path="*/", seconds=3, times=None)
+        if trouble == "large":
+            small = dataclasses.replace(store.settings, max_body_bytes=5000)
+            store = WebdavStore(small)
+        else:
+            embedded.faults.add(fault)
+        asked = [*urls[:3], base + "none"]
+        for _ in range(2):
+            assert store.exists_many(asked) == dict.fromkeys(urls[:3], True) | {base + "none": False}
+        if trouble != "large":
+            assert fault.hits == 1
+        with counted(embedded) as counter:
+            store.exists_many(asked)
+        assert counter.at_door == 4
+    embedded.faults.clear()
+
+
+def test_a_few_names_of_a_large_directory(store: WebdavStore, embedded: Any, base: str) -> None:
+    """It is listed once; then asking for the few is cheaper, and for many a listing still is."""
+    path = unquote(urlsplit(base).path)
+    for number in range(100):
+        embedded.place(f"{path}{number}", SMALL)
+    few, many = [[f"{base}{number}" for number in range(count)] for count in (4, 50)]
+    costs = []
+    for urls in (few, few, many):
+        with counted(embedded) as counter:
+            assert all(store.exists_many(urls).values())
+        costs.append(counter.at_door)
+    assert costs == [1, 4, 1]
 
 
 def test_unlistable_directory_is_not_empty(store: WebdavStore, embedded: Any, url: str) -> None:

@@ -23,7 +23,14 @@ from lsst.daf.butler.utils import transactional
 from lsst.resources import ResourcePath, ResourcePathExpression
 from lsst.utils.iteration import chunk_iterable
 
-from .errors import DcacheError, FileBrokenError, ResourceNotFoundError
+from .errors import (
+    AccessDeniedError,
+    CredentialError,
+    DcacheError,
+    FileBrokenError,
+    ProtocolError,
+    ResourceNotFoundError,
+)
 from .model import FileInfo
 from .registration import register
 from .resource_path import DcacheResourcePath, collect_publications
@@ -295,7 +302,7 @@ class DcacheDatastore(FileDatastore):
         info: FileInfo | None,
     ) -> StoredFileInfo:
         if info is not None and info.is_file and info.size is None:
-            # It may be cut any moment, and would then be taken for good (protocol page, "What surprised us", 1).
+            # If it is cut it looks perfect from then on (protocol page, "What surprised us", 1).
             raise FileBrokenError("the upload of this file has not ended", operation="ingest", url=info.url)
         checksum = None if info is None or not self.useChecksum else _checksum_of(info.checksums)
         return StoredFileInfo(
@@ -412,7 +419,12 @@ def _infos_of(uris: Iterable[DcacheResourcePath]) -> dict[DcacheResourcePath, Fi
         listed: dict[str, FileInfo] = {}
         if len(members) >= _FILES_WORTH_A_LISTING:
             store, url = cast(DcacheResourcePath, directory).place
-            listed = {unquote(entry.name): entry for entry in store.list_directory(url) if entry.is_file}
+            try:
+                listed = {unquote(entry.name): entry for entry in store.list_directory(url) if entry.is_file}
+            except CredentialError:
+                raise
+            except (AccessDeniedError, ProtocolError) as exc:
+                _log.info("a directory is not listed, its files are asked for: %s", exc)
         infos = {}
         for member in members:
             info = listed.get(member.basename())

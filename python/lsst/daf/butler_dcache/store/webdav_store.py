@@ -33,7 +33,7 @@ from ..webdav.door import Door
 from ..webdav.download import Downloads
 from ..webdav.reader import WebdavReader
 from ..webdav.rights import Rights
-from .bulk import at_once, exists_many, files_among
+from .bulk import Listings, at_once, exists_many, files_among
 from .copying import RemoteSource
 from .directories import Directories
 from .exclusion import Exclusion
@@ -80,6 +80,7 @@ class WebdavStore:
         self._publisher = Publisher(self._door, self._rights, namespace)
         self._exclusion = Exclusion(self._door, self._rights)
         self._directories = Directories(self._door)
+        self._listings = Listings(self._door)
         self._remover = Remover(self._door, self._rights, namespace, self._directories)
         _stores.add(self)
 
@@ -119,7 +120,7 @@ class WebdavStore:
 
     def exists_many(self, urls: Iterable[str]) -> dict[str, bool]:
         """See `.protocol.Store`."""
-        return exists_many(self._door, urls, self.exists)
+        return exists_many(self._listings, urls, self.exists)
 
     # Reading
 
@@ -195,7 +196,7 @@ class WebdavStore:
         remover = self._remover
         if wanted and not remover.is_safe_at_once and remover.blind(self._deadline()) is None:
             # Without a macaroon one listing of each directory takes the place of a look at each name.
-            files = files_among(self._door, wanted)
+            files = files_among(self._listings, wanted)
 
         refusals: list[CredentialError] = []
 
@@ -258,6 +259,7 @@ class WebdavStore:
     def _after_fork(self) -> None:
         self._rights.after_fork()
         self._directories.after_fork()
+        self._listings.after_fork()
 
 
 _stores: weakref.WeakSet[WebdavStore] = weakref.WeakSet()
