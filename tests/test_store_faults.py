@@ -14,6 +14,7 @@ from urllib.parse import unquote, urlsplit
 import pytest
 from embedded_client import Client
 from lsst.daf.butler_dcache import errors
+from lsst.daf.butler_dcache.auth.macaroon import Activity, Macaroon
 from lsst.daf.butler_dcache.embedded import EmbeddedDcache
 from lsst.daf.butler_dcache.embedded.faults import Fault
 from lsst.daf.butler_dcache.model import ByteRange
@@ -354,6 +355,33 @@ def test_directory_whose_making_was_not_answered(store: WebdavStore, embedded: A
     embedded.faults.add(Fault("drop", method="MKCOL"))
     store.make_directory(base + "a/c/")
     assert store.stat(base + "a/c/").is_directory
+
+
+def test_directory_of_one_who_may_not_remove(embedded: Any, base: str, tmp_path: Path) -> None:
+    """The file by which directories are made would stay."""
+    token = Path(embedded.environment["BEARER_TOKEN_FILE"]).read_text().strip()
+    token = Macaroon.parse(token).without(Activity.DELETE)
+    with endpoint(embedded, tmp_path, token=token) as store:
+        for path in ("a/b/c/", "a/b/d/", "a/b/c/"):
+            store.make_directory(base + path)
+        assert [entry.name for entry in store.list_directory(base + "a/b/")] == ["c", "d"]
+        assert store.list_directory(base + "a/b/c/") == []
+        with pytest.raises(PermissionError):
+            store.remove(base + "a/b/c/")
+
+
+def test_directory_of_one_whose_removal_is_refused(embedded: Any, base: str, tmp_path: Path) -> None:
+    """A token that is no macaroon does not tell; the directory is there all the same."""
+    password = Path(embedded.password_files["alice"]).read_text().strip()
+    account = {"token": None, "user_name": "alice", "user_password": password}
+    with endpoint(embedded, tmp_path, **account) as store:
+        fault = embedded.faults.add(Fault("status", method="DELETE", status=403, times=None))
+        store.make_directory(base + "a/b/")
+        store.make_directory(base + "x/y/z/")
+        assert fault.hits == 1
+        embedded.faults.clear()
+        assert store.stat(base + "a/b/").is_directory
+        assert store.list_directory(base + "x/y/z/") == []
 
 
 # Looking, listing, removing

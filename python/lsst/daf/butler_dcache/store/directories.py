@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections import OrderedDict
 
+from ..auth.macaroon import Activity
 from ..errors import (
     AccessDeniedError,
     CredentialError,
@@ -21,8 +23,11 @@ from ..model import FileInfo
 from ..transport.deadline import Deadline
 from ..webdav.addresses import as_directory, decoded_path, join, parent, temporary_name
 from ..webdav.door import Door
+from ..webdav.rights import lacks
 
 __all__ = ("Directories",)
+
+_log = logging.getLogger(__name__)
 
 _MOST_KNOWN = 1000
 
@@ -41,6 +46,8 @@ class Directories:
         self._lock = threading.Lock()
         # Only a hint which request to try first; a wrong one costs requests, never a wrong result.
         self._seen: OrderedDict[str, None] = OrderedDict()
+        # Fingerprints of credentials that may upload and not remove.
+        self._keeping: set[str] = set()
 
     def after_fork(self) -> None:
         """Make the lock of a forked child its own."""
@@ -107,13 +114,16 @@ class Directories:
 
     def _make(self, url: str, deadline: Deadline) -> None:
         # MKCOL makes one level, an upload makes all of them: with the file's removal that is two requests
-        # whatever the depth. So MKCOL comes first only where the parent is known to exist.
-        if self._door.dialect in ("xrootd", "generic") or self._is_known(parent(url)):
+        # whatever the depth. So MKCOL comes first only where the parent is known to exist, or where the file
+        # could not be removed.
+        credential = self._door.credentials.current()
+        removes = not lacks(credential, Activity.DELETE) and credential.fingerprint not in self._keeping
+        if self._door.dialect in ("xrootd", "generic") or self._is_known(parent(url)) or not removes:
             try:
                 self._make_one(url, deadline)
                 return
             except ParentNotFoundError:
-                if self._door.dialect != "dcache":
+                if self._door.dialect != "dcache" or not removes:
                     self._make_each(url, deadline)
                     return
         self._make_by_upload(url, deadline)
@@ -169,6 +179,12 @@ class Directories:
         except ResourceNotFoundError:
             if unknown is not None:
                 raise unknown from None
+        except CredentialError:
+            raise
+        except AccessDeniedError as error:
+            # A token that does not tell its rights and may create only: the directory is there all the same.
+            self._keeping.add(self._door.credentials.current().fingerprint)
+            _log.warning("the file that made a directory may not be removed by who made it: %s", error)
         self._remember(url)
 
     def _is_known(self, url: str) -> bool:

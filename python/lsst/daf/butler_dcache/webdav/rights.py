@@ -28,7 +28,7 @@ from ..transport.deadline import Deadline
 from .addresses import origin
 from .door import Door
 
-__all__ = ("Rights",)
+__all__ = ("Rights", "is_macaroon", "lacks")
 
 _MACAROON_REQUEST = "application/macaroon-request"
 _MINTED_LIFETIME = "PT12H"
@@ -194,6 +194,19 @@ def is_macaroon(credential: Credential) -> bool:
     except NotAMacaroonError:
         return False
     return True
+
+
+def lacks(credential: Credential, activity: Activity) -> bool:
+    """Tell whether a credential is a macaroon that says itself that it has not some right.
+
+    Parameters
+    ----------
+    credential : `Credential`
+        Any.
+    activity : `Activity`
+        The right.
+    """
+    return is_macaroon(credential) and activity not in _parse(credential).activities
 
 
 def _parse(credential: Credential) -> Macaroon:
