@@ -213,6 +213,7 @@ class _Entry:
                 "credential_origin": f"{self.where}: key dcache: token_file",
             }
         self.number("proxy_upload_max_bytes", "proxy_upload_max_bytes", int)
+        self.number("held_pool_urls", "held_pool_urls", int, smallest=1)
         self.number("max_body_bytes", "max_body_bytes", int, smallest=1)
         self.number("total_timeout_seconds", "total_timeout_seconds", float, smallest=0.001)
         self.number("idle_timeout_seconds", "idle_timeout_seconds", float, smallest=0.001)

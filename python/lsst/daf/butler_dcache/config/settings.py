@@ -102,6 +102,9 @@ class EndpointSettings:
         Base URL of the REST frontend, ``https://host:3880/`` (``dcache: frontend_url``).
     proxy_upload_max_bytes : `int`
         Uploads up to this size go through the door in one request.
+    held_pool_urls : `int`
+        How many files this process keeps open at pools at the same time, whoever reads them: each occupies a
+        place among the transfers of its pool.
     requests_per_second : `float`
         Ceiling of the requests to doors and frontend; 0 switches pacing off. The door refuses a host
         above 250 (protocol page, section 1.2).
@@ -148,6 +151,7 @@ class EndpointSettings:
     enable_fsspec: bool = True
     frontend_url: str | None = None
     proxy_upload_max_bytes: int = 65536
+    held_pool_urls: int = 32
     requests_per_second: float = 200.0
     publish: str = "atomic"
     exclusive: str = "exact"

@@ -26,6 +26,10 @@ class RemoteReader(Protocol):
         """Return the bytes of each range, in order, each of exactly its length."""
         ...
 
+    def read_tail(self, count: int) -> tuple[int, bytes]:
+        """Return the last bytes of the file and the offset of the first of them, which tells the size."""
+        ...
+
     def stream(self, start: int = 0) -> Iterator[bytes]:
         """Yield the bytes from an offset to the end; a read from 0 to the end is verified by checksum."""
         ...
@@ -39,7 +43,7 @@ class RemoteWriter(Protocol):
     """A file that is being written under a temporary name (not thread-safe)."""
 
     def write(self, data: bytes | bytearray | memoryview) -> int:
-        """Send or spool the next bytes; return how many."""
+        """Send the next bytes, or keep them for the next call; return how many."""
         ...
 
     def commit(self) -> FileInfo:
@@ -47,7 +51,11 @@ class RemoteWriter(Protocol):
         ...
 
     def abort(self) -> None:
-        """Forget the file; the name is as it was before."""
+        """Forget the file; the name is as it was before. A second time, or after `commit`, it is no error."""
+        ...
+
+    def forget(self) -> None:
+        """As `abort`, but for the garbage collector: nothing is waited for."""
         ...
 
 
@@ -113,8 +121,18 @@ class Store(Protocol):
         """
         ...
 
-    def open_writer(self, url: str, *, overwrite: bool = True) -> RemoteWriter:
-        """Begin a file of unknown length."""
+    def open_writer(self, url: str, *, overwrite: bool = True, size: int | None = None) -> RemoteWriter:
+        """Begin a file that is written piece by piece.
+
+        Parameters
+        ----------
+        url : `str`
+            Name under which all of it appears at once, when it is committed.
+        overwrite : `bool`, optional
+            As for `write`.
+        size : `int`, optional
+            Its exact size, where it is known: the server is told, and compares.
+        """
         ...
 
     def make_directory(self, url: str) -> None:
