@@ -43,7 +43,7 @@ from ..webdav.addresses import temporary_name
 from ..webdav.body import UploadBody
 from ..webdav.door import Door
 from ..webdav.rights import Rights
-from ..webdav.upload import Uploads, may_clean_up
+from ..webdav.upload import StreamedPut, Uploads, may_clean_up
 from .exclusion import Exclusion, holds
 
 __all__ = ("Publisher", "look")
@@ -99,26 +99,85 @@ class Publisher:
             Raised by cause. The name holds what it held before, and the temporary name is removed where it is
             surely ours; a note on the error says if that failed.
         """
-        if url.endswith("/"):
-            raise ResourceIsDirectoryError("a file's name does not end in '/'", operation="write", url=url)
         in_place = overwrite and self._door.settings.publish == "in_place"
-        if not overwrite:
-            self._exclusion.check(url)
+        self.check(url, overwrite=overwrite)
         name = url if in_place else temporary_name(url)
         try:
             info = self._uploads.put(name, body, deadline=deadline)
-            etag = info.etag
-            if not in_place:
-                etag = self._publish(name, url, info, overwrite=overwrite, deadline=deadline) or etag
+            if in_place:
+                return _published(info, url, "")
+            return self.publish(info, url, overwrite=overwrite, deadline=deadline)
         except BaseException as error:
-            if isinstance(error, DcacheError) and name != url:
-                error.add_note(f"written under the temporary name {name}")
-                error.url = redact_url(url)
             # In place a PUT that was refused has changed nothing: the name holds a good file, or a directory.
             if not in_place or body.has_entry:
-                self._clean_up(name, error)
+                self.clean_up(name, url, error)
             raise
-        return dataclasses.replace(info, url=url, etag=etag, modified=datetime.now(UTC))
+
+    def check(self, url: str, *, overwrite: bool) -> None:
+        """Refuse before a byte is sent what cannot succeed.
+
+        Parameters
+        ----------
+        url : `str`
+            Name of the file.
+        overwrite : `bool`
+            Whether an existing file is replaced.
+        """
+        if url.endswith("/"):
+            raise ResourceIsDirectoryError("a file's name does not end in '/'", operation="write", url=url)
+        if not overwrite:
+            self._exclusion.check(url)
+
+    def begin(self, url: str, length: int | None, *, deadline: Deadline) -> StreamedPut:
+        """Begin to upload a file that is still being written.
+
+        Parameters
+        ----------
+        url : `str`
+            Name that it will have.
+        length : `int` or `None`
+            Its size, if it is known.
+        deadline : `Deadline`
+            Limits the beginning only.
+
+        Returns
+        -------
+        put : `StreamedPut`
+            Takes the bytes, under a temporary name, whatever the endpoint's way of publishing: what is cut
+            may look like a good file on dCache if its length was not announced. End it with `publish` or
+            `clean_up`.
+        """
+        name = temporary_name(url)
+        try:
+            return self._uploads.begin(name, length, deadline=deadline)
+        except BaseException as error:
+            self.clean_up(name, url, error)
+            raise
+
+    def publish(self, info: FileInfo, url: str, *, overwrite: bool, deadline: Deadline) -> FileInfo:
+        """Give a verified upload its name.
+
+        Parameters
+        ----------
+        info : `FileInfo`
+            What was uploaded, under its temporary name.
+        url : `str`
+            Name that it shall have.
+        overwrite : `bool`
+            Whether an existing file is replaced; if not, one of several writers succeeds.
+        deadline : `Deadline`
+            When to give up.
+
+        Returns
+        -------
+        info : `FileInfo`
+            The published file.
+        """
+        if overwrite:
+            etag = self.replace(info.url, url, info, deadline=deadline)
+        else:
+            etag = self._exclusion.create(info.url, url, info, deadline=deadline)
+        return _published(info, url, etag)
 
     def replace(self, source: str, target: str, info: FileInfo | None, *, deadline: Deadline) -> str:
         """Give a file another name, whatever file has that name now.
@@ -147,13 +206,6 @@ class Publisher:
                 if attempt == _MOST_ROUNDS - 1:
                     raise
         raise AssertionError("the last round returns or raises")
-
-    def _publish(
-        self, temporary: str, url: str, info: FileInfo, *, overwrite: bool, deadline: Deadline
-    ) -> str:
-        if overwrite:
-            return self.replace(temporary, url, info, deadline=deadline)
-        return self._exclusion.create(temporary, url, info, deadline=deadline)
 
     def _replace_once(self, source: str, target: str, deadline: Deadline) -> str:
         door = self._door
@@ -215,8 +267,21 @@ class Publisher:
             "the file was renamed, and the name does not exist now", operation="write", url=target
         ) from error
 
-    def _clean_up(self, name: str, error: BaseException) -> None:
-        """Remove what a failed write left, if it is ours, and say so on the error if that fails."""
+    def clean_up(self, name: str, url: str, error: BaseException) -> None:
+        """Remove what a failed write left, if it is ours, and say so on the error if that fails.
+
+        Parameters
+        ----------
+        name : `str`
+            Where it was written.
+        url : `str`
+            Where it would have been published.
+        error : `BaseException`
+            Why it was not.
+        """
+        if isinstance(error, DcacheError) and name != url:
+            error.add_note(f"written under the temporary name {name}")
+            error.url = redact_url(url)
         if not may_clean_up(error):
             error.add_note(f"nothing was removed: {name} may belong to another writer now")
             return
@@ -229,6 +294,10 @@ class Publisher:
             return
         except DcacheError as second:
             error.add_note(f"what is left of it could not be removed: {second}")
+
+
+def _published(info: FileInfo, url: str, etag: str) -> FileInfo:
+    return dataclasses.replace(info, url=url, etag=etag or info.etag, modified=datetime.now(UTC))
 
 
 def look(door: Door, url: str, deadline: Deadline) -> FileInfo | None:

@@ -18,7 +18,6 @@ from ..errors import (
     DcacheError,
     FileBrokenError,
     ParentNotFoundError,
-    ResourceIsDirectoryError,
     ResourceNotFoundError,
 )
 from ..model import ByteRange, FileInfo
@@ -42,7 +41,7 @@ from .publication import Publisher
 from .removal import Remover
 from .sharing import presign
 from .size_cache import SizeCache
-from .writer import SpoolingWriter
+from .writer import StreamingWriter
 
 __all__ = ("WebdavStore",)
 
@@ -170,11 +169,17 @@ class WebdavStore:
             change.done(info)
         return info
 
-    def open_writer(self, url: str, *, overwrite: bool = True) -> RemoteWriter:
+    def open_writer(self, url: str, *, overwrite: bool = True, size: int | None = None) -> RemoteWriter:
         """See `.protocol.Store`."""
-        if url.endswith("/"):
-            raise ResourceIsDirectoryError("a file's name does not end in '/'", operation="write", url=url)
-        return SpoolingWriter(lambda spool: self.write(url, spool, overwrite=overwrite))
+        return StreamingWriter(
+            self._publisher,
+            url,
+            overwrite=overwrite,
+            size=size,
+            held_bytes=self.settings.proxy_upload_max_bytes,
+            deadline=self._deadline,
+            sizes=self._sizes,
+        )
 
     def make_directory(self, url: str) -> None:
         """See `.protocol.Store`."""

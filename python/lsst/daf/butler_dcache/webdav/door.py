@@ -22,6 +22,7 @@ from ..transport.control import Answer, ControlPlane
 from ..transport.data import DataPlane
 from ..transport.deadline import Deadline
 from ..transport.failures import Outcome, failure
+from ..transport.outgoing import Outgoing
 from .addresses import decoded_path, same_name
 from .doors import Doors
 from .propfind import PROPFIND_BODY, parse_multistatus
@@ -223,6 +224,47 @@ class Door:
             )
         )
         self.learn(answer)
+        return answer
+
+    def begin(
+        self,
+        method: str,
+        url: str,
+        *,
+        deadline: Deadline,
+        headers: Mapping[str, str] | None = None,
+        length: int | None = None,
+    ) -> Outgoing | DataAnswer:
+        """Announce a body that is still being written; redirects are answers.
+
+        Parameters
+        ----------
+        method, url : `str`
+            What and where, in the user's own form.
+        deadline : `Deadline`
+            Limits this call only.
+        headers : `~collections.abc.Mapping`, optional
+            Further headers.
+        length : `int`, optional
+            Length of the body, if it is known.
+
+        Returns
+        -------
+        outgoing : `Outgoing` or `DataAnswer`
+            Where the body goes, or the answer of a door that does not want it.
+        """
+        answer = self._doors.ask(
+            lambda: self.data.begin(
+                method,
+                self.place(url),
+                headers=headers or {},
+                length=length,
+                deadline=deadline,
+                credential=self.credentials.current(),
+            )
+        )
+        if not isinstance(answer, Outgoing):
+            self.learn(answer)
         return answer
 
     def place(self, url: str) -> str:

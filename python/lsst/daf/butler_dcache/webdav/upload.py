@@ -4,28 +4,43 @@ Theory of operation: with ``Expect: 100-continue`` dCache's door answers 307 bef
 sent, and the body goes to the pool, with no other ``Content-*`` header than its length (protocol page,
 sections 2.2 and 3.5). The true length is announced at the door too: it is binding there, so that a cut upload
 is marked as broken instead of looking perfect (section 3.8). Small and empty files go through the door in one
-request, which moreover leaves nothing when it fails. The 201 brings the adler32 of the bytes that arrived; it
-is compared with our own.
+request, which moreover leaves nothing when it fails. The 201 brings the adler32 of the bytes that arrived,
+and a pool's says how many; both are compared with our own (files of zeros whose lengths differ by a multiple
+of 65521 have the same adler32).
+
+A file that is still being written (`Uploads.begin`) waits for the 100 of the pool as well: up to there it can
+be begun anew, from there on not.
 """
 
 from __future__ import annotations
 
+import re
 from types import MappingProxyType
+from typing import NoReturn
 
-from ..errors import DoorUnavailableError, IntegrityError, OutcomeUnknownError, UploadDisplacedError
-from ..model import EntryKind, FileInfo
+from ..errors import (
+    DeadlineError,
+    DoorUnavailableError,
+    IntegrityError,
+    OutcomeUnknownError,
+    ProtocolError,
+    UploadDisplacedError,
+)
+from ..model import Adler32, EntryKind, FileInfo
 from ..transport.answer import DataAnswer
 from ..transport.deadline import Deadline
 from ..transport.failures import failure, is_mover_gone
+from ..transport.outgoing import Outgoing
 from .body import UploadBody
 from .door import REDIRECTS, Door
 from .download import digests
 
-__all__ = ("Uploads", "may_clean_up")
+__all__ = ("StreamedPut", "Uploads", "may_clean_up")
 
 _MOST_ROUNDS = 3
 _CREATED = frozenset({200, 201, 204})
 _WANT = {"Want-Digest": "adler32"}
+_ARRIVED = re.compile(rb"(\d{1,19}) bytes uploaded")
 
 
 class Uploads:
@@ -73,7 +88,52 @@ class Uploads:
         if checksums is None:
             checksums = self._to_pool(url, body, deadline)
         body.has_entry = True
-        return self._verified(url, body, checksums, deadline)
+        return self._verified(url, body.length, body.adler32, checksums, deadline)
+
+    def begin(self, url: str, length: int | None, *, deadline: Deadline) -> StreamedPut:
+        """Begin to upload a file that is still being written.
+
+        Parameters
+        ----------
+        url : `str`
+            Name to write; an existing file is destroyed.
+        length : `int` or `None`
+            Its size, if it is known.
+        deadline : `Deadline`
+            Limits the beginning only.
+
+        Returns
+        -------
+        put : `StreamedPut`
+            Takes the bytes.
+
+        Raises
+        ------
+        DcacheError
+            Raised by cause. There may be an unfinished entry at the name.
+        """
+        for attempt in range(_MOST_ROUNDS):
+            last = attempt == _MOST_ROUNDS - 1
+            answer = self._door.begin("PUT", url, headers=_WANT, length=length, deadline=deadline)
+            if isinstance(answer, Outgoing):
+                return StreamedPut(self, url, answer, at_pool=False)
+            if answer.status not in REDIRECTS:
+                self._refused(url, answer, deadline, at_pool=False)
+            answer.close(False)
+            place = self._door.data_url(answer, url, operation="write")
+            try:
+                answer = self._door.data.begin("PUT", place, headers=_WANT, length=length, deadline=deadline)
+            except (DoorUnavailableError, OutcomeUnknownError):
+                # Not a byte exists yet, and the name is ours: the next round replaces what this one left.
+                if last or deadline.expired:
+                    raise
+                continue
+            if isinstance(answer, Outgoing):
+                return StreamedPut(self, url, answer, at_pool=True)
+            if last or not is_mover_gone(answer):
+                self._refused(url, answer, deadline, at_pool=True)
+            answer.close(False)
+        raise AssertionError("the last round returns or raises")
 
     def _through_door(self, url: str, body: UploadBody, deadline: Deadline) -> dict[str, str] | None:
         """Send a small body to the door, which relays it; `None` if it turns out not to do that."""
@@ -105,7 +165,7 @@ class Uploads:
         if answer.status in REDIRECTS:
             answer.close(False)
             return None
-        return self._accepted(url, answer, deadline, at_pool=False)
+        return self._accepted(url, answer, body.length, deadline, at_pool=False)
 
     def _to_pool(self, url: str, body: UploadBody, deadline: Deadline) -> dict[str, str]:
         for attempt in range(_MOST_ROUNDS):
@@ -133,19 +193,38 @@ class Uploads:
                 if is_mover_gone(answer) and not last:
                     answer.close(False)
                     continue
-                return self._accepted(url, answer, deadline, at_pool=True)
-            return self._accepted(url, answer, deadline, at_pool=False)
+                return self._accepted(url, answer, body.length, deadline, at_pool=True)
+            return self._accepted(url, answer, body.length, deadline, at_pool=False)
         raise AssertionError("the last round returns or raises")
 
     def _open_at_door(self, url: str, body: UploadBody, deadline: Deadline) -> DataAnswer:
         body.rewind()
         return self._door.open("PUT", url, headers=_WANT, body=body.wire, expect=True, deadline=deadline)
 
-    def _accepted(self, url: str, answer: DataAnswer, deadline: Deadline, *, at_pool: bool) -> dict[str, str]:
+    def _accepted(
+        self, url: str, answer: DataAnswer, length: int, deadline: Deadline, *, at_pool: bool
+    ) -> dict[str, str]:
+        """Return the checksums in the answer to a whole body, or raise what it says."""
+        if answer.status not in _CREATED:
+            self._refused(url, answer, deadline, at_pool=at_pool)
+        text = answer.read()
+        answer.close()
+        arrived = _ARRIVED.match(text)
+        if arrived is not None and int(arrived[1]) != length:
+            raise _other_size(url, length, int(arrived[1]))
+        return digests(answer)
+
+    @staticmethod
+    def _refused(url: str, answer: DataAnswer, deadline: Deadline, *, at_pool: bool) -> NoReturn:
         text = answer.read()
         answer.close()
         if answer.status in _CREATED:
-            return digests(answer)
+            raise ProtocolError(
+                "the server does not wait for the body of an upload",
+                operation="write",
+                url=url,
+                status=answer.status,
+            )
         raise failure(
             answer,
             operation="write",
@@ -157,20 +236,15 @@ class Uploads:
         )
 
     def _verified(
-        self, url: str, body: UploadBody, checksums: dict[str, str], deadline: Deadline
+        self, url: str, length: int, own: str, checksums: dict[str, str], deadline: Deadline
     ) -> FileInfo:
-        own = body.adler32
         theirs = checksums.get("adler32")
         etag = ""
         if theirs is None:
             # XRootD and plain WebDAV servers say nothing of what arrived: at least the size is compared.
             entry = self._door.propfind(url, 0, operation="write", deadline=deadline)[0]
-            if entry.size != body.length:
-                raise IntegrityError(
-                    f"{body.length} bytes were sent, the server holds {entry.size}",
-                    operation="write",
-                    url=url,
-                )
+            if entry.size != length:
+                raise _other_size(url, length, entry.size)
             theirs, etag = entry.checksums.get("adler32", own), entry.etag
         if theirs != own:
             raise IntegrityError(
@@ -182,10 +256,95 @@ class Uploads:
         return FileInfo(
             url=url,
             kind=EntryKind.FILE,
-            size=body.length,
+            size=length,
             checksums=MappingProxyType({**checksums, "adler32": own}),
             etag=etag,
         )
+
+
+class StreamedPut:
+    """A file on its way to a name that nobody else uses.
+
+    Parameters
+    ----------
+    uploads : `Uploads`
+        Who began it.
+    url : `str`
+        The name.
+    outgoing : `Outgoing`
+        Where its bytes go.
+    at_pool : `bool`
+        Whether a pool takes them, or the door.
+    """
+
+    def __init__(self, uploads: Uploads, url: str, outgoing: Outgoing, *, at_pool: bool) -> None:
+        self.url = url
+        self._uploads = uploads
+        self._outgoing = outgoing
+        self._at_pool = at_pool
+        self._sum = Adler32()
+
+    def send(self, data: bytes | bytearray | memoryview, deadline: Deadline) -> None:
+        """Send the next bytes.
+
+        Parameters
+        ----------
+        data : bytes-like
+            The next bytes.
+        deadline : `Deadline`
+            Limits this call.
+
+        Raises
+        ------
+        DcacheError
+            Raised by cause, with what the server says. The upload is of no use afterwards.
+        """
+        if not self._outgoing.send(data, deadline):
+            self._broken(deadline)
+        self._sum.update(data)
+
+    def finish(self, deadline: Deadline) -> FileInfo:
+        """End the file and verify what arrived.
+
+        Parameters
+        ----------
+        deadline : `Deadline`
+            When to give up.
+
+        Returns
+        -------
+        info : `FileInfo`
+            Size and adler32, equal at both ends, under the temporary name.
+        """
+        answer = self._outgoing.finish(deadline)
+        if not answer.body_sent:
+            self._uploads._refused(self.url, answer, deadline, at_pool=self._at_pool)
+        if not self._at_pool:
+            self._uploads._door.learn(answer)
+        size = self._sum.size
+        checksums = self._uploads._accepted(self.url, answer, size, deadline, at_pool=self._at_pool)
+        return self._uploads._verified(self.url, size, self._sum.hexdigest(), checksums, deadline)
+
+    def abandon(self) -> None:
+        """Break off; takes no lock and sends nothing, so that the garbage collector may call it."""
+        self._outgoing.abandon()
+
+    def _broken(self, deadline: Deadline) -> NoReturn:
+        sent = self._outgoing.sent_bytes
+        try:
+            answer = self._outgoing.finish(deadline)
+        except (OutcomeUnknownError, DeadlineError) as error:
+            raise DoorUnavailableError(
+                f"the server took no more after {sent} bytes: {error.message}",
+                operation="write",
+                url=self.url,
+                elapsed_seconds=deadline.elapsed,
+            ) from error
+        self._uploads._refused(self.url, answer, deadline, at_pool=self._at_pool)
+
+
+def _other_size(url: str, length: int, theirs: int | None) -> IntegrityError:
+    return IntegrityError(f"{length} bytes were sent, the server holds {theirs}", operation="write", url=url)
 
 
 def may_clean_up(error: BaseException) -> bool:
