@@ -26,6 +26,10 @@ class RemoteReader(Protocol):
         """Return the bytes of each range, in order, each of exactly its length."""
         ...
 
+    def read_tail(self, count: int) -> tuple[int, bytes]:
+        """Return the last bytes of the file and the offset of the first of them, which tells the size."""
+        ...
+
     def stream(self, start: int = 0) -> Iterator[bytes]:
         """Yield the bytes from an offset to the end; a read from 0 to the end is verified by checksum."""
         ...
