@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
 from typing import Any
 
 import pytest
@@ -78,6 +80,35 @@ def test_rename_onto_a_file_needs_the_right_to_delete_it(
     allowed = mint(client, "mv", "MANAGE", "DELETE")
     assert api("POST", "/namespace/data/mv/a", move, Authorization=allowed).status == 201
     assert api("GET", "/namespace/data/mv/a").status == 404
+
+
+def test_racing_renames_can_be_won_twice(dcache: EmbeddedDcache, client: Client) -> None:
+    """Even without the right to delete, so that nobody relies on it: look and act are two steps."""
+    authorization = mint(client, "", "UPLOAD", "MANAGE", "READ_METADATA", "LIST")
+    clients = [Client(dcache) for _ in range(4)]
+    start = Barrier(len(clients))
+
+    def rename(one: Client, source: str, destination: str) -> int:
+        start.wait()
+        document = json.dumps({"action": "mv", "destination": f"/data/{destination}"}).encode()
+        url = f"{dcache.frontend_url}api/v1/namespace/data/{source}"
+        return one.ask("POST", url, document, Authorization=authorization).status
+
+    won = 0
+    with ThreadPoolExecutor(len(clients)) as threads:
+        for number in range(50):
+            sources = [f"race/{number}-{which}" for which in range(len(clients))]
+            for source in sources:
+                dcache.place(source, b"x")
+            target = [f"race/{number}"] * len(clients)
+            statuses = list(threads.map(rename, clients, sources, target))
+            assert set(statuses) <= {201, 400}
+            won = max(won, statuses.count(201))
+            if won > 1:
+                break
+    for one in clients:
+        one.close()
+    assert won > 1
 
 
 def test_another_user_may_look_but_not_touch(dcache: EmbeddedDcache, api: Ask) -> None:

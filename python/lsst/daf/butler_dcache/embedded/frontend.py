@@ -92,7 +92,7 @@ class Frontend:
         self.events = EventHub()
         watch_namespace(site.namespace, self.events)
         self.bulk = BulkService(site.clockwork, tape)
-        self._namespace = NamespaceResource(tape, site.faults)
+        self._namespace = NamespaceResource(tape, site.faults, site.pause_seconds)
         self._routes = self._table()
         limiter = RateLimiter(time_scale=site.time_scale)
         self.listener = Listener(

@@ -4,12 +4,13 @@ Paths are as the user sees them. The order is dCache's: a missing entry is repor
 a macaroon for another directory gets 404 for what is not there and 403 for what is.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from .access import Access, Login, PermissionDeniedError
 from .caveats import Activity
 from .entry import Entry
-from .namespace import EntryMissingError, Namespace, split_path
+from .namespace import EntryExistsError, EntryMissingError, Namespace, split_path
 
 __all__ = ["Operator", "parent_path"]
 
@@ -165,7 +166,7 @@ class Operator:
         self.access.require_mode(self.login, entry.parent, 3)
         self.namespace.remove(entry)
 
-    def rename(self, path: str, target: str) -> None:
+    def rename(self, path: str, target: str, pause: Callable[[], object] = lambda: None) -> None:
         """Rename in one step, replacing a file if the user may delete it.
 
         Parameters
@@ -174,6 +175,9 @@ class Operator:
             What is renamed.
         target : `str`
             The new path.
+        pause : `~collections.abc.Callable`, optional
+            Called between look and act, which are two calls to a real server's database: of racing users
+            without the right to delete two may succeed (protocol page, "What surprised us", 9).
 
         Raises
         ------
@@ -190,4 +194,9 @@ class Operator:
         self.access.require_passage(self.login, real)
         self.access.require_mode(self.login, entry.parent, 3)
         self.access.require_mode(self.login, self.namespace.parent_of(real), 3)
-        self.namespace.rename(entry, real, overwrite=self.access.allows(self.login, Activity.DELETE, target))
+        if not self.access.allows(self.login, Activity.DELETE, target):
+            taken = self.namespace.find(real)
+            if taken is not None and taken is not entry:
+                raise EntryExistsError("File exists")
+        pause()
+        self.namespace.rename(entry, real, overwrite=True)

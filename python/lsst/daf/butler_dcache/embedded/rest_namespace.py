@@ -55,11 +55,14 @@ class NamespaceResource:
         Pins and stages.
     faults : `Faults`
         Listings that end too early.
+    pause_seconds : `float`, optional
+        Time between look and act of a rename.
     """
 
-    def __init__(self, tape: TapeSystem, faults: Faults) -> None:
+    def __init__(self, tape: TapeSystem, faults: Faults, pause_seconds: float = 0.0) -> None:
         self._tape = tape
         self._faults = faults
+        self._pause_seconds = pause_seconds
 
     def get(self, exchange: Exchange, operator: Operator, path: str) -> None:
         """Answer ``GET``: one entry's attributes, on request its children's.
@@ -163,7 +166,7 @@ class NamespaceResource:
             target = f"{parent_path(path).rstrip('/')}/{target}"
         operator.find(path)
         try:
-            operator.rename(path, target)
+            operator.rename(path, target, lambda: self._faults.stopping.wait(self._pause_seconds))
         except EntryExistsError:
             raise RestError(400, f"File exists:{target}") from None
         except (EntryMissingError, NotADirectoryEntryError):
