@@ -26,6 +26,7 @@ LEVELS = {
     "s3": 3,
     "store": 4,
     "tree": 5,
+    "read_cache": 5,
     "remote_file": 5,
     "spooled_upload": 5,
     "filesystem_reading": 5,

@@ -6,11 +6,12 @@ import gc
 import io
 import zipfile
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any, BinaryIO
 
 import pytest
 from lsst.daf.butler_dcache.errors import IntegrityError
-from lsst.daf.butler_dcache.model import ByteRange, EntryKind, FileInfo
+from lsst.daf.butler_dcache.model import Adler32, ByteRange, EntryKind, FileInfo
 from lsst.daf.butler_dcache.remote_file import RemoteFile
 from lsst.daf.butler_dcache.spooled_upload import SpooledUpload, TextUpload
 
@@ -24,14 +25,23 @@ class Reader:
         self.data = data
         self.info = FileInfo("davs://door/file", EntryKind.FILE, len(data))
         self.asked: list[tuple[str, int, int]] = []
+        self.known_size: int | None = None
         self.verified = False
         self.closed = 0
 
     def read_ranges(self, ranges: Sequence[ByteRange]) -> list[bytes]:
         self.asked += [("range", one.start, one.stop) for one in ranges]
+        self.known_size = self.info.size
         return [self.data[one.start : one.stop] for one in ranges]
 
+    def read_tail(self, count: int) -> tuple[int, bytes]:
+        start = max(0, len(self.data) - count)
+        self.asked.append(("tail", start, len(self.data)))
+        self.known_size = self.info.size
+        return start, self.data[start:]
+
     def stream(self, start: int = 0) -> Iterator[bytes]:
+        self.known_size = self.info.size
         self.asked.append(("stream", start, len(self.data)))
         for position in range(start, len(self.data), 100_000):
             yield self.data[position : position + 100_000]
@@ -85,21 +95,69 @@ def test_small_file_is_read_and_verified_at_the_first_byte() -> None:
     assert len(reader.asked) == 2
 
 
-def test_reads_in_order_become_one_stream() -> None:
-    file, reader = opened()
-    pieces = []
-    while piece := file.read(10_000):
-        pieces.append(piece)
-    assert b"".join(pieces) == DATA
-    assert [kind for kind, *_ in reader.asked] == ["range", "stream"]
+def test_file_that_is_read_in_order_is_verified() -> None:
+    """Upstream's client compares no checksum on any read (upstream report, section 1.4)."""
+    for chunk in (100, 5000, 300_000):
+        reader = Reader(DATA)
+        reader.info = FileInfo(
+            "davs://door/file", EntryKind.FILE, len(DATA), checksums={"adler32": "00000000"}
+        )
+        file = RemoteFile(reader, "davs://door/file")
+        with pytest.raises(IntegrityError, match="adler32"):
+            list(iter(partial(file.read, chunk), b""))
 
 
-def test_reads_here_and_there_fetch_no_more_than_the_read_ahead() -> None:
+def test_reads_in_order_fetch_more_and_more_and_become_one_stream() -> None:
+    data = DATA * 110
+    file, reader = opened(data)
+    seen = Adler32()
+    while piece := file.read(65536):
+        seen.update(piece)
+    whole = Adler32()
+    whole.update(data)
+    assert seen.hexdigest() == whole.hexdigest()
+    assert [kind for kind, *_ in reader.asked] == ["range"] * 5 + ["stream"]
+    sizes = [stop - start for kind, start, stop in reader.asked if kind == "range"]
+    assert sizes == [65536 * (2 * 3 ** (n - 1) if n else 1) for n in range(5)]
+
+
+def test_reads_here_and_there_fetch_what_was_asked_for() -> None:
     file, reader = opened()
     for position in (900_000, 100_000, 500_000):
         file.seek(position)
         assert file.read(4096) == DATA[position : position + 4096]
-    assert reader.asked == [("range", p, p + 65536) for p in (900_000, 100_000, 500_000)]
+    assert reader.asked == [("range", p, p + 4096) for p in (900_000, 100_000, 500_000)]
+    file.seek(100_010)
+    assert file.read(4000) == DATA[100_010:104_010]
+    assert len(reader.asked) == 3
+
+
+def test_what_was_read_is_not_fetched_again() -> None:
+    file, reader = opened()
+    file.seek(10_000)
+    file.read(1000)
+    file.seek(20_000)
+    file.read(1000)
+    reader.asked.clear()
+    file.seek(9000)
+    assert file.read(15_000) == DATA[9000:24_000]
+    assert reader.asked == [("range", 9000, 10_000), ("range", 11_000, 20_000), ("range", 21_000, 24_000)]
+
+
+def test_memory_is_bounded() -> None:
+    file, _ = opened(DATA * 40)
+    for number in range(40):
+        file.seek(number << 20)
+        file.read(1_000_000)
+    assert file._cache._bytes <= 16 << 20
+
+
+def test_size_comes_with_the_end_of_the_file() -> None:
+    file, reader = opened()
+    assert file.seek(-22, io.SEEK_END) == len(DATA) - 22
+    assert file.read() == DATA[-22:]
+    assert file.size == len(DATA)
+    assert reader.asked == [("tail", len(DATA) - 1024, len(DATA))]
 
 
 def test_large_read_is_exactly_one_range() -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from .errors import IntegrityError
 from .model import Adler32, ByteRange, FileInfo
+from .read_cache import ReadCache
 from .store.protocol import RemoteReader
 
 if TYPE_CHECKING:
@@ -16,8 +17,24 @@ if TYPE_CHECKING:
 
 __all__ = ("RemoteFile",)
 
-_READ_AHEAD_BYTES = 64 * 1024
+_TINY_BYTES = 512
+_LOOK_BYTES = 10_752
+"""What a tiny read fetches: it looks at a structure, whose contents follow."""
+
+_TAIL_BYTES = 1024
+"""What is fetched of the end of a file when its size is asked for: the last words of zip and Parquet."""
+
+_GROWTH = 2
+"""How much more than what was read in order is read ahead."""
+
+_STREAM_AFTER_BYTES = 4 * 1024 * 1024
+"""After so many bytes in order the rest of the file comes in one answer."""
+
 _SKIP_BYTES = 1024 * 1024
+"""A jump ahead in a stream that is cheaper than a new request."""
+
+_CACHE_BYTES = 16 * 1024 * 1024
+_PEEK_BYTES = 8192
 
 
 class RemoteFile(io.RawIOBase):
@@ -30,15 +47,16 @@ class RemoteFile(io.RawIOBase):
     name : `str`
         What `name` says, usually the URL.
     read_ahead_bytes : `int`, optional
-        Least number of bytes that a request asks for.
+        Least number of bytes that a request for a tiny read asks for.
     sequential : `bool`, optional
         Whether the file will be read from its beginning to its end.
 
     Notes
     -----
-    Reads that follow one another become one stream, reads here and there become ranges of what was asked for.
-    What arrives of a file in one piece from the first byte to the last is verified by checksum. The size is
-    asked for only if no answer has told it. Not thread-safe.
+    A read here and there fetches what was asked for. Reads that follow one another fetch more and more ahead,
+    and in the end become one stream. What was fetched is kept within 16 MiB. A file that is read in order
+    from its first byte to its last is verified by checksum. The size is asked for only if no answer has told
+    it, and comes with the last kilobyte. Not thread-safe.
     """
 
     mode = "rb"
@@ -48,7 +66,7 @@ class RemoteFile(io.RawIOBase):
         reader: RemoteReader,
         name: str,
         *,
-        read_ahead_bytes: int = _READ_AHEAD_BYTES,
+        read_ahead_bytes: int = _LOOK_BYTES,
         sequential: bool = False,
     ) -> None:
         super().__init__()
@@ -56,13 +74,14 @@ class RemoteFile(io.RawIOBase):
         self._reader = reader
         self._read_ahead = read_ahead_bytes
         self._sequential = sequential
-        self._size: int | None = None
         self._position = 0
-        self._window = memoryview(b"")
-        self._window_start = 0
+        self._cache = ReadCache(_CACHE_BYTES)
+        self._run_start = self._run_end = 0  # bytes that were fetched in order
+        self._in_order = Adler32()  # of the bytes from the first on
         self._stream: Iterator[bytes] | None = None
         self._stream_position = 0
-        self._last_fetch_end = 0
+        self._window = memoryview(b"")  # the last piece of the stream
+        self._window_start = 0
 
     @property
     def info(self) -> FileInfo:
@@ -72,9 +91,12 @@ class RemoteFile(io.RawIOBase):
     @property
     def size(self) -> int:
         """Size in bytes."""
-        if self._size is None:
-            self._size = self._reader.info.size or 0
-        return self._size
+        known = self._reader.known_size
+        if known is None:
+            start, data = self._reader.read_tail(_TAIL_BYTES)
+            known = start + len(data)
+            self._take(start, data)
+        return known
 
     def readable(self) -> bool:
         """Return `True`."""
@@ -137,14 +159,26 @@ class RemoteFile(io.RawIOBase):
             Empty at the end of the file.
         """
         self._check_open()
-        left = None if size is None or size < 0 else size
+        if size is None or size < 0:
+            return self._read_rest()
+        left = size
         pieces: list[memoryview] = []
-        while left != 0 and (piece := self._available(left)[:left]):
+        while left and (piece := self._available(left)[:left]):
             pieces.append(piece)
             self._position += len(piece)
-            if left is not None:
-                left -= len(piece)
+            left -= len(piece)
+        if len(pieces) == 1 and isinstance(pieces[0].obj, bytes) and len(pieces[0].obj) == len(pieces[0]):
+            return pieces[0].obj  # the very object, without a copy
         return b"".join(pieces)
+
+    def _read_rest(self) -> bytes:
+        if not self._available(None):
+            return b""
+        # `io.BytesIO` lets its memory be written to and then hands it out as `bytes` without a copy.
+        memory = io.BytesIO(bytes(max(0, self.size - self._position)))
+        with memory.getbuffer() as view:
+            self._fill(view, None)
+        return memory.getvalue()
 
     def readall(self) -> bytes:
         """Return all bytes that are left."""
@@ -184,7 +218,7 @@ class RemoteFile(io.RawIOBase):
             At least one byte, unless the file ends here.
         """
         self._check_open()
-        return bytes(self._available(1))
+        return bytes(self._available(1)[:_PEEK_BYTES])
 
     def readinto(self, buffer: Buffer, /) -> int:
         """Fill a buffer; see `io.RawIOBase.readinto`.
@@ -201,9 +235,14 @@ class RemoteFile(io.RawIOBase):
         """
         self._check_open()
         target = memoryview(buffer).cast("B")
+        return self._fill(target, len(target))
+
+    def _fill(self, target: memoryview, wanted: int | None) -> int:
         filled = 0
-        while filled < len(target) and (piece := self._available(len(target) - filled)):
-            piece = piece[: len(target) - filled]
+        while filled < len(target):
+            piece = self._available(None if wanted is None else wanted - filled)[: len(target) - filled]
+            if not piece:
+                break
             target[filled : filled + len(piece)] = piece
             filled += len(piece)
             self._position += len(piece)
@@ -233,7 +272,7 @@ class RemoteFile(io.RawIOBase):
             return
         try:
             self._drop_stream()
-            self._window = memoryview(b"")
+            self._cache.clear()
             self._reader.close()
         finally:
             super().close()
@@ -250,55 +289,74 @@ class RemoteFile(io.RawIOBase):
         wanted : `int` or `None`
             How many would be useful; `None` is all that are left.
         """
-        if not 0 <= self._position - self._window_start < len(self._window):
-            if self._size is not None and self._position >= self._size:
-                return memoryview(b"")
-            self._fetch(wanted)
-        return self._window[self._position - self._window_start :]
-
-    def _fetch(self, wanted: int | None) -> None:
-        """Set the window so that it holds the position, or ends there if the file does."""
         position = self._position
-        if self._stream is not None:
-            if 0 <= position - self._stream_position <= _SKIP_BYTES:
-                self._advance_stream()
-                return
-            self._drop_stream()
-        if wanted is None or self._sequential or 0 < position == self._last_fetch_end:
+        if 0 <= position - self._window_start < len(self._window):
+            return self._window[position - self._window_start :]
+        found = self._cache.find(position)
+        if found:
+            return found
+        known = self._reader.known_size
+        if known is not None and position >= known:
+            return memoryview(b"")
+        return self._fetch(wanted)
+
+    def _fetch(self, wanted: int | None) -> memoryview:
+        """Return bytes from the position on, from the server; none if the file ends before."""
+        position = self._position
+        if self._stream is not None and 0 <= position - self._stream_position <= _SKIP_BYTES:
+            return self._advance_stream()
+        self._drop_stream()
+        run = self._run_end - self._run_start if position == self._run_end else 0
+        if wanted is None or run >= _STREAM_AFTER_BYTES or (self._sequential and not self._run_end):
             self._stream = iter(self._reader.stream(position))
             self._stream_position = position
-            self._advance_stream()
-            return
-        (data,) = self._reader.read_ranges([ByteRange(position, position + max(wanted, self._read_ahead))])
-        self._set_window(data, position)
-        if position == 0 and len(data) == self.size:
-            self._verify(data)
+            return self._advance_stream()
+        least = self._read_ahead if wanted < _TINY_BYTES else 0
+        stop = position + max(wanted, least, _GROWTH * run)
+        behind = self._cache.next_start(position)
+        if behind is not None:
+            stop = min(stop, behind)
+        (data,) = self._reader.read_ranges([ByteRange(position, stop)])
+        if not run:
+            self._run_start = position
+        self._run_end = position + len(data)
+        self._take(position, data)
+        return memoryview(data)
 
-    def _advance_stream(self) -> None:
+    def _take(self, start: int, data: bytes) -> None:
+        """Keep what was fetched, and verify the file if all of it has come by in order."""
+        self._cache.put(start, data)
+        if start == self._in_order.size:
+            self._in_order.update(data)
+            if data and self._in_order.size == self._reader.known_size:
+                self._verify()
+
+    def _advance_stream(self) -> memoryview:
         assert self._stream is not None
         for chunk in self._stream:
             start = self._stream_position
             self._stream_position += len(chunk)
+            self._run_end = self._stream_position
+            if start == self._in_order.size and start > 0:  # one from 0 on is verified by the reader
+                self._in_order.update(chunk)
             if self._stream_position > self._position:
-                self._set_window(chunk, start)
+                self._window, self._window_start = memoryview(chunk), start
                 if self._stream_position >= self.size:
                     # Only behind its last chunk does a stream compare checksums.
                     self._exhaust_stream()
-                return
+                return self._window[self._position - start :]
         self._stream = None
-        self._set_window(b"", self._position)
         if self._position < self.size:
             raise IntegrityError(
                 f"it ended before its size of {self.size} bytes", operation="read", url=self.name
             )
+        return memoryview(b"")
 
-    def _verify(self, data: bytes) -> None:
+    def _verify(self) -> None:
         expected = self._reader.info.checksums.get("adler32")
-        seen = Adler32()
-        seen.update(data)
-        if expected is not None and seen.hexdigest() != expected:
+        if expected is not None and self._in_order.hexdigest() != expected:
             raise IntegrityError(
-                f"the bytes that arrived have adler32 {seen.hexdigest()}, the file has {expected}",
+                f"the bytes that arrived have adler32 {self._in_order.hexdigest()}, the file has {expected}",
                 operation="read",
                 url=self.name,
             )
@@ -308,13 +366,11 @@ class RemoteFile(io.RawIOBase):
             for _ in self._stream:
                 pass
             self._stream = None
+            if self._in_order.size == self.size:
+                self._verify()
 
     def _drop_stream(self) -> None:
+        self._window = memoryview(b"")
         stream, self._stream = self._stream, None
         if isinstance(stream, Generator):
             stream.close()
-
-    def _set_window(self, data: bytes, start: int) -> None:
-        self._window = memoryview(data)
-        self._window_start = start
-        self._last_fetch_end = start + len(data)

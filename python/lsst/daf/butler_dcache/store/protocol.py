@@ -22,6 +22,11 @@ class RemoteReader(Protocol):
         """Size and, where known, checksums of the file that is read."""
         ...
 
+    @property
+    def known_size(self) -> int | None:
+        """Size of the file if an answer has told it already; never asks."""
+        ...
+
     def read_ranges(self, ranges: Sequence[ByteRange]) -> list[bytes]:
         """Return the bytes of each range, in order, each of exactly its length."""
         ...

@@ -67,6 +67,11 @@ class WebdavReader:
             checksums=MappingProxyType({} if adler32 is None else {"adler32": adler32}),
         )
 
+    @property
+    def known_size(self) -> int | None:
+        """Size of the file, if an answer has told it."""
+        return self._session.size
+
     def read_tail(self, count: int) -> tuple[int, bytes]:
         """Return the last bytes of the file, which tells its size as well.
 
