@@ -14,6 +14,7 @@ from urllib.parse import unquote, urlsplit
 import pytest
 from embedded_client import Client
 from lsst.daf.butler_dcache import errors
+from lsst.daf.butler_dcache.auth.credential import refused
 from lsst.daf.butler_dcache.auth.macaroon import Activity, Macaroon
 from lsst.daf.butler_dcache.embedded import EmbeddedDcache
 from lsst.daf.butler_dcache.embedded.faults import Fault
@@ -581,15 +582,47 @@ def test_door_that_makes_no_macaroon_is_asked_once(embedded: Any, base: str, tmp
     assert fault.hits == 1
 
 
-def test_creating_does_not_change_its_method_for_a_moment(embedded: Any, base: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("status", [500, 503])
+def test_creating_does_not_change_its_method_for_a_moment(
+    embedded: Any, base: str, tmp_path: Path, status: int
+) -> None:
     """A writer with a lock and one with a macaroon would both succeed."""
     password = Path(embedded.password_files["alice"]).read_text().strip()
     account = {"token": None, "user_name": "alice", "user_password": password}
+    trouble = Fault("status", server="door", method="POST", status=status, times=None)
     with endpoint(embedded, tmp_path, **account) as store:
         store.write(base + "other", OLD)
-        embedded.faults.add(Fault("status", server="door", method="POST", status=503))
-        with pytest.raises(errors.DoorUnavailableError):
-            store.write(base + "file", SMALL, overwrite=False)
+        embedded.faults.add(trouble)
+        # What removal has learned of it is nothing to rely on.
+        store.remove(base + "other")
+        store.write(base + "other", OLD)
+        for _ in range(2):
+            with pytest.raises((errors.DoorUnavailableError, errors.ServerError)) as caught:
+                store.write(base + "file", SMALL, overwrite=False)
+            assert status != 500 or "exclusive: best_effort" in str(caught.value)
         assert [entry.name for entry in store.list_directory(base)] == ["other"]
-        store.write(base + "file", SMALL, overwrite=False)
+        embedded.faults.clear()
+        with counted(embedded) as counter:
+            store.write(base + "file", SMALL, overwrite=False)
+        assert "door MKCOL" not in counter.methods()
+    account["dcache"] = {"exclusive": "best_effort"}
+    with endpoint(embedded, tmp_path, **account) as store:
+        embedded.faults.add(trouble)
+        store.write(base + "second", SMALL, overwrite=False)
+        with pytest.raises(FileExistsError):
+            store.write(base + "second", SMALL, overwrite=False)
     embedded.faults.clear()
+
+
+def test_door_that_does_not_know_us_when_asked_for_a_macaroon(
+    embedded: Any, base: str, tmp_path: Path
+) -> None:
+    password = Path(embedded.password_files["alice"]).read_text().strip()
+    account = {"token": None, "user_name": "alice", "user_password": password}
+    with endpoint(embedded, tmp_path, **account) as store:
+        store.write(base + "file", OLD)
+        embedded.faults.add(Fault("status", server="door", method="POST", status=401))
+        with pytest.raises(errors.CredentialError):
+            store.remove(base + "file")
+    embedded.faults.clear()
+    refused.clear()

@@ -140,7 +140,16 @@ class Exclusion:
         if self._door.dialect == "dcache":
             # Who holds the lock and who has a macaroon do not see one another: a moment's trouble at the door
             # must not make the one of the other.
-            return self._rights.without(Activity.DELETE, deadline=deadline, strict=True)
+            strict = self._door.settings.exclusive != "best_effort"
+            try:
+                return self._rights.without(Activity.DELETE, deadline=deadline, strict=strict)
+            except ServerError as error:
+                error.hint = (
+                    "Whether this door makes macaroons for this identity is not known now, so that a single "
+                    "winner cannot be promised. Try again later, use a macaroon as token, or set "
+                    "`exclusive: best_effort` under `dcache:` of this endpoint."
+                )
+                raise
         return None
 
     def _move(

@@ -23,7 +23,14 @@ from datetime import UTC, datetime, timedelta
 
 from ..auth.credential import Credential
 from ..auth.macaroon import Activity, Macaroon, MacaroonAttenuationError, NotAMacaroonError
-from ..errors import AccessDeniedError, DcacheError, ProtocolError, ServerError, UnsupportedError
+from ..errors import (
+    AccessDeniedError,
+    CredentialError,
+    DcacheError,
+    ProtocolError,
+    ServerError,
+    UnsupportedError,
+)
 from ..transport.deadline import Deadline
 from .addresses import origin
 from .door import Door
@@ -58,7 +65,8 @@ class Rights:
         self._lock = threading.Lock()
         self._narrowed: dict[tuple[str, frozenset[Activity]], Credential] = {}
         self._minted: dict[str, Credential] = {}
-        self._refused_at: dict[str, float] = {}
+        # When a credential got no macaroon, and whether that says that it never gets one.
+        self._refused: dict[str, tuple[float, bool]] = {}
 
     def after_fork(self) -> None:
         """Make the locks of a forked child its own."""
@@ -127,15 +135,22 @@ class Rights:
             minted.expires is None or minted.expires - datetime.now(UTC) > _RENEW_BEFORE
         ):
             return minted
-        if not mint or not self._may_mint(current):
+        if not mint or not self._may_mint(current, strict):
             return None
         try:
             minted = self._mint(current, deadline)
-        except (AccessDeniedError, ProtocolError, ServerError, UnsupportedError):
-            # This door gives none to this identity, and will not a moment later: 500 is its answer to an
-            # identity with several paths (protocol page, section 6.2).
-            with self._lock:
-                self._refused_at[current.fingerprint] = self._clock()
+        except CredentialError:
+            raise
+        except (AccessDeniedError, ProtocolError, UnsupportedError):
+            # This door gives none to this identity, and will not a moment later.
+            self._remember_refusal(current, certain=True)
+            return None
+        except ServerError:
+            # The answer to an identity with several paths, and to trouble with the store of the secrets
+            # (protocol page, section 6.2): not worth another question soon, and no proof of anything.
+            self._remember_refusal(current, certain=False)
+            if strict:
+                raise
             return None
         except DcacheError:
             if strict:
@@ -145,15 +160,21 @@ class Rights:
             self._minted = {current.fingerprint: minted}
         return minted
 
-    def _may_mint(self, current: Credential) -> bool:
+    def _remember_refusal(self, current: Credential, *, certain: bool) -> None:
+        with self._lock:
+            self._refused[current.fingerprint] = self._clock(), certain
+
+    def _may_mint(self, current: Credential, strict: bool) -> bool:
         # Over plain http dCache answers 400 "Not secure transport"; nobody in particular has no rights to
         # pass on.
         if current.kind == "none" or not self._door.settings.is_encrypted:
             return False
         if self._door.dialect not in ("dcache", "auto"):
             return False
-        refused_at = self._refused_at.get(current.fingerprint)
-        return refused_at is None or self._clock() - refused_at > _REFUSED_FOR_SECONDS
+        refused = self._refused.get(current.fingerprint)
+        if refused is None or self._clock() - refused[0] > _REFUSED_FOR_SECONDS:
+            return True
+        return strict and not refused[1]
 
     def _mint(self, current: Credential, deadline: Deadline) -> Credential:
         """Ask for a macaroon for everything that this identity may do (protocol page, section 6.1)."""
