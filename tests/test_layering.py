@@ -29,6 +29,7 @@ LEVELS = {
     "read_cache": 5,
     "remote_file": 5,
     "spooled_upload": 5,
+    "streamed_upload": 5,
     "filesystem_reading": 5,
     "filesystem": 5,
     "resource_path": 5,

@@ -18,6 +18,7 @@ from .errors import (
 from .filesystem_reading import ReadingFileSystem
 from .remote_file import RemoteFile
 from .spooled_upload import SpooledUpload, TextUpload
+from .streamed_upload import StreamedUpload
 from .tree import are_one, remove_tree
 from .webdav.addresses import decoded_path
 
@@ -47,8 +48,9 @@ class DcacheFileSystem(ReadingFileSystem):
         block_size: int | None = None,
         autocommit: bool = True,
         cache_options: Any = None,
+        size: int | None = None,
         **kwargs: Any,
-    ) -> RemoteFile | SpooledUpload:
+    ) -> RemoteFile | SpooledUpload | StreamedUpload:
         store, url = self._place(path)
         if mode == "rb":
             return RemoteFile(store.open_reader(url), path)
@@ -56,6 +58,9 @@ class DcacheFileSystem(ReadingFileSystem):
             raise UnsupportedError(f"no such mode: {mode}", operation="open", url=url)
         if mode == "xb" and store.exists(url):
             raise ResourceExistsError("the file exists", operation="open", url=url)
+        if mode in ("wb", "xb") and autocommit:
+            return StreamedUpload(store, url, overwrite=mode != "xb", size=size)
+        # A transaction closes its files long before it publishes them: no pool is kept waiting for that.
         upload = SpooledUpload(store, url, overwrite=mode != "xb", publish_on_close=autocommit)
         try:
             if mode == "ab" and store.exists(url):
@@ -79,12 +84,13 @@ class DcacheFileSystem(ReadingFileSystem):
             As for `open`. What is written is published when the file is closed, and not at all if its
             ``with`` block raises.
         *args, **kwargs
-            See fsspec.
+            See fsspec. ``size`` is the exact size of a new file, where it is known: the server is told it
+            at once, reserves space and compares.
 
         Returns
         -------
         file : file-like
-            Seekable.
+            Seekable; a new file only until its first MiB is full, for then it is sent as it is written.
         """
         if "b" in mode or set(mode) <= {"r", "t"} or kwargs.get("compression") is not None:
             return super().open(path, mode, *args, **kwargs)

@@ -36,6 +36,7 @@ from .remote_file import RemoteFile
 from .spooled_upload import SpooledUpload
 from .store.protocol import Store
 from .store.registry import store_for
+from .streamed_upload import StreamedUpload
 from .tree import are_one, remove_tree, walk_tree
 
 if TYPE_CHECKING:
@@ -345,10 +346,15 @@ class DcacheResourcePath(ResourcePath):
                     with io.TextIOWrapper(cast(Any, reader), encoding=text_encoding) as text:
                         yield cast(Any, text)
             return
-        with SpooledUpload(
-            self._store, self._url, overwrite="x" not in mode, directory=get_tempdir()
-        ) as upload:
-            if "r" in mode or "a" in mode:
+        upload: StreamedUpload | SpooledUpload
+        if "+" in mode or "a" in mode:
+            upload = SpooledUpload(self._store, self._url, overwrite="x" not in mode, directory=get_tempdir())
+        else:
+            upload = StreamedUpload(
+                self._store, self._url, overwrite="x" not in mode, directory=get_tempdir()
+            )
+        with upload:
+            if isinstance(upload, SpooledUpload) and ("r" in mode or "a" in mode):
                 upload.load()
                 upload.seek(0, io.SEEK_END if "a" in mode else io.SEEK_SET)
             if "b" in mode:

@@ -1,15 +1,19 @@
-"""A file that is being written, in the form of Python's binary files.
+"""A file that is being changed, in the form of Python's binary files.
 
-Programs write in small pieces and seek; a store wants a file whose length it knows. `SpooledUpload` gathers
-what is written and publishes it in one piece.
+A program that reads back or changes what it has written needs all of it at hand: `SpooledUpload` gathers it
+and publishes it in one piece. What is only written goes through `.streamed_upload.StreamedUpload`.
 """
 
 from __future__ import annotations
 
+import contextlib
+import inspect
 import io
 import os
+import sys
 import tempfile
-from types import TracebackType
+import warnings
+from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 from .model import FileInfo
@@ -18,9 +22,10 @@ from .store.protocol import Store
 if TYPE_CHECKING:
     from typing import Self
 
-__all__ = ("SpooledUpload", "TextUpload")
+__all__ = ("SpooledUpload", "TextUpload", "leaves_by_error")
 
 _SPOOL_BYTES = 8 * 1024 * 1024
+_MOST_FRAMES = 64
 
 
 class SpooledUpload(tempfile.SpooledTemporaryFile[bytes]):
@@ -61,6 +66,7 @@ class SpooledUpload(tempfile.SpooledTemporaryFile[bytes]):
         self._overwrite = overwrite
         self._publish_on_close = publish_on_close
         self._settled = False
+        self._handled = sys.exception()
         self.info: FileInfo | None = None
         """What was published."""
 
@@ -98,7 +104,11 @@ class SpooledUpload(tempfile.SpooledTemporaryFile[bytes]):
 
     def close(self) -> None:
         """Publish, if that was not done, and close."""
-        if self._publish_on_close and not self._settled:
+        if self._settled or not self._publish_on_close:
+            return
+        if leaves_by_error(sys._getframe(1), self._handled):
+            self.discard()
+        else:
             self.commit()
 
     def __exit__(
@@ -114,12 +124,20 @@ class SpooledUpload(tempfile.SpooledTemporaryFile[bytes]):
 
     def __del__(self) -> None:
         # io.IOBase closes what is forgotten, which would publish half a file.
-        if hasattr(self, "_settled"):
-            self.discard()
+        if not hasattr(self, "_settled"):
+            return
+        if not self._settled and self._publish_on_close:
+            warnings.warn(
+                f"forgotten without being closed, so not published: {self._url}",
+                ResourceWarning,
+                stacklevel=2,
+                source=self,
+            )
+        self.discard()
 
 
 class TextUpload(io.TextIOWrapper):
-    """Text layer above a `SpooledUpload` that publishes nothing if its ``with`` block raises."""
+    """Text layer above an upload that publishes nothing if its ``with`` block raises or it is forgotten."""
 
     def __enter__(self) -> Self:
         return self
@@ -134,3 +152,35 @@ class TextUpload(io.TextIOWrapper):
             upload: Any = self.buffer
             upload.discard()
         self.close()
+
+    def __del__(self) -> None:
+        # io.IOBase closes what is forgotten, and the upload with it, which has its own way to be forgotten.
+        with contextlib.suppress(ValueError):
+            self.detach()
+
+
+def leaves_by_error(frame: FrameType | None, handled: BaseException | None) -> bool:
+    """Tell whether a ``with`` block is being left by an error.
+
+    Parameters
+    ----------
+    frame : `types.FrameType`
+        Who calls.
+    handled : `BaseException` or `None`
+        An error that was being dealt with before there was anything to leave.
+    """
+    if sys.exception() is None:
+        return False
+    for _ in range(_MOST_FRAMES):
+        if frame is None:
+            return False
+        code = frame.f_code
+        if code.co_name == "__exit__":
+            values = frame.f_locals
+            given = [values.get(name) for name in code.co_varnames[1 : code.co_argcount]]
+            if code.co_flags & inspect.CO_VARARGS:
+                given += values.get(code.co_varnames[code.co_argcount + code.co_kwonlyargcount], ())
+            if any(isinstance(value, BaseException) and value is not handled for value in given):
+                return True
+        frame = frame.f_back
+    return False

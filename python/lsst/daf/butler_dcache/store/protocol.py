@@ -51,6 +51,15 @@ class RemoteWriter(Protocol):
         """Send the next bytes, or keep them for the next call; return how many."""
         ...
 
+    @property
+    def has_begun(self) -> bool:
+        """Whether something was sent."""
+        ...
+
+    def take_back(self) -> bytes | None:
+        """Return what was written and end, if nothing was sent; else `None`, and nothing happens."""
+        ...
+
     def commit(self) -> FileInfo:
         """Verify and publish the file under its name; afterwards a reader sees all of it."""
         ...

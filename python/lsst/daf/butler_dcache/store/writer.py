@@ -80,6 +80,20 @@ class StreamingWriter:
         self._written = 0
         self._over = False
 
+    @property
+    def has_begun(self) -> bool:
+        """See `.protocol.RemoteWriter`."""
+        return self._put is not None
+
+    def take_back(self) -> bytes | None:
+        """See `.protocol.RemoteWriter`."""
+        self._usable()
+        if self._put is not None:
+            return None
+        held = bytes(self._held)
+        self._give_up()
+        return held
+
     def write(self, data: bytes | bytearray | memoryview) -> int:
         """See `.protocol.RemoteWriter`."""
         self._usable()
