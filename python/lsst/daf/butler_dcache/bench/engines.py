@@ -15,6 +15,7 @@ _GIB = 1024**3
 _ENGINES = (
     "engine-ours",
     "engine-curl",
+    "engine-memory-bio",
     "engine-http.client",
     "engine-pycurl",
     "engine-urllib3",

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import http.client
 import importlib
+import re
 import resource
+import socket
 import ssl
 import subprocess
 from collections.abc import Callable
@@ -40,6 +42,8 @@ class _Engine:
             self.open(job.access)
         except ModuleNotFoundError as error:
             raise UnsupportedWorkError(f"{error.name} is not installed") from error
+        if job.work.operation == "put" and type(self).put is _Engine.put:
+            raise UnsupportedWorkError("this engine only reads")
         urls = [f"{job.access.url}{name}{_KEY}" for name in job.names]
         if job.work.operation == "get":
             return lambda: Outcome(sum(map(self.get, urls)))
@@ -91,6 +95,59 @@ class _Ours(_Engine):
         ):
             answer.read()
             _check(answer.status)
+
+
+class _MemoryBio(_Engine):
+    """What TLS could cost: `ssl.MemoryBIO`, which takes much from the socket at a time."""
+
+    def open(self, access: Access) -> None:
+        if access.ca_file is None:
+            raise UnsupportedWorkError("this is about TLS")
+        self._context = ssl.create_default_context(cafile=access.ca_file)
+        self._socket: socket.socket | None = None
+        self._memory = memoryview(bytearray(_PIECE_BYTES))
+        self._encrypted = memoryview(bytearray(_PIECE_BYTES))
+
+    def _connect(self, host: str, port: int) -> socket.socket:
+        connection = socket.create_connection((host, port))
+        self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self._tls = self._context.wrap_bio(self._incoming, self._outgoing, server_hostname=host)
+        while True:
+            try:
+                self._tls.do_handshake()
+                return connection
+            except ssl.SSLWantReadError:
+                self._take(connection)
+
+    def _take(self, connection: socket.socket) -> None:
+        if self._outgoing.pending:
+            connection.sendall(self._outgoing.read())
+        count = connection.recv_into(self._encrypted)
+        if count == 0:
+            raise RuntimeError("the server closed the connection")
+        self._incoming.write(self._encrypted[:count])
+
+    def _read(self, connection: socket.socket) -> int:
+        while True:
+            try:
+                return cast(int, self._tls.read(len(self._memory), self._memory))
+            except ssl.SSLWantReadError:
+                self._take(connection)
+
+    def get(self, url: str) -> int:
+        parts = urlsplit(url)
+        if self._socket is None:
+            self._socket = self._connect(parts.hostname or "", parts.port or 443)
+        request = f"GET {parts.path}?{parts.query} HTTP/1.1\r\nHost: {parts.netloc}\r\n\r\n"
+        self._tls.write(request.encode())
+        count = self._read(self._socket)
+        head, _, body = bytes(self._memory[:count]).partition(b"\r\n\r\n")
+        _check(int(head.split(b" ", 2)[1]))
+        length = int(re.findall(rb"(?i)\ncontent-length: (\d+)", head)[0])
+        moved = len(body)
+        while moved < length:
+            moved += self._read(self._socket)
+        return moved
 
 
 class _HttpClient(_Engine):
@@ -233,6 +290,7 @@ class _Curl(_Engine):
 _ENGINES: dict[str, Callable[[], _Engine]] = {
     "engine-ours": _Ours,
     "engine-curl": _Curl,
+    "engine-memory-bio": _MemoryBio,
     "engine-http.client": _HttpClient,
     "engine-pycurl": _Pycurl,
     "engine-urllib3": _Urllib3,

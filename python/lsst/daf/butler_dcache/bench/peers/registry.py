@@ -19,6 +19,7 @@ PEERS = {
     "curl-move": ("curl", "curl, PUT under another name and MOVE"),
     "engine-ours": ("engine", "the data plane without a door"),
     "engine-curl": ("engine", "curl without a door"),
+    "engine-memory-bio": ("engine", "sockets with ssl.MemoryBIO"),
     "engine-http.client": ("engine", "http.client with readinto"),
     "engine-pycurl": ("engine", "pycurl (libcurl)"),
     "engine-urllib3": ("engine", "urllib3, streaming"),
