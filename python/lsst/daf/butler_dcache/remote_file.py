@@ -24,10 +24,11 @@ _LOOK_BYTES = 10_752
 _TAIL_BYTES = 1024
 """What is fetched of the end of a file when its size is asked for: the last words of zip and Parquet."""
 
-_GROWTH = 2
-"""How much more than what was read in order is read ahead."""
+_WHOLE_AFTER_BYTES = 64 * 1024
+"""A file that is read in order from its first byte on so far is taken for one that is read to its end."""
 
-_STREAM_AFTER_BYTES = 4 * 1024 * 1024
+_STREAM_WHOLE_AFTER_BYTES = 4 * 1024 * 1024
+_STREAM_PART_AFTER_BYTES = 64 * 1024 * 1024
 """After so many bytes in order the rest of the file comes in one answer."""
 
 _SKIP_BYTES = 1024 * 1024
@@ -306,22 +307,34 @@ class RemoteFile(io.RawIOBase):
         if self._stream is not None and 0 <= position - self._stream_position <= _SKIP_BYTES:
             return self._advance_stream()
         self._drop_stream()
-        run = self._run_end - self._run_start if position == self._run_end else 0
-        if wanted is None or run >= _STREAM_AFTER_BYTES or (self._sequential and not self._run_end):
+        ahead = self._ahead()
+        if wanted is None or ahead is None:
             self._stream = iter(self._reader.stream(position))
             self._stream_position = position
             return self._advance_stream()
         least = self._read_ahead if wanted < _TINY_BYTES else 0
-        stop = position + max(wanted, least, _GROWTH * run)
+        stop = position + max(wanted, least, ahead)
         behind = self._cache.next_start(position)
         if behind is not None:
             stop = min(stop, behind)
         (data,) = self._reader.read_ranges([ByteRange(position, stop)])
-        if not run:
+        if position != self._run_end:
             self._run_start = position
         self._run_end = position + len(data)
         self._take(position, data)
         return memoryview(data)
+
+    def _ahead(self) -> int | None:
+        """Return how many bytes are worth fetching because of what was read in order; `None` is all."""
+        if self._position != self._run_end:
+            return 0
+        run = self._run_end - self._run_start
+        if self._run_start:
+            # Within a file, as for the tiles of a cutout, at most a fifth is fetched in vain.
+            return run // 5 if run < _STREAM_PART_AFTER_BYTES else None
+        if run >= _STREAM_WHOLE_AFTER_BYTES or self._sequential:
+            return None
+        return 2 * run if run >= _WHOLE_AFTER_BYTES else run // 2
 
     def _take(self, start: int, data: bytes) -> None:
         """Keep what was fetched, and verify the file if all of it has come by in order."""
