@@ -1,4 +1,4 @@
-"""A cutout and a column through the Butler: one question to the door, and little more than the bytes needed."""
+"""A cutout and a column through the Butler: one question to the door, little more than the bytes needed."""
 
 from __future__ import annotations
 
