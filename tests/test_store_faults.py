@@ -20,6 +20,7 @@ from lsst.daf.butler_dcache.embedded import EmbeddedDcache
 from lsst.daf.butler_dcache.embedded.faults import Fault
 from lsst.daf.butler_dcache.model import ByteRange
 from lsst.daf.butler_dcache.store.webdav_store import WebdavStore
+from lsst.daf.butler_dcache.tree import remove_tree
 from request_counter import counted
 from test_store_webdav import endpoint, with_frontend
 
@@ -533,6 +534,52 @@ def test_full_directory_that_looks_empty_is_not_removed(store: WebdavStore, embe
     embedded.faults.clear()
     assert store.read(base + "directory/file") == OLD
     assert store.read(base + "directory/deep/file") == OLD
+
+
+@pytest.fixture
+def bare(tmp_path: Path) -> Iterator[tuple[EmbeddedDcache, WebdavStore]]:
+    """A store without macaroons and without a frontend: the door alone decides what a removal takes."""
+    with EmbeddedDcache(tls=False) as server, endpoint(server, tmp_path) as made:
+        yield server, made  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("kind", ["truncate_listing", "unlistable"])
+@pytest.mark.parametrize("recursive", [False, True])
+def test_one_empty_listing_is_not_believed(
+    bare: tuple[EmbeddedDcache, WebdavStore], kind: Any, recursive: bool
+) -> None:
+    server, store = bare
+    url = server.url + "directory/"
+    store.write(url + "file", OLD)
+    store.write(url + "deep/file", OLD)
+    server.faults.add(Fault(kind, method="PROPFIND", path="*/directory*", at_byte=0, times=None))
+    with pytest.raises(OSError, match="directory"):
+        remove_tree(store, url) if recursive else store.remove(url)
+    server.faults.clear()
+    assert store.read(url + "file") == store.read(url + "deep/file") == OLD
+    # Once is no reason to give up.
+    server.faults.add(Fault("truncate_listing", method="PROPFIND", path="*/directory*", at_byte=0))
+    assert len(store.list_directory(url)) == 2
+    remove_tree(store, url)
+    assert store.exists(url) is False
+
+
+def test_refused_blind_removal_takes_no_tree(embedded: Any, base: str, tmp_path: Path) -> None:
+    """Should a door refuse by 403 who may not list, an empty listing is not believed either."""
+    with endpoint(embedded, tmp_path) as store:
+        store.write(base + "directory/file", OLD)
+        store.make_directory(base + "empty/")
+        for name in ("directory", "empty"):
+            embedded.faults.add(Fault("status", method="DELETE", path=f"*/{name}*", status=403))
+        embedded.faults.add(
+            Fault("truncate_listing", method="PROPFIND", path="*/directory*", at_byte=0, times=None)
+        )
+        with pytest.raises(OSError, match="directory"):
+            store.remove(base + "directory/")
+        store.remove(base + "empty/")
+        embedded.faults.clear()
+        assert store.read(base + "directory/file") == OLD
+        assert [entry.name for entry in store.list_directory(base)] == ["directory"]
 
 
 def test_door_that_is_dead(embedded: Any, url: str, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from ..errors import (
     DcacheError,
     OutcomeUnknownError,
     ParentNotFoundError,
+    ProtocolError,
     ResourceExistsError,
     ResourceIsFileError,
     ResourceNotFoundError,
@@ -23,6 +24,7 @@ from ..model import FileInfo
 from ..transport.deadline import Deadline
 from ..webdav.addresses import as_directory, decoded_path, join, parent, temporary_name
 from ..webdav.door import Door
+from ..webdav.listing_page import shows_names
 from ..webdav.rights import lacks
 
 __all__ = ("Directories",)
@@ -74,16 +76,32 @@ class Directories:
             Raised if it is a file.
         AccessDeniedError
             Raised if it may not be listed, which looks like an empty one at first.
+        ProtocolError
+            Raised if it looks empty in the listing, again and again, and not on the door's page.
         """
         url = as_directory(url)
+        entries = self._entries(url, deadline)
+        if not entries and self._door.dialect == "dcache":
+            # dCache answers 207 without entries where it may not list or fails to; GET says 403, or shows
+            # what there is (protocol page, section 4.1).
+            answer = self._door.ask("GET", url, operation="list", deadline=deadline, accept=(200,))
+            if shows_names(answer.body, url):
+                entries = self._entries(url, deadline)
+                if not entries:
+                    raise ProtocolError(
+                        "the listing of a directory is empty, and its page is not",
+                        operation="list",
+                        url=url,
+                        hint="The name space of the server may be overloaded: try again later.",
+                    )
+        self._remember(url)
+        return [*entries]
+
+    def _entries(self, url: str, deadline: Deadline) -> tuple[FileInfo, ...]:
         own, *entries = self._door.propfind(url, 1, operation="list", deadline=deadline)
         if own.is_file:
             raise ResourceIsFileError("not a directory", operation="list", url=url)
-        if not entries and self._door.dialect == "dcache":
-            # dCache answers 207 without entries where it may not list; GET says 403 (protocol page, 4.1).
-            self._door.ask("GET", url, operation="list", deadline=deadline, accept=(200,))
-        self._remember(url)
-        return entries
+        return tuple(entries)
 
     def make(self, url: str, *, deadline: Deadline) -> None:
         """Make a directory and its parents.
