@@ -582,6 +582,59 @@ def test_refused_blind_removal_takes_no_tree(embedded: Any, base: str, tmp_path:
         assert [entry.name for entry in store.list_directory(base)] == ["directory"]
 
 
+@pytest.mark.parametrize("with_macaroon", [True, False])
+def test_frontend_with_another_root(embedded: Any, tmp_path: Path, with_macaroon: bool) -> None:
+    """What it calls by the same name is another file."""
+    changes = with_frontend(embedded)
+    if not with_macaroon:
+        password = Path(embedded.password_files["alice"]).read_text().strip()
+        changes |= {"token": None, "user_name": "alice", "user_password": password}
+    folder = f"root-{uuid.uuid4().hex[:8]}"
+    path = unquote(urlsplit(embedded.url).path) + folder
+    decoys = [f"{path}/elsewhere{path}/{name}" for name in ("file", "source")]
+    for decoy in decoys:
+        embedded.place(decoy, b"decoy")
+    with endpoint(embedded, tmp_path, **changes) as store:
+        assert store._publisher._frontend is not None
+        store._publisher._frontend._namespace._base += f"{path}/elsewhere"
+        if not with_macaroon:
+            embedded.faults.add(Fault("status", method="POST", server="door", status=400, times=None))
+        base = f"{embedded.url}{folder}/"
+        for name in ("file", "source", "target"):
+            embedded.place(f"{path}/{name}", OLD)
+        store.remove(base + "file")
+        store.move(base + "source", base + "target", overwrite=True)
+        store.write(base + "new", SMALL)
+        assert store.exists_many([base + name for name in ("file", "source", "target", "new")]) == {
+            base + "file": False,
+            base + "source": False,
+            base + "target": True,
+            base + "new": True,
+        }
+        embedded.faults.clear()
+        for decoy in decoys:
+            assert store.read(f"{embedded.url}{decoy.partition('/data/')[2]}") == b"decoy"
+
+
+@pytest.mark.parametrize("by", ["write", "look"])
+def test_frontend_is_used_once_it_is_proven(embedded: Any, base: str, tmp_path: Path, by: str) -> None:
+    password = Path(embedded.password_files["alice"]).read_text().strip()
+    account = {"token": None, "user_name": "alice", "user_password": password}
+    path = unquote(urlsplit(base).path)
+    for number in range(3):
+        embedded.place(f"{path}{number}", OLD)
+    with endpoint(embedded, tmp_path, **with_frontend(embedded), **account) as store:
+        embedded.faults.add(Fault("status", method="POST", server="door", status=400, times=None))
+        if by == "write":
+            store.write(base + "new", SMALL)
+        store.remove(base + "0")
+        with counted(embedded) as counter:
+            store.remove(base + "1")
+            store.move(base + "2", base + "3", overwrite=True)
+        assert counter.methods() == ["frontend DELETE", "frontend POST"]
+    embedded.faults.clear()
+
+
 def test_door_that_is_dead(embedded: Any, url: str, tmp_path: Path) -> None:
     """Of several doors of a site the next one is asked."""
     with socket.socket() as unused:

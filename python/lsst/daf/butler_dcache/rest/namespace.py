@@ -93,6 +93,29 @@ class Namespace:
         if answer.status not in (200, 204):
             raise failure(answer, operation=operation, url=url, body=answer.body, attempts=answer.attempts)
 
+    def identifier(self, url: str, *, deadline: Deadline) -> str:
+        """Return the identifier of an entry, which stays with it through renames.
+
+        Parameters
+        ----------
+        url : `str`
+            URL of the door.
+        deadline : `Deadline`
+            When to give up.
+
+        Returns
+        -------
+        identifier : `str`
+            Its PNFSID, empty if the frontend does not say.
+        """
+        answer = self._request("GET", url, deadline, None)
+        if answer.status != 200:
+            raise failure(answer, operation="look", url=url, body=answer.body, attempts=answer.attempts)
+        try:
+            return str(json.loads(answer.body).get("pnfsId", ""))
+        except (ValueError, AttributeError):
+            return ""
+
     def _request(self, method: str, url: str, deadline: Deadline, wish: Any) -> Answer:
         headers = {"Accept": "application/json"}
         if wish is not None:

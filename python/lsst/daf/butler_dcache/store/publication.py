@@ -37,7 +37,6 @@ from ..errors import (
 )
 from ..model import FileInfo
 from ..redaction import redact_url
-from ..rest.namespace import Namespace
 from ..transport.deadline import Deadline
 from ..webdav.addresses import temporary_name
 from ..webdav.body import UploadBody
@@ -45,6 +44,7 @@ from ..webdav.door import Door
 from ..webdav.rights import Rights
 from ..webdav.upload import StreamedPut, Uploads, may_clean_up
 from .exclusion import Exclusion, holds
+from .frontend import Frontend
 
 __all__ = ("Publisher", "look")
 
@@ -63,14 +63,14 @@ class Publisher:
         The endpoint's doors.
     rights : `Rights`
         Its narrowed credentials.
-    namespace : `Namespace` or `None`
+    frontend : `Frontend` or `None`
         Its frontend, where one is known.
     """
 
-    def __init__(self, door: Door, rights: Rights, namespace: Namespace | None) -> None:
+    def __init__(self, door: Door, rights: Rights, frontend: Frontend | None) -> None:
         self._door = door
         self._rights = rights
-        self._namespace = namespace
+        self._frontend = frontend
         self._uploads = Uploads(door)
         self._exclusion = Exclusion(door, rights)
 
@@ -209,9 +209,9 @@ class Publisher:
 
     def _replace_once(self, source: str, target: str, deadline: Deadline) -> str:
         door = self._door
-        if self._namespace is not None:
+        if self._frontend is not None and self._frontend.may_move(source, deadline):
             try:
-                self._namespace.move(source, target, operation="write", deadline=deadline)
+                self._frontend.move(source, target, operation="write", deadline=deadline)
                 return ""
             except (DoorUnavailableError, UnsupportedError) as error:
                 _log.warning("the frontend does not rename, so the door does: %s", error)

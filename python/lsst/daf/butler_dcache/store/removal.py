@@ -22,11 +22,11 @@ from ..errors import (
     ResourceNotFoundError,
     ServerError,
 )
-from ..rest.namespace import Namespace
 from ..transport.deadline import Deadline
 from ..webdav.door import Door
 from ..webdav.rights import Rights
 from .directories import Directories
+from .frontend import Frontend
 from .publication import look
 
 __all__ = ("Remover",)
@@ -43,18 +43,18 @@ class Remover:
         The endpoint's doors.
     rights : `Rights`
         Its narrowed credentials.
-    namespace : `Namespace` or `None`
+    frontend : `Frontend` or `None`
         Its frontend, where one is known.
     directories : `Directories`
         Its directories.
     """
 
     def __init__(
-        self, door: Door, rights: Rights, namespace: Namespace | None, directories: Directories
+        self, door: Door, rights: Rights, frontend: Frontend | None, directories: Directories
     ) -> None:
         self._door = door
         self._rights = rights
-        self._namespace = namespace
+        self._frontend = frontend
         self._directories = directories
 
     def remove(self, url: str, *, deadline: Deadline, known_file: bool = False) -> None:
@@ -99,28 +99,36 @@ class Remover:
             return None
         return self._rights.without(Activity.LIST, deadline=deadline)
 
+    def must_look(self, deadline: Deadline) -> bool:
+        """Tell whether names have to be looked at, since nobody else refuses to remove a tree.
+
+        Parameters
+        ----------
+        deadline : `Deadline`
+            When to give up asking for a macaroon.
+        """
+        if self._is_proven or self._door.dialect == "xrootd":
+            return False
+        try:
+            return self.blind(deadline) is None
+        except CredentialError:
+            return False  # it is the answer to each removal
+
     @property
-    def is_safe_at_once(self) -> bool:
-        """Whether the server itself refuses to remove a tree, whoever asks."""
-        return self._namespace is not None or self._door.dialect == "xrootd"
+    def _is_proven(self) -> bool:
+        return self._frontend is not None and self._frontend.is_proven
 
     def _remove_once(self, url: str, deadline: Deadline, known_file: bool) -> None:
-        if self._namespace is not None:
-            try:
-                self._namespace.remove(url, operation="remove", deadline=deadline)
-                return
-            except DoorUnavailableError as error:
-                _log.warning("the frontend does not remove, so the door does: %s", error)
-            except ResourceNotFoundError:
-                # Said by a server with perhaps another root: only the door knows what this URL names.
-                if look(self._door, url, deadline) is None:
-                    raise
+        if self._is_proven and self._remove_by_frontend(url, deadline):
+            return
         if known_file or self._door.dialect == "xrootd":
             self._delete(url, deadline)
             return
         blind = self.blind(deadline)
         if blind is None:
-            self._remove_after_look(url, deadline)
+            proven = self._frontend is not None and self._frontend.prove(url, deadline)
+            if not proven or not self._remove_by_frontend(url, deadline):
+                self._remove_after_look(url, deadline)
             return
         try:
             self._delete(url, deadline, blind)
@@ -131,14 +139,24 @@ class Remover:
             if found is not None and found.is_directory:
                 self._require_empty(url, deadline)
                 if not isinstance(error, AccessDeniedError):
-                    # The name space refused, which an empty listing does not disprove: listings may be short
-                    # without saying so (protocol page, section 4.1), and with LIST the door removes a tree.
+                    # The name space refused, which empty listings do not disprove: with LIST the door removes
+                    # a tree.
                     raise
                 self._delete(url, deadline)
             elif isinstance(error, AccessDeniedError) and found is not None:
                 self._delete(url, deadline)
             else:
                 raise
+
+    def _remove_by_frontend(self, url: str, deadline: Deadline) -> bool:
+        """Return whether the frontend was there to do it."""
+        assert self._frontend is not None
+        try:
+            self._frontend.remove(url, operation="remove", deadline=deadline)
+        except DoorUnavailableError as error:
+            _log.warning("the frontend does not remove, so the door does: %s", error)
+            return False
+        return True
 
     def _remove_after_look(self, url: str, deadline: Deadline) -> None:
         found = self._door.propfind(url, 0, operation="remove", deadline=deadline)[0]
@@ -152,8 +170,12 @@ class Remover:
         self._delete(url, deadline)
 
     def _require_empty(self, url: str, deadline: Deadline) -> None:
-        """Raise if a directory holds something, as far as its listing tells."""
-        if self._directories.list(url, deadline=deadline):
+        """Raise if a directory holds something, as far as two looks tell.
+
+        The listing of a dCache that finds nothing is checked by `Directories.list`, by another way.
+        """
+        looks = 1 if self._door.dialect == "dcache" else 2
+        if any(self._directories.list(url, deadline=deadline) for _ in range(looks)):
             raise DirectoryNotEmptyError(
                 "a directory that holds something is not removed", operation="remove", url=url
             )

@@ -36,6 +36,7 @@ from .bulk import Listings, at_once, exists_many, files_among
 from .copying import RemoteSource
 from .directories import Directories
 from .exclusion import Exclusion
+from .frontend import Frontend
 from .protocol import RemoteReader, RemoteWriter
 from .publication import Publisher
 from .removal import Remover
@@ -69,18 +70,19 @@ class WebdavStore:
         data = DataPlane(settings, credentials, pacer)
         self._door = Door(settings, control, data, credentials)
         self._rights = Rights(self._door)
-        namespace = None
+        frontend = None
         if settings.frontend_url is not None:
             # The frontend has a limiter of its own, whose bucket starts empty too.
             pacer = pacer_for(settings, settings.frontend_url)
             namespace = Namespace(settings, ControlPlane(settings, credentials, pacer))
+            frontend = Frontend(self._door, namespace)
         self._sizes = SizeCache()
         self._downloads = Downloads(self._door)
-        self._publisher = Publisher(self._door, self._rights, namespace)
+        self._publisher = Publisher(self._door, self._rights, frontend)
         self._exclusion = Exclusion(self._door, self._rights)
         self._directories = Directories(self._door)
         self._listings = Listings(self._door)
-        self._remover = Remover(self._door, self._rights, namespace, self._directories)
+        self._remover = Remover(self._door, self._rights, frontend, self._directories)
         _stores.add(self)
 
     @property
@@ -199,7 +201,7 @@ class WebdavStore:
         wanted = list(dict.fromkeys(urls))
         files: set[str] = set()
         remover = self._remover
-        if wanted and not remover.is_safe_at_once and remover.blind(self._deadline()) is None:
+        if wanted and remover.must_look(self._deadline()):
             # Without a macaroon one listing of each directory takes the place of a look at each name.
             files = files_among(self._listings, wanted)
 
