@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import threading
 
@@ -45,6 +46,24 @@ def test_own_write_is_remembered_for_a_while(cache: SizeCache, clock: Clock) -> 
     assert cache.get("https://DOOR:2880/a//b+c") == info(5)
     assert cache.get("davs://door/a/b%2Bc") is None
     clock.now += LIFETIME_SECONDS + 1
+    assert cache.get(URL) is None
+
+
+def test_names_of_one_server(cache: SizeCache) -> None:
+    alias, second, third = (f"https://{name}:2880/a/b%2Bc" for name in ("alias", "second", "third"))
+    write(cache, 5, second)
+    assert cache.get(alias) is None
+    # In whichever order it becomes known.
+    cache.join([URL, second])
+    cache.join([third, alias])
+    cache.join([alias, URL])
+    for name in (alias, second, third, URL):
+        write(cache, 7, name)
+        for other in (alias, second, third, URL):
+            assert cache.get(other) == dataclasses.replace(info(7), url=other)
+        with cache.change(URL):
+            assert cache.get(third) is None
+    write(cache, 5, "https://other:2880/a/b%2Bc")
     assert cache.get(URL) is None
 
 

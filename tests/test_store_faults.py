@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import os
 import socket
 import uuid
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import pytest
+import yaml
 from embedded_client import Client
 from lsst.daf.butler_dcache import errors
 from lsst.daf.butler_dcache.auth.credential import refused
@@ -19,6 +21,7 @@ from lsst.daf.butler_dcache.auth.macaroon import Activity, Macaroon
 from lsst.daf.butler_dcache.embedded import EmbeddedDcache
 from lsst.daf.butler_dcache.embedded.faults import Fault
 from lsst.daf.butler_dcache.model import ByteRange
+from lsst.daf.butler_dcache.store.registry import store_for
 from lsst.daf.butler_dcache.store.webdav_store import WebdavStore
 from lsst.daf.butler_dcache.tree import remove_tree
 from request_counter import counted
@@ -503,6 +506,28 @@ def test_size_is_forgotten_when_a_write_fails(store: WebdavStore, embedded: Any,
     with counted(embedded) as counter:
         assert store.size(url) == len(OLD)
     assert counter.at_door == 1
+
+
+def test_size_by_another_name_of_the_door(embedded: Any, base: str, tmp_path: Path) -> None:
+    """A rewrite by one name is known by the others, as far as the site's file connects them."""
+    other = base.replace("localhost", "127.0.0.1")
+    door = f"https://{urlsplit(other).netloc}/"
+    with endpoint(embedded, tmp_path, frontend_base_urls=[door]) as store:
+        (first,) = yaml.safe_load(Path(os.environ["LSST_RESOURCES_WEBDAV_CONFIG"]).read_text())
+        second = {**first, "base_url": door}
+        del second["frontend_base_urls"]
+        both = tmp_path / "both.yaml"
+        both.write_text(yaml.safe_dump([first, second]))
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("LSST_RESOURCES_WEBDAV_CONFIG", str(both))
+            store, by_other_name = store_for(base), store_for(other)
+            assert store is not by_other_name
+            store.write(base + "file", SMALL)
+            by_other_name.write(other + "file", LARGE)
+            assert store.size(base + "file") == len(LARGE)
+            by_other_name.remove(other + "file")
+            with pytest.raises(FileNotFoundError):
+                store.size(base + "file")
 
 
 def test_silent_server(embedded: Any, tmp_path: Path) -> None:

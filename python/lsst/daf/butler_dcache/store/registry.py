@@ -8,6 +8,7 @@ import threading
 from ..config.loading import settings_for
 from ..config.settings import EndpointSettings
 from .protocol import Store
+from .size_cache import SizeCache
 from .webdav_store import WebdavStore
 
 __all__ = ("reset_stores", "store_for")
@@ -16,6 +17,7 @@ _MOST_STORES = 64
 
 _lock = threading.Lock()
 _stores: dict[EndpointSettings, WebdavStore] = {}
+_sizes = SizeCache()
 
 
 def store_for(url: str) -> Store:
@@ -42,7 +44,7 @@ def store_for(url: str) -> Store:
         if store is None:
             while len(_stores) >= _MOST_STORES:
                 _stores.pop(next(iter(_stores)))
-            store = _stores[settings] = WebdavStore(settings)
+            store = _stores[settings] = WebdavStore(settings, sizes=_sizes)
         return store
 
 
@@ -50,6 +52,7 @@ def reset_stores() -> None:
     """Forget all stores, and with them what they know of sizes and their connections."""
     with _lock:
         _stores.clear()
+        _sizes.clear()
 
 
 def _after_fork() -> None:

@@ -8,11 +8,12 @@ last.
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -67,6 +68,8 @@ class SizeCache:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
+        # Which servers are names of one: kept in a forked child, for it is not knowledge of files.
+        self._groups: dict[str, str] = {}
         self._reset()
 
     def _reset(self) -> None:
@@ -80,6 +83,25 @@ class SizeCache:
         if self._pid != os.getpid():
             self._reset()
 
+    def clear(self) -> None:
+        """Forget all files."""
+        self._reset()
+
+    def join(self, urls: Iterable[str]) -> None:
+        """Take servers for names of one, so that a change by one name is known by the others.
+
+        Parameters
+        ----------
+        urls : `~collections.abc.Iterable` [ `str` ]
+            Any URL of each, as ``frontend_base_urls`` of the site's file names them.
+        """
+        self._in_this_process()
+        names = {origin(url) for url in urls}
+        with self._lock:
+            roots = {self._groups.get(name, name) for name in names}
+            names |= {name for name, root in self._groups.items() if root in roots}
+            self._groups |= dict.fromkeys(names, min(roots))
+
     def get(self, url: str) -> FileInfo | None:
         """Return what is known of a file, `None` if the server has to be asked.
 
@@ -89,7 +111,7 @@ class SizeCache:
             URL of a file.
         """
         self._in_this_process()
-        key = _key(url)
+        key = self._key(url)
         with self._lock:
             known = self._known.get(key)
             if known is None:
@@ -97,7 +119,9 @@ class SizeCache:
             if self._clock() - known[0] > LIFETIME_SECONDS:
                 del self._known[key]
                 return None
-            return known[1]
+        info = known[1]
+        # It may have been written by another name of the server.
+        return info if origin(info.url) == origin(url) else dataclasses.replace(info, url=url)
 
     @contextmanager
     def change(self, url: str, *, below: bool = False) -> Iterator[Change]:
@@ -116,7 +140,7 @@ class SizeCache:
             To be told of the result; without one the name stays forgotten.
         """
         self._in_this_process()
-        key, change = _key(url), Change()
+        key, change = self._key(url), Change()
         with self._lock:
             others = self._changing.setdefault(key, [])
             for other in others:
@@ -137,13 +161,13 @@ class SizeCache:
                         while len(self._known) > _MOST_ENTRIES:
                             self._known.popitem(last=False)
 
+    def _key(self, url: str) -> str:
+        name = origin(url)
+        return self._groups.get(name, name) + decoded_path(url)
+
     def _forget(self, key: str, below: bool) -> None:
         self._known.pop(key, None)
         if below:
             prefix = key.rstrip("/") + "/"
             for name in [name for name in self._known if name.startswith(prefix)]:
                 del self._known[name]
-
-
-def _key(url: str) -> str:
-    return origin(url) + decoded_path(url)

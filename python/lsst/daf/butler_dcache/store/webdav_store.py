@@ -56,6 +56,8 @@ class WebdavStore:
         What is known of the endpoint.
     credentials : `CredentialSource`, optional
         Who we are; as the settings say if not given.
+    sizes : `SizeCache`, optional
+        What is known of files; the stores of a process share one, since a server may have several names.
 
     Notes
     -----
@@ -63,7 +65,12 @@ class WebdavStore:
     knew of sizes.
     """
 
-    def __init__(self, settings: EndpointSettings, credentials: CredentialSource | None = None) -> None:
+    def __init__(
+        self,
+        settings: EndpointSettings,
+        credentials: CredentialSource | None = None,
+        sizes: SizeCache | None = None,
+    ) -> None:
         credentials = source_for(settings) if credentials is None else credentials
         pacer = pacer_for(settings)
         control = ControlPlane(settings, credentials, pacer)
@@ -76,7 +83,8 @@ class WebdavStore:
             pacer = pacer_for(settings, settings.frontend_url)
             namespace = Namespace(settings, ControlPlane(settings, credentials, pacer))
             frontend = Frontend(self._door, namespace)
-        self._sizes = SizeCache()
+        self._sizes = SizeCache() if sizes is None else sizes
+        self._sizes.join([settings.base_url, *settings.door_urls])
         self._downloads = Downloads(self._door)
         self._publisher = Publisher(self._door, self._rights, frontend)
         self._exclusion = Exclusion(self._door, self._rights)
