@@ -23,6 +23,7 @@ from ..transport.data import DataPlane
 from ..transport.deadline import Deadline
 from ..transport.failures import Outcome, failure
 from ..transport.outgoing import Outgoing
+from ..transport.short_answers import ask_shortly
 from .addresses import decoded_path, same_name
 from .doors import Doors
 from .propfind import PROPFIND_BODY, parse_multistatus
@@ -32,6 +33,7 @@ __all__ = ("REDIRECTS", "Door")
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
 
 _MOST_HOPS = 3
+_OF_WRITING = frozenset({"PUT", "MOVE", "DELETE"})
 
 _DCACHE_MARK = "dcache-http-uuid="
 """Part of every URL at a pool of dCache (protocol page, section 2.4)."""
@@ -141,31 +143,40 @@ class Door:
             Raised by cause, see `.failures`.
         """
 
-        def send() -> Answer:
+        def send(place: str, *, authenticate: bool = True) -> Answer:
             full = dict(headers or {})
             if destination is not None:
                 full["Destination"] = self._destination(destination)
-            target = self.place(url)
-            if credential is None:
-                return self.control.request(method, target, headers=full, body=body, deadline=deadline)
+            who = credential if authenticate else None
+            if method in _OF_WRITING:
+                return ask_shortly(
+                    self.data,
+                    method,
+                    place,
+                    headers=full,
+                    body=body,
+                    deadline=deadline,
+                    credential=who,
+                    authenticate=authenticate,
+                )
             return self.control.request(
-                method, target, headers=full, body=body, deadline=deadline, credential=credential
+                method,
+                place,
+                headers=full,
+                body=body,
+                deadline=deadline,
+                credential=who,
+                authenticate=authenticate,
             )
 
-        answer = self._doors.ask(send)
+        answer = self._doors.ask(lambda: send(self.place(url)))
         self.learn(answer)
         hops = 0
         while answer.status in REDIRECTS and answer.status not in accept:
             if hops == _MOST_HOPS:
                 raise ProtocolError("the server redirects again and again", operation=operation, url=url)
             hops += 1
-            full = dict(headers or {})
-            if destination is not None:
-                full["Destination"] = self._destination(destination)
-            place = self.data_url(answer, url, operation=operation)
-            answer = self.control.request(
-                method, place, headers=full, body=body, deadline=deadline, authenticate=False
-            )
+            answer = send(self.data_url(answer, url, operation=operation), authenticate=False)
         if answer.status in accept:
             return answer
         raise failure(

@@ -1,0 +1,76 @@
+"""Requests with a short answer, on the data plane: what a write sends besides its bytes.
+
+Through `requests` a MOVE costs 0.36 ms of CPU, a third of an atomic write of 100 kB (see the decision page
+``two-planes``). What is asked rarely, or answers with much, stays with the control plane.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from ..auth.credential import Credential
+from .control import Answer
+from .data import DataPlane
+from .deadline import Deadline
+
+__all__ = ("ask_shortly",)
+
+_LONGEST_BYTES = 64 * 1024
+
+
+def ask_shortly(
+    plane: DataPlane,
+    method: str,
+    url: str,
+    *,
+    headers: Mapping[str, str] = MappingProxyType({}),
+    body: bytes | None = None,
+    deadline: Deadline,
+    credential: Credential | None = None,
+    authenticate: bool = True,
+) -> Answer:
+    """Send a request and return its answer, of whose body not more than 64 KiB is wanted.
+
+    Parameters
+    ----------
+    plane : `~.data.DataPlane`
+        Who sends it.
+    method, url, headers, body, deadline, credential, authenticate
+        As for `.control.ControlPlane.request`.
+
+    Returns
+    -------
+    answer : `~.control.Answer`
+        Any answer but 401 and a 429 that lasts.
+
+    Raises
+    ------
+    DcacheError
+        As `~.data.DataPlane.open`.
+    """
+    begun = time.monotonic()
+    with plane.open(
+        method,
+        url,
+        headers=headers,
+        body=body,
+        deadline=deadline,
+        credential=credential,
+        authenticate=authenticate and credential is None,
+    ) as answer:
+        if answer.length == 0:
+            text = b""
+        else:
+            memory = bytearray(min(answer.length or _LONGEST_BYTES, _LONGEST_BYTES))
+            text = bytes(memory[: answer.fill(memoryview(memory))])
+        return Answer(
+            answer.status,
+            answer.reason,
+            answer.headers,
+            text,
+            url,
+            answer.attempts,
+            time.monotonic() - begun,
+        )
