@@ -503,16 +503,19 @@ def test_silence_and_deadlines() -> None:
         assert isinstance(caught.value.__cause__, DeadlineError)
 
 
-def test_a_server_that_stops_taking_bytes() -> None:
+@pytest.mark.parametrize("kind", ["bytes", "file"])
+def test_a_server_that_stops_taking_bytes(kind: str, tmp_path: Path) -> None:
     done = threading.Event()
+    (tmp_path / "body").write_bytes(bytes(64 * 1024 * 1024))
 
     def stuck(talk: Talk) -> None:
         talk.head()
         done.wait(10)
 
-    with ScriptedServer(stuck) as server:
+    with ScriptedServer(stuck) as server, open(tmp_path / "body", "rb") as file:
+        body = file if kind == "file" else file.read()
         with pytest.raises(OutcomeUnknownError, match=r"stopped taking bytes|are over"):
-            plane().open("PUT", server.url, body=bytes(64 * 1024 * 1024), deadline=deadline(0.2))
+            plane().open("PUT", server.url, body=body, deadline=deadline(0.2))
         done.set()
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from urllib.parse import urlsplit
 
 from ..errors import ConfigurationError
@@ -16,6 +17,7 @@ Origin = tuple[str, str, int]
 
 _SCHEMES = {"davs": "https", "https": "https", "dav": "http", "http": "http"}
 _DEFAULT_PORTS = {"https": 443, "http": 80}
+_PREFIX = re.compile(r"[A-Za-z]+://[^/?#\\\s]*(?=[/?#])")
 
 
 def origin_of(url: str) -> Origin:
@@ -36,6 +38,13 @@ def origin_of(url: str) -> Origin:
     ConfigurationError
         If the scheme is another one, or the host is missing or malformed.
     """
+    prefix = _PREFIX.match(url)
+    return _origin_of(url if prefix is None else prefix[0])
+
+
+@lru_cache(maxsize=1024)
+def _origin_of(url: str) -> Origin:
+    # Each request asks, always for the same few servers; the path is another one each time.
     try:
         parts = urlsplit(url)
         host, port = parts.hostname, parts.port

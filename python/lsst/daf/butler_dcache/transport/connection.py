@@ -11,8 +11,10 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import select
 import socket
 import ssl
+import struct
 import time
 from collections.abc import Iterator
 from typing import BinaryIO
@@ -27,8 +29,9 @@ from .tls import ResumingContext, is_alive, remember_session
 __all__ = ("Connection", "ConnectionLostError", "NotConnectedError")
 
 _QUICKACK: int | None = getattr(socket, "TCP_QUICKACK", None)
+_HEAD_PIECE_BYTES = 8 * 1024
 _SEND_PIECE_BYTES = 512 * 1024
-_SENDFILE_PIECE_BYTES = 64 * 1024 * 1024
+_SENDFILE_PIECE_BYTES = 8 * 1024 * 1024
 _KEEPALIVE = (("TCP_KEEPIDLE", 60), ("TCP_KEEPINTVL", 30), ("TCP_KEEPCNT", 4))
 
 
@@ -67,6 +70,12 @@ class Connection:
         self._at = self._end = 0
         self._timeout = sock.gettimeout()
         self._encrypted = isinstance(sock, ssl.SSLSocket)
+        self._poll = select.poll()
+        self._poll.register(sock, select.POLLIN)
+        if not self._encrypted:
+            # Time limits of the kernel's own: Python's take a `poll` before each call.
+            sock.settimeout(None)
+            self._timeout = None
 
     @classmethod
     def connect(cls, origin: Origin, context: ResumingContext | None, timeout: float) -> Connection:
@@ -121,7 +130,7 @@ class Connection:
             and self.process == os.getpid()
             and self._at == self._end
             and self.sock.fileno() >= 0
-            and is_alive(self.sock)
+            and (not self._poll.poll(0) or is_alive(self.sock))
         )
 
     def close(self) -> None:
@@ -135,7 +144,12 @@ class Connection:
         timeout = deadline.limit(silence)
         if timeout != self._timeout:
             try:
-                self.sock.settimeout(timeout)
+                if self._encrypted:
+                    self.sock.settimeout(timeout)
+                else:
+                    limit = _time_value(timeout)
+                    self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
+                    self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
             except OSError as exc:  # closed, for instance because it belongs to the parent of this process
                 self.usable = False
                 raise ConnectionLostError("the connection is closed") from exc
@@ -187,12 +201,15 @@ class Connection:
         ValueError
             If the file is shorter.
         """
-        if not self._encrypted and _is_regular(file):
+        if not self._encrypted and hasattr(os, "sendfile") and _is_regular(file):
+            # Not `socket.sendfile`, which would wait without a limit for a server that takes nothing.
             start = file.tell()
             while length:
                 self._arm(deadline, silence)
                 with self._sending():
-                    count = self.sock.sendfile(file, start, min(length, _SENDFILE_PIECE_BYTES))
+                    count = os.sendfile(
+                        self.sock.fileno(), file.fileno(), start, min(length, _SENDFILE_PIECE_BYTES)
+                    )
                 if count == 0:
                     self.usable = False
                     raise ValueError("the file became shorter while it was sent")
@@ -221,7 +238,7 @@ class Connection:
     def _sending(self) -> Iterator[None]:
         try:
             yield
-        except TimeoutError as exc:
+        except (TimeoutError, BlockingIOError) as exc:
             self.usable = False
             raise ConnectionLostError("the server stopped taking bytes") from exc
         except OSError as exc:
@@ -237,7 +254,7 @@ class Connection:
                 self.sock.setsockopt(socket.IPPROTO_TCP, _QUICKACK, 1)
         try:
             return self.sock.recv_into(view)
-        except TimeoutError as exc:
+        except (TimeoutError, BlockingIOError) as exc:
             self.usable = False
             raise DeadlineError(f"nothing came for {self._timeout:g} s") from exc
         except OSError as exc:
@@ -249,8 +266,9 @@ class Connection:
         if self._at:
             self._buffer[: self._end - self._at] = self._buffer[self._at : self._end]
             self._at, self._end = 0, self._end - self._at
+        # A body that follows is better read straight to where it belongs.
         with memoryview(self._buffer) as view:
-            count = self._receive(view[self._end :], deadline, silence)
+            count = self._receive(view[self._end : self._end + _HEAD_PIECE_BYTES], deadline, silence)
         self._end += count
         return count > 0
 
@@ -372,6 +390,12 @@ class Connection:
     def rest(self) -> None:
         """Note that the connection is idle from now on."""
         self.idle_since = time.monotonic()
+
+
+def _time_value(seconds: float) -> bytes:
+    """Return a `timeval` of C; zero would mean to wait for ever."""
+    microseconds = max(1, int(seconds * 1e6))
+    return struct.pack("@ll", microseconds // 1_000_000, microseconds % 1_000_000)
 
 
 def _text(error: OSError) -> str:

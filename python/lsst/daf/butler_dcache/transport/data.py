@@ -12,7 +12,6 @@ from collections.abc import Callable, Container, Mapping
 from contextlib import nullcontext
 from types import MappingProxyType
 from typing import Any, NoReturn
-from urllib.parse import urlsplit
 
 from ..auth.credential import ANONYMOUS, Credential, refused
 from ..auth.sources import CredentialSource
@@ -345,9 +344,13 @@ class DataPlane:
         authorization: str | None,
         has_body: bool,
     ) -> bytes:
-        parts = urlsplit(url)
-        target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-        lines = {"Host": parts.netloc.rpartition("@")[2], "User-Agent": _USER_AGENT}
+        # What `urlsplit` would say, at a tenth of its price.
+        place, _, query = url.partition("#")[0].partition("?")
+        server, slash, path = place.partition("://")[2].partition("/")
+        target = slash + path or "/"
+        if query:
+            target += f"?{query}"
+        lines = {"Host": server.rpartition("@")[2], "User-Agent": _USER_AGENT}
         lines |= {name: value for name, value in headers.items() if name.lower() != "content-length"}
         if authorization is not None:
             lines["Authorization"] = authorization

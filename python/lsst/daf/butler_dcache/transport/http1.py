@@ -32,6 +32,7 @@ _MAX_HEADERS = 256
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _FORBIDDEN = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 _STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([1-5][0-9][0-9])(?: (.*))?")
+_LINE = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([^\x00-\x08\x0a-\x1f\x7f]*)")
 _TARGET = re.compile(r"[\x21-\x7e]+")
 _CHUNK_SIZE = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;.*)?")
 
@@ -163,11 +164,11 @@ def read_head(data: bytes) -> Head:
         raise ProtocolError(f"the answer has more than {_MAX_HEADERS} headers")
     items = []
     for line in lines:
-        name, colon, value = line.decode("latin-1").partition(":")
-        value = value.strip(" \t")
-        if not colon or not _TOKEN.fullmatch(name) or _FORBIDDEN.search(value):
+        field = _LINE.fullmatch(line)
+        if field is None:
             raise ProtocolError("a header of the answer is malformed")
-        items.append((name, value))
+        name, value = field.groups()
+        items.append((name.decode("ascii"), value.rstrip(b" \t").decode("latin-1")))
     reason = (found[3] or b"").decode("utf-8", "replace")
     return Head(int(found[1]), int(found[2]), _FORBIDDEN.sub(" ", reason).strip(), Headers(items))
 

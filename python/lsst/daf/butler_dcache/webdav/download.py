@@ -53,7 +53,7 @@ class Download:
 
     def __init__(self, answer: DataAnswer, url: str, *, at_pool: bool) -> None:
         self._answer = answer
-        self._url = url
+        self.url = url
         self.at_pool = at_pool
         length = str(answer.headers.get("Content-Length", ""))
         self.size = int(length) if length.isdigit() else None
@@ -64,7 +64,7 @@ class Download:
         """What the answer says of the file."""
         headers = self._answer.headers
         return FileInfo(
-            url=self._url,
+            url=self.url,
             kind=EntryKind.FILE,
             size=self.size,
             modified=parse_time(str(headers.get("Last-Modified", ""))),
@@ -117,18 +117,18 @@ class Download:
     def _verify(self, seen: Adler32) -> None:
         if self.size is not None and seen.size != self.size:
             raise IntegrityError(
-                f"{seen.size} bytes arrived, {self.size} were announced", operation="read", url=self._url
+                f"{seen.size} bytes arrived, {self.size} were announced", operation="read", url=self.url
             )
         self.size = seen.size
         expected = self.checksums.get("adler32")
         if expected is None:
-            _log.debug("unverified: the server gave no adler32 for %s", redact_url(self._url))
+            _log.debug("unverified: the server gave no adler32 for %s", redact_url(self.url))
             self.checksums["adler32"] = seen.hexdigest()
         elif expected != seen.hexdigest():
             raise IntegrityError(
                 f"the bytes that arrived have adler32 {seen.hexdigest()}, the file has {expected}",
                 operation="read",
-                url=self._url,
+                url=self.url,
                 hint="Read it again; if it stays so, the replica at the pool is damaged.",
             )
 
@@ -157,7 +157,7 @@ class Downloads:
         url : `str`
             File to read.
         """
-        return self._whole(url, Download.read, lambda: True)[0]
+        return self._whole(url, Download.read, lambda: True)
 
     def fetch(self, url: str, sink: Callable[[memoryview], object], restart: Callable[[], bool]) -> FileInfo:
         """Give all bytes of a file to a function, verified.
@@ -176,11 +176,14 @@ class Downloads:
         info : `FileInfo`
             Size and checksums of what was read.
         """
-        return self._whole(url, lambda download: download.pump(sink), restart)[1]
 
-    def _whole(
-        self, url: str, take: Callable[[Download], Result], restart: Callable[[], bool]
-    ) -> tuple[Result, FileInfo]:
+        def take(download: Download) -> FileInfo:
+            download.pump(sink)
+            return download.info
+
+        return self._whole(url, take, restart)
+
+    def _whole(self, url: str, take: Callable[[Download], Result], restart: Callable[[], bool]) -> Result:
         """Take a whole file, anew if the answer breaks off."""
         deadline = self._door.deadline()
         for attempt in range(_MOST_ROUNDS):
@@ -189,7 +192,7 @@ class Downloads:
             try:
                 result = take(download)
                 clean = True
-                return result, download.info
+                return result
             except DoorUnavailableError as error:
                 if attempt == _MOST_ROUNDS - 1 or not restart():
                     raise
@@ -292,10 +295,10 @@ class Downloads:
             return download
         try:
             # XRootD sends the listing of a directory as HTML without saying so; it has no checksum then.
-            entry = self._door.propfind(download.info.url, 0, operation="read", deadline=deadline)[0]
+            entry = self._door.propfind(download.url, 0, operation="read", deadline=deadline)[0]
             if entry.is_directory:
                 raise ResourceIsDirectoryError(
-                    "a directory has this name", operation="read", url=download.info.url
+                    "a directory has this name", operation="read", url=download.url
                 )
             if download.size is None:
                 download.size = entry.size
@@ -303,7 +306,7 @@ class Downloads:
                 raise ProtocolError(
                     f"the server sends {download.size} bytes of a file of {entry.size}",
                     operation="read",
-                    url=download.info.url,
+                    url=download.url,
                 )
         except BaseException:
             download.close(False)
