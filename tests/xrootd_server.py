@@ -112,7 +112,7 @@ def run(prefix: Path, data_servers: int = 2) -> Iterator[XrootdCluster]:
             shutil.copytree(prefix / part, folder / part, symlinks=True)
         for part in ("run", "log", "data/rw"):
             (folder / part).mkdir(parents=True)
-        _write_certificates(folder)
+        write_certificates(folder)
         (folder / "macaroon.secret").write_bytes(base64.encodebytes(secrets.token_bytes(64)))
         (folder / "gridmap").write_text(f'"{USER_DN}" tester\n')
         (folder / "authdb").write_text("u tester / a\n")
@@ -191,7 +191,7 @@ def _free_ports(count: int) -> list[int]:
     return found
 
 
-def _write_certificates(folder: Path) -> None:
+def write_certificates(folder: Path) -> None:
     """Write ``ca.pem`` and, signed by it, ``host.pem`` and ``user.pem`` with their ``.key``."""
     now = datetime.datetime.now(datetime.UTC)
 

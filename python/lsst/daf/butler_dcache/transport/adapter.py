@@ -6,7 +6,7 @@ import io
 import logging
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.client import HTTPException, HTTPResponse
 from typing import Any
@@ -18,7 +18,7 @@ from urllib3 import exceptions as lower
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
-from ..config.settings import EndpointSettings, origin_of
+from ..config.settings import EndpointSettings, Origin, origin_of
 from ..redaction import redact_text
 from .deadline import Deadline
 from .fork import next_connection_number, own_socket
@@ -245,10 +245,13 @@ class Adapter(HTTPAdapter):
     ----------
     endpoint : `~..config.settings.EndpointSettings`
         What it trusts, and how many connections are kept.
+    presents_certificate : `~collections.abc.Callable`
+        Whether the client certificate is presented to a server.
     """
 
-    def __init__(self, endpoint: EndpointSettings) -> None:
+    def __init__(self, endpoint: EndpointSettings, presents_certificate: Callable[[Origin], bool]) -> None:
         self._endpoint = endpoint
+        self._presents_certificate = presents_certificate
         super().__init__(pool_connections=16, pool_maxsize=max(1, endpoint.persistent_connections))
 
     def init_poolmanager(
@@ -265,8 +268,6 @@ class Adapter(HTTPAdapter):
         **pool_kwargs
             For the pools.
         """
-        if any(scheme == "https" for scheme, _, _ in self._endpoint.origins):
-            pool_kwargs["ssl_context"] = tls_context(self._endpoint, client_certificate=True)
         self.poolmanager = urllib3.PoolManager(
             num_pools=connections, maxsize=maxsize, block=block, **pool_kwargs
         )
@@ -275,7 +276,7 @@ class Adapter(HTTPAdapter):
     def build_connection_pool_key_attributes(
         self, request: requests.PreparedRequest, verify: Any, cert: Any = None
     ) -> tuple[Any, Any]:
-        """Return where to connect; how TLS is spoken is the context's affair.
+        """Return where to connect, and the context for TLS, whose affair it is how that is spoken.
 
         Parameters
         ----------
@@ -287,10 +288,14 @@ class Adapter(HTTPAdapter):
         Returns
         -------
         host, tls : `dict`
-            Scheme, host and port; nothing.
+            Scheme, host and port; the context.
         """
-        scheme, host, port = origin_of(request.url or "")
-        return {"scheme": scheme, "host": host, "port": port}, {}
+        origin = scheme, host, port = origin_of(request.url or "")
+        tls = {}
+        if scheme == "https":
+            presents = self._presents_certificate(origin)
+            tls["ssl_context"] = tls_context(self._endpoint, client_certificate=presents)
+        return {"scheme": scheme, "host": host, "port": port}, tls
 
     def cert_verify(self, conn: Any, url: Any, verify: Any, cert: Any) -> None:
         """Have certificates verified; `requests` would add the authorities of certifi to the context.

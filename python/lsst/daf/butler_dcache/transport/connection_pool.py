@@ -39,6 +39,8 @@ class ConnectionPool:
         self._lock = threading.Lock()
         self._idle: dict[Origin, list[Connection]] = {}
         self._swept = time.monotonic()
+        self.is_introduced = False
+        """Whether the client certificate is presented to others than doors and frontend as well."""
         _pools.add(self)
 
     def acquire(self, origin: Origin, deadline: Deadline, held: Connection | None = None) -> Connection:
@@ -78,8 +80,8 @@ class ConnectionPool:
             if connection.idle_since > oldest and connection.is_alive:
                 return connection
             connection.close()
-        own = origin in self._endpoint.origins
-        context = tls_context(self._endpoint, client_certificate=own) if origin[0] == "https" else None
+        presents = self.is_introduced or origin in self._endpoint.origins
+        context = tls_context(self._endpoint, client_certificate=presents) if origin[0] == "https" else None
         return Connection.connect(origin, context, deadline.limit(self._endpoint.connect_timeout_seconds))
 
     def release(self, connection: Connection) -> None:

@@ -21,7 +21,7 @@ from urllib3 import exceptions as lower
 
 from ..auth.credential import ANONYMOUS, Credential, refused
 from ..auth.sources import CredentialSource
-from ..config.settings import EndpointSettings, origin_of
+from ..config.settings import EndpointSettings, Origin, origin_of
 from ..errors import (
     CredentialError,
     DcacheError,
@@ -112,6 +112,7 @@ class ControlPlane:
         self._sleep = sleep
         self._lock = threading.Lock()
         self._session: requests.Session | None = None
+        self._is_introduced = False
         _planes.add(self)
 
     def request(
@@ -213,6 +214,10 @@ class ControlPlane:
                     return answer
             if wait > 0:
                 self._sleep(wait)
+
+    def introduce_to_data_servers(self) -> None:
+        """Present the client certificate to servers that the doors redirect to; to others it never is."""
+        self._is_introduced = True
 
     def close(self) -> None:
         """Close idle connections; the plane can still be used."""
@@ -322,11 +327,14 @@ class ControlPlane:
                 session = requests.Session()
                 session.trust_env = False
                 session.cookies.set_policy(NoCookies())
-                adapter = Adapter(self._endpoint)
+                adapter = Adapter(self._endpoint, self._presents_certificate)
                 session.mount("https://", adapter)
                 session.mount("http://", adapter)
                 self._session = session
             return self._session
+
+    def _presents_certificate(self, origin: Origin) -> bool:
+        return self._is_introduced or origin in self._endpoint.origins
 
     def _give_up(
         self, failure: FailedAttemptError, method: str, url: str, attempts: int, elapsed: float

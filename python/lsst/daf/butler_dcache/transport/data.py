@@ -77,6 +77,10 @@ class DataPlane:
         self._sleep = sleep
         self._connections = ConnectionPool(endpoint)
 
+    def introduce_to_data_servers(self) -> None:
+        """Present the client certificate to servers that the doors redirect to; to others it never is."""
+        self._connections.is_introduced = True
+
     def open(
         self,
         method: str,

@@ -59,7 +59,9 @@ def tls_context(settings: EndpointSettings, *, client_certificate: bool) -> Resu
     settings : `~..config.settings.EndpointSettings`
         The endpoint: what it trusts, which certificate it presents.
     client_certificate : `bool`
-        Whether the client certificate is presented: to doors and frontends, never to pools.
+        Whether the client certificate is presented: to doors and frontends, and to data servers of XRootD,
+        never to pools of dCache. What is presented reveals who we are, and no secret: the key signs the
+        handshake and stays here.
 
     Returns
     -------

@@ -71,6 +71,7 @@ class Door:
         self.credentials = credentials
         self._dialect = settings.dialect
         self._doors = Doors(settings.base_url, settings.door_urls)
+        self._introduce()
 
     @property
     def dialect(self) -> str:
@@ -97,6 +98,16 @@ class Door:
                 self._dialect = "xrootd"
             else:
                 self._dialect = "generic"
+            self._introduce()
+
+    def _introduce(self) -> None:
+        """Let the data servers of XRootD see our certificate, which they ask for as the redirector does.
+
+        Pools of dCache never do: what they may know stands in the URL.
+        """
+        if self._dialect == "xrootd":
+            self.control.introduce_to_data_servers()
+            self.data.introduce_to_data_servers()
 
     def ask(
         self,
