@@ -242,6 +242,26 @@ class StoreConformance:
         with pytest.raises(FileExistsError):
             writer.commit()
 
+    @pytest.mark.parametrize("known", [False, True])
+    def test_writer_of_a_large_file(self, store: Store, base: str, known: bool) -> None:
+        content = LARGE * 12
+        writer = store.open_writer(base + "file", size=len(content) if known else None)
+        for at in range(0, len(content), 100_000):
+            writer.write(content[at : at + 100_000])
+        assert writer.has_begun
+        assert store.exists(base + "file") is False
+        assert writer.commit().checksums["adler32"] == adler32(content)
+        assert store.read(base + "file") == content
+        writer = store.open_writer(base + "file")
+        writer.write(content)
+        writer.abort()
+        assert store.read(base + "file") == content
+        writer = store.open_writer(base + "file", overwrite=False)
+        writer.write(content)
+        with pytest.raises(FileExistsError):
+            writer.commit()
+        assert {entry.name for entry in store.list_directory(base)} == {"file"}
+
     def test_directories(self, store: Store, base: str) -> None:
         store.make_directory(base + "a/b/c/")
         store.make_directory(base + "a/b/c/")
