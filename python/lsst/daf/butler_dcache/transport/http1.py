@@ -31,8 +31,10 @@ MAX_HEAD_BYTES = 64 * 1024
 _MAX_HEADERS = 256
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _FORBIDDEN = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
-_STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([1-5][0-9][0-9])(?: (.*))?")
-_LINE = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([^\x00-\x08\x0a-\x1f\x7f]*)")
+_STATUS_LINE = re.compile(r"HTTP/1\.([01]) ([1-5][0-9][0-9])(?: (.*))?")
+_LINE = r"\r\n([!#$%&'*+.^_`|~0-9A-Za-z-]+):([^\x00-\x08\x0a-\x1f\x7f]*)"
+_FIELDS = re.compile(_LINE)
+_ALL_FIELDS = re.compile(f"(?:{_LINE})*")
 _TARGET = re.compile(r"[\x21-\x7e]+")
 _CHUNK_SIZE = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;.*)?")
 
@@ -156,20 +158,18 @@ def read_head(data: bytes) -> Head:
     ProtocolError
         If it is not the head of an HTTP/1 answer.
     """
-    first, *lines = data.split(b"\r\n")
+    text = data.decode("latin-1")
+    first, end, rest = text.partition("\r\n")
     found = _STATUS_LINE.fullmatch(first)
     if found is None:
         raise ProtocolError("the answer does not begin with an HTTP/1 status line")
-    if len(lines) > _MAX_HEADERS:
+    rest = end + rest
+    if not _ALL_FIELDS.fullmatch(rest):
+        raise ProtocolError("a header of the answer is malformed")
+    items = [(name, value.strip(" \t")) for name, value in _FIELDS.findall(rest)]
+    if len(items) > _MAX_HEADERS:
         raise ProtocolError(f"the answer has more than {_MAX_HEADERS} headers")
-    items = []
-    for line in lines:
-        field = _LINE.fullmatch(line)
-        if field is None:
-            raise ProtocolError("a header of the answer is malformed")
-        name, value = field.groups()
-        items.append((name.decode("ascii"), value.rstrip(b" \t").decode("latin-1")))
-    reason = (found[3] or b"").decode("utf-8", "replace")
+    reason = (found[3] or "").encode("latin-1").decode("utf-8", "replace")
     return Head(int(found[1]), int(found[2]), _FORBIDDEN.sub(" ", reason).strip(), Headers(items))
 
 
