@@ -11,9 +11,11 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from ..auth.credential import Credential
+from ..errors import DeadlineError, DoorUnavailableError, OutcomeUnknownError
 from .control import Answer
 from .data import DataPlane
 from .deadline import Deadline
+from .retry import READS
 
 __all__ = ("ask_shortly",)
 
@@ -47,6 +49,8 @@ def ask_shortly(
 
     Raises
     ------
+    OutcomeUnknownError
+        If the answer to anything but a read broke off: look before you repeat it.
     DcacheError
         As `~.data.DataPlane.open`.
     """
@@ -64,7 +68,14 @@ def ask_shortly(
             text = b""
         else:
             memory = bytearray(min(answer.length or _LONGEST_BYTES, _LONGEST_BYTES))
-            text = bytes(memory[: answer.fill(memoryview(memory))])
+            try:
+                text = bytes(memory[: answer.fill(memoryview(memory))])
+            except (DeadlineError, DoorUnavailableError) as exc:
+                if method in READS:
+                    raise
+                raise OutcomeUnknownError(
+                    "the answer broke off", operation=method, url=url, status=answer.status
+                ) from exc
         return Answer(
             answer.status,
             answer.reason,
