@@ -14,6 +14,9 @@ try:
 except ImportError:
     from zlib import adler32
 
+_ADLER_BASE = 65521
+"""Largest prime below 65536 (RFC 1950, section 8.2)."""
+
 __all__ = ("Adler32", "ByteRange", "EntryKind", "FileInfo", "Locality")
 
 
@@ -135,6 +138,27 @@ class Adler32:
         """
         self._value = adler32(data, self._value)
         self.size += len(data)
+
+    def append(self, other: Adler32) -> None:
+        """Take bytes into account whose own checksum is known.
+
+        Parameters
+        ----------
+        other : `Adler32`
+            Of the bytes that follow those of this one.
+
+        Notes
+        -----
+        Adler32 is two sums modulo 65521: of the bytes, plus 1, and of the values that the first sum takes
+        (RFC 1950, section 9). Each of the other's bytes finds the first sum larger by what it was here, less
+        the 1 that both began with.
+        """
+        low, high = self._value & 0xFFFF, self._value >> 16
+        other_low, other_high = other._value & 0xFFFF, other._value >> 16
+        high = (high + other_high + other.size * (low - 1)) % _ADLER_BASE
+        low = (low + other_low - 1) % _ADLER_BASE
+        self._value = high << 16 | low
+        self.size += other.size
 
     def hexdigest(self) -> str:
         """Return the checksum as eight lower-case hexadecimal digits."""

@@ -9,7 +9,8 @@ from typing import Self
 
 from ..errors import ProtocolError
 from ..transport.deadline import Deadline
-from ..webdav.download import Download, Downloads
+from ..webdav.download import Downloads
+from ..webdav.whole_answer import Download
 
 __all__ = ("RemoteSource",)
 

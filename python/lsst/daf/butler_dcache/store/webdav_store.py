@@ -37,6 +37,7 @@ from .copying import RemoteSource
 from .directories import Directories
 from .exclusion import Exclusion
 from .frontend import Frontend
+from .local_target import LocalTarget
 from .protocol import RemoteReader, RemoteWriter
 from .publication import Publisher
 from .removal import Remover
@@ -139,21 +140,7 @@ class WebdavStore:
 
     def download(self, url: str, target: BinaryIO) -> FileInfo:
         """See `.protocol.Store`."""
-        start = target.tell() if target.seekable() else None
-
-        def restart() -> bool:
-            if start is None:
-                return False
-            target.seek(start)
-            target.truncate()
-            return True
-
-        def sink(piece: memoryview) -> None:
-            while piece:
-                # An unbuffered file may take a part only.
-                piece = piece[target.write(piece) :]
-
-        return self._downloads.fetch(url, sink, restart)
+        return self._downloads.fetch(url, LocalTarget(target))
 
     def open_reader(self, url: str) -> RemoteReader:
         """See `.protocol.Store`."""

@@ -9,10 +9,10 @@ door that proxies answers 200 itself.
 
 from __future__ import annotations
 
+import io
 import logging
-from collections.abc import Callable, Iterator
-from types import MappingProxyType
-from typing import TypeVar
+from collections.abc import Callable
+from typing import Protocol, TypeVar
 
 from ..errors import (
     DoorUnavailableError,
@@ -20,121 +20,60 @@ from ..errors import (
     ProtocolError,
     ResourceIsDirectoryError,
 )
-from ..model import Adler32, EntryKind, FileInfo
+from ..model import FileInfo
 from ..redaction import redact_url
 from ..transport.answer import DataAnswer
 from ..transport.deadline import Deadline
-from ..transport.failures import Outcome, failure, is_mover_gone
+from ..transport.failures import failure, is_mover_gone
 from .door import REDIRECTS, Door
-from .propfind import parse_checksums, parse_time
+from .parallel import ParallelDownload
+from .whole_answer import Download
 
-__all__ = ("Download", "Downloads", "digests")
+__all__ = ("Downloads", "Target")
 
 _log = logging.getLogger(__name__)
 
 _MOST_ROUNDS = 3
-_PIECE_BYTES = 1 << 20
+
+PARALLEL_BYTES = 256 << 20
+"""Files of this size and more come by several connections, at the price of one more question to the door."""
+
+PARALLEL_CONNECTIONS = 2
 
 Result = TypeVar("Result")
 
 
-class Download:
-    """The answer that brings a whole file.
-
-    Parameters
-    ----------
-    answer : `DataAnswer`
-        Answer with status 200.
-    url : `str`
-        What is read, in the user's own form.
-    at_pool : `bool`
-        Whether a pool sends it.
-    """
-
-    def __init__(self, answer: DataAnswer, url: str, *, at_pool: bool) -> None:
-        self._answer = answer
-        self.url = url
-        self.at_pool = at_pool
-        length = str(answer.headers.get("Content-Length", ""))
-        self.size = int(length) if length.isdigit() else None
-        self.checksums = digests(answer)
+class Target(Protocol):
+    """Where a file goes."""
 
     @property
-    def info(self) -> FileInfo:
-        """What the answer says of the file."""
-        headers = self._answer.headers
-        return FileInfo(
-            url=self.url,
-            kind=EntryKind.FILE,
-            size=self.size,
-            modified=parse_time(str(headers.get("Last-Modified", ""))),
-            checksums=MappingProxyType(self.checksums),
-            etag=str(headers.get("ETag", "")),
-        )
+    def is_local(self) -> bool:
+        """Whether bytes may come in any order."""
+        ...
 
-    def pieces(self) -> Iterator[bytes]:
-        """Yield the bytes, and raise at the end if they are not those of the file.
+    def take(self, piece: memoryview) -> None:
+        """Write the next bytes."""
+        ...
 
-        Yields
-        ------
-        piece : `bytes`
-            Next bytes.
+    def reserve(self, size: int) -> None:
+        """Get ready for bytes in any order."""
+        ...
 
-        Raises
-        ------
-        IntegrityError
-            Raised after the last byte if length or checksum differ from what the server announced.
-        """
-        seen = Adler32()
-        for piece in self._answer.iter_chunks(_PIECE_BYTES):
-            seen.update(piece)
-            yield piece
-        self._verify(seen)
+    def put(self, offset: int, piece: memoryview) -> None:
+        """Write bytes where they belong, from any thread."""
+        ...
 
-    def read(self) -> bytes:
-        """Return all bytes, verified as by `pieces`."""
-        data = self._answer.read()
-        seen = Adler32()
-        seen.update(data)
-        self._verify(seen)
-        return data
+    def done(self, size: int) -> None:
+        """All bytes have been put."""
+        ...
 
-    def pump(self, sink: Callable[[memoryview], object]) -> None:
-        """Give all bytes to a function, from one piece of memory, and verify them as by `pieces`.
+    def restart(self) -> bool:
+        """Forget everything; return whether that is possible."""
+        ...
 
-        Parameters
-        ----------
-        sink : `~collections.abc.Callable`
-            Takes a piece, and does not keep it.
-        """
-        seen = Adler32()
-        view = memoryview(bytearray(_PIECE_BYTES if self.size is None else min(_PIECE_BYTES, self.size + 1)))
-        while count := self._answer.fill(view):
-            seen.update(view[:count])
-            sink(view[:count])
-        self._verify(seen)
 
-    def _verify(self, seen: Adler32) -> None:
-        if self.size is not None and seen.size != self.size:
-            raise IntegrityError(
-                f"{seen.size} bytes arrived, {self.size} were announced", operation="read", url=self.url
-            )
-        self.size = seen.size
-        expected = self.checksums.get("adler32")
-        if expected is None:
-            _log.debug("unverified: the server gave no adler32 for %s", redact_url(self.url))
-            self.checksums["adler32"] = seen.hexdigest()
-        elif expected != seen.hexdigest():
-            raise IntegrityError(
-                f"the bytes that arrived have adler32 {seen.hexdigest()}, the file has {expected}",
-                operation="read",
-                url=self.url,
-                hint="Read it again; if it stays so, the replica at the pool is damaged.",
-            )
-
-    def close(self, reuse: bool | None = None) -> None:
-        """End it; the connection is kept if the body was read to its end."""
-        self._answer.close(reuse)
+class _NotInParallelError(Exception):
+    """Several connections did not get the file; one may."""
 
 
 class Downloads:
@@ -157,19 +96,30 @@ class Downloads:
         url : `str`
             File to read.
         """
-        return self._whole(url, Download.read, lambda: True)
 
-    def fetch(self, url: str, sink: Callable[[memoryview], object], restart: Callable[[], bool]) -> FileInfo:
-        """Give all bytes of a file to a function, verified.
+        def take(download: Download, deadline: Deadline) -> bytes:
+            if not self._is_for_several(download):
+                return download.read()
+            memory = io.BytesIO(bytes(download.size or 0))
+            with memory.getbuffer() as view:
+
+                def put(offset: int, piece: memoryview) -> None:
+                    view[offset : offset + len(piece)] = piece
+
+                self._by_several(download, put, deadline)
+            return memory.getvalue()
+
+        return self._whole(url, take, lambda: True)
+
+    def fetch(self, url: str, target: Target) -> FileInfo:
+        """Write all bytes of a file to a target, verified.
 
         Parameters
         ----------
         url : `str`
             File to read.
-        sink : `~collections.abc.Callable`
-            Takes each piece, and does not keep it.
-        restart : `~collections.abc.Callable`
-            Forgets the pieces so far before the file is read anew; returns `False` if it cannot.
+        target : `Target`
+            Where to.
 
         Returns
         -------
@@ -177,25 +127,61 @@ class Downloads:
             Size and checksums of what was read.
         """
 
-        def take(download: Download) -> FileInfo:
-            download.pump(sink)
+        def take(download: Download, deadline: Deadline) -> FileInfo:
+            if target.is_local and download.size is not None and self._is_for_several(download):
+                target.reserve(download.size)
+                self._by_several(download, target.put, deadline)
+                target.done(download.size)
+            else:
+                download.pump(target.take)
             return download.info
 
-        return self._whole(url, take, restart)
+        return self._whole(url, take, target.restart)
 
-    def _whole(self, url: str, take: Callable[[Download], Result], restart: Callable[[], bool]) -> Result:
+    @staticmethod
+    def _is_for_several(download: Download) -> bool:
+        large = download.size is not None and download.size >= PARALLEL_BYTES
+        return large and download.at_pool and not download.alone
+
+    def _by_several(
+        self, download: Download, put: Callable[[int, memoryview], object], deadline: Deadline
+    ) -> None:
+        """Fetch by several connections what one has begun to send.
+
+        The URL dies with the connection that asked for the whole file, and must not be shared with it
+        (protocol page, section 2.5), so the door is asked for another.
+        """
+        download.close(False)
+        answer, place = self.locate(download.url, deadline=deadline)
+        if answer is not None:
+            answer.close(False)
+            raise _NotInParallelError
+        fetcher = ParallelDownload(self._door.data, place, download.url, download.size or 0, put)
+        try:
+            seen = fetcher.run(PARALLEL_CONNECTIONS, deadline)
+            download.verify(seen)
+        except (DoorUnavailableError, ProtocolError, IntegrityError) as error:
+            # Another file may have the name by now, or the server may not be up to it: one stream will tell.
+            raise _NotInParallelError from error
+
+    def _whole(
+        self, url: str, take: Callable[[Download, Deadline], Result], restart: Callable[[], bool]
+    ) -> Result:
         """Take a whole file, anew if the answer breaks off."""
         deadline = self._door.deadline()
+        alone = False
         for attempt in range(_MOST_ROUNDS):
             download = self.open(url, deadline=deadline)
+            download.alone = alone
             clean = False
             try:
-                result = take(download)
+                result = take(download, deadline)
                 clean = True
                 return result
-            except DoorUnavailableError as error:
+            except (DoorUnavailableError, _NotInParallelError) as error:
                 if attempt == _MOST_ROUNDS - 1 or not restart():
                     raise
+                alone = alone or isinstance(error, _NotInParallelError)
                 _log.debug("reading %s anew, the answer broke off: %s", redact_url(url), error)
             finally:
                 download.close(None if clean else False)
@@ -312,18 +298,3 @@ class Downloads:
             download.close(False)
             raise
         return download
-
-
-def digests(answer: Outcome) -> dict[str, str]:
-    """Return the checksums in an answer's headers, of either RFC.
-
-    Parameters
-    ----------
-    answer : `Outcome`
-        Answer of a pool or door.
-    """
-    # dCache 12.0 may swap the two names under concurrency (protocol page, section 3.6): the value tells.
-    found: dict[str, str] = {}
-    for name in ("Digest", "Repr-Digest"):
-        found.update(parse_checksums(str(answer.headers.get(name, ""))))
-    return found

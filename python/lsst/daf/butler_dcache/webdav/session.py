@@ -20,8 +20,9 @@ from ..transport.connection import Connection
 from ..transport.deadline import Deadline
 from ..transport.failures import failure, is_mover_gone
 from .door import Door
-from .download import Downloads, digests
+from .download import Downloads
 from .held_urls import hold, let_go
+from .whole_answer import digests
 
 __all__ = ("ReadSession",)
 

@@ -33,7 +33,7 @@ from ..transport.failures import failure, is_mover_gone
 from ..transport.outgoing import Outgoing
 from .body import UploadBody
 from .door import REDIRECTS, Door
-from .download import digests
+from .whole_answer import digests
 
 __all__ = ("StreamedPut", "Uploads", "may_clean_up")
 

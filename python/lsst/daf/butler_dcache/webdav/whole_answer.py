@@ -1,0 +1,157 @@
+"""An answer that brings a whole file, verified to its last byte."""
+
+from __future__ import annotations
+
+import io
+import logging
+from collections.abc import Callable, Iterator
+from types import MappingProxyType
+
+from ..errors import IntegrityError
+from ..model import Adler32, EntryKind, FileInfo
+from ..redaction import redact_url
+from ..transport.answer import DataAnswer
+from ..transport.failures import Outcome
+from .propfind import parse_checksums, parse_time
+
+__all__ = ("Download", "digests")
+
+_log = logging.getLogger(__name__)
+
+_PIECE_BYTES = 1 << 20
+
+
+class Download:
+    """The answer that brings a whole file.
+
+    Parameters
+    ----------
+    answer : `DataAnswer`
+        Answer with status 200.
+    url : `str`
+        What is read, in the user's own form.
+    at_pool : `bool`
+        Whether a pool sends it.
+    """
+
+    def __init__(self, answer: DataAnswer, url: str, *, at_pool: bool) -> None:
+        self._answer = answer
+        self.url = url
+        self.at_pool = at_pool
+        self.alone = False  # whether it has to come in one stream
+        length = str(answer.headers.get("Content-Length", ""))
+        self.size = int(length) if length.isdigit() else None
+        self.checksums = digests(answer)
+
+    @property
+    def info(self) -> FileInfo:
+        """What the answer says of the file."""
+        headers = self._answer.headers
+        return FileInfo(
+            url=self.url,
+            kind=EntryKind.FILE,
+            size=self.size,
+            modified=parse_time(str(headers.get("Last-Modified", ""))),
+            checksums=MappingProxyType(self.checksums),
+            etag=str(headers.get("ETag", "")),
+        )
+
+    def pieces(self) -> Iterator[bytes]:
+        """Yield the bytes, and raise at the end if they are not those of the file.
+
+        Yields
+        ------
+        piece : `bytes`
+            Next bytes.
+
+        Raises
+        ------
+        IntegrityError
+            Raised after the last byte if length or checksum differ from what the server announced.
+        """
+        seen = Adler32()
+        for piece in self._answer.iter_chunks(_PIECE_BYTES):
+            seen.update(piece)
+            yield piece
+        self.verify(seen)
+
+    def read(self) -> bytes:
+        """Return all bytes, verified as by `pieces`."""
+        seen = Adler32()
+        if self.size is None or self.size <= _PIECE_BYTES:
+            data = self._answer.read()
+            seen.update(data)
+            self.verify(seen)
+            return data
+        # `io.BytesIO` lets its memory be written to and then hands it out as `bytes` without a copy.
+        memory = io.BytesIO(bytes(self.size))
+        with memory.getbuffer() as view:
+            # Piece by piece, so that each is still in the processor's cache when its checksum is computed.
+            while count := self._answer.fill(view[seen.size : seen.size + _PIECE_BYTES]):
+                seen.update(view[seen.size : seen.size + count])
+        self.verify(seen)
+        return memory.getvalue()
+
+    def pump(self, sink: Callable[[memoryview], object]) -> None:
+        """Give all bytes to a function, from one piece of memory, and verify them as by `pieces`.
+
+        Parameters
+        ----------
+        sink : `~collections.abc.Callable`
+            Takes a piece, and does not keep it.
+        """
+        seen = Adler32()
+        view = memoryview(bytearray(_PIECE_BYTES if self.size is None else min(_PIECE_BYTES, self.size + 1)))
+        while count := self._answer.fill(view):
+            seen.update(view[:count])
+            sink(view[:count])
+        self.verify(seen)
+
+    def verify(self, seen: Adler32) -> None:
+        """Compare what arrived with what was announced.
+
+        Parameters
+        ----------
+        seen : `Adler32`
+            Of all bytes that arrived.
+
+        Raises
+        ------
+        IntegrityError
+            Raised if length or checksum differ.
+        """
+        if self.size is not None and seen.size != self.size:
+            raise IntegrityError(
+                f"{seen.size} bytes arrived, {self.size} were announced", operation="read", url=self.url
+            )
+        self.size = seen.size
+        expected = self.checksums.get("adler32")
+        if expected is None:
+            _log.debug("unverified: the server gave no adler32 for %s", redact_url(self.url))
+            self.checksums["adler32"] = seen.hexdigest()
+        elif expected != seen.hexdigest():
+            raise IntegrityError(
+                f"the bytes that arrived have adler32 {seen.hexdigest()}, the file has {expected}",
+                operation="read",
+                url=self.url,
+                hint="Read it again; if it stays so, the replica at the pool is damaged.",
+            )
+
+    def close(self, reuse: bool | None = None) -> None:
+        """End it; the connection is kept if the body was read to its end."""
+        self._answer.close(reuse)
+
+
+def digests(answer: Outcome) -> dict[str, str]:
+    """Return the checksums in an answer's headers, of either RFC.
+
+    Parameters
+    ----------
+    answer : `Outcome`
+        Answer of a pool or door.
+    """
+    # dCache 12.0 may swap the two names under concurrency (protocol page, section 3.6): the value tells.
+    found: dict[str, str] = {}
+    for name in ("Digest", "Repr-Digest"):
+        found.update(parse_checksums(str(answer.headers.get(name, ""))))
+    return found
