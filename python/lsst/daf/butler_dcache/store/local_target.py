@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 import stat
+import threading
 from typing import BinaryIO
+
+from .protocol import Progress
 
 __all__ = ("LocalTarget",)
 
@@ -16,10 +19,15 @@ class LocalTarget:
     ----------
     file : `~typing.BinaryIO`
         Open for writing.
+    progress : `~.protocol.Progress`, optional
+        Is told what arrives.
     """
 
-    def __init__(self, file: BinaryIO) -> None:
+    def __init__(self, file: BinaryIO, progress: Progress | None = None) -> None:
         self._file = file
+        self._progress = progress
+        self._arrived = 0
+        self._lock = threading.Lock()
         self._start = file.tell() if file.seekable() else None
         self._descriptor = _descriptor(file) if self._start is not None else None
 
@@ -27,6 +35,23 @@ class LocalTarget:
     def is_local(self) -> bool:
         """Whether bytes may come in any order (`put`); then their number is to be announced (`reserve`)."""
         return self._descriptor is not None
+
+    def begin(self, size: int | None) -> None:
+        """Be told how many bytes will come.
+
+        Parameters
+        ----------
+        size : `int` or `None`
+            `None` if nobody knows.
+        """
+        if self._progress is not None and size is not None:
+            self._progress.set_size(size)
+
+    def _count(self, number: int) -> None:
+        if self._progress is not None:
+            with self._lock:
+                self._arrived += number
+                self._progress.absolute_update(self._arrived)
 
     def take(self, piece: memoryview) -> None:
         """Write the next bytes.
@@ -36,6 +61,7 @@ class LocalTarget:
         piece : `memoryview`
             The bytes; not kept.
         """
+        self._count(len(piece))
         while piece:
             # An unbuffered file may take a part only.
             piece = piece[self._file.write(piece) :]
@@ -64,6 +90,7 @@ class LocalTarget:
         """
         if self._descriptor is None:
             raise ValueError("this file takes bytes in order only")
+        self._count(len(piece))
         position = (self._start or 0) + offset
         while piece:
             count = os.pwrite(self._descriptor, piece, position)
@@ -83,6 +110,7 @@ class LocalTarget:
         """Forget everything that was written; return `False` if that is not possible."""
         if self._start is None:
             return False
+        self._arrived = 0
         self._file.seek(self._start)
         self._file.truncate()
         return True

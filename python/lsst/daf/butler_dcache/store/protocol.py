@@ -11,7 +11,19 @@ from typing import BinaryIO, Protocol
 
 from ..model import ByteRange, FileInfo
 
-__all__ = ("RemoteReader", "RemoteWriter", "Store")
+__all__ = ("Progress", "RemoteReader", "RemoteWriter", "Store")
+
+
+class Progress(Protocol):
+    """Who wants to know how far a transfer is; the callbacks of fsspec do. Called by one thread at a time."""
+
+    def set_size(self, size: int) -> object:
+        """Be told the size in bytes."""
+        ...
+
+    def absolute_update(self, value: int) -> object:
+        """Be told how many bytes have been transferred; fewer than before if a transfer begins anew."""
+        ...
 
 
 class RemoteReader(Protocol):
@@ -112,7 +124,7 @@ class Store(Protocol):
         """Return parts of a file; each range is cut at the end of the file."""
         ...
 
-    def download(self, url: str, target: BinaryIO) -> FileInfo:
+    def download(self, url: str, target: BinaryIO, progress: Progress | None = None) -> FileInfo:
         """Copy the whole file, verified, to a binary file that is positioned where it shall begin."""
         ...
 

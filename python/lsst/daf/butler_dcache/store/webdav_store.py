@@ -38,7 +38,7 @@ from .directories import Directories
 from .exclusion import Exclusion
 from .frontend import Frontend
 from .local_target import LocalTarget
-from .protocol import RemoteReader, RemoteWriter
+from .protocol import Progress, RemoteReader, RemoteWriter
 from .publication import Publisher
 from .removal import Remover
 from .sharing import presign
@@ -138,9 +138,9 @@ class WebdavStore:
         """See `.protocol.Store`."""
         return self._downloads.read(url)
 
-    def download(self, url: str, target: BinaryIO) -> FileInfo:
+    def download(self, url: str, target: BinaryIO, progress: Progress | None = None) -> FileInfo:
         """See `.protocol.Store`."""
-        return self._downloads.fetch(url, LocalTarget(target))
+        return self._downloads.fetch(url, LocalTarget(target, progress))
 
     def open_reader(self, url: str) -> RemoteReader:
         """See `.protocol.Store`."""

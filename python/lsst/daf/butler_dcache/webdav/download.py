@@ -38,7 +38,8 @@ _MOST_ROUNDS = 3
 PARALLEL_BYTES = 256 << 20
 """Files of this size and more come by several connections, at the price of one more question to the door."""
 
-PARALLEL_CONNECTIONS = 2
+PARALLEL_CONNECTIONS = {"http": 1, "https": 4}
+"""Decryption is what several threads share; without it one is as fast (decision page reading)."""
 
 Result = TypeVar("Result")
 
@@ -49,6 +50,10 @@ class Target(Protocol):
     @property
     def is_local(self) -> bool:
         """Whether bytes may come in any order."""
+        ...
+
+    def begin(self, size: int | None) -> None:
+        """Be told how many bytes will come, if that is known."""
         ...
 
     def take(self, piece: memoryview) -> None:
@@ -128,6 +133,7 @@ class Downloads:
         """
 
         def take(download: Download, deadline: Deadline) -> FileInfo:
+            target.begin(download.size)
             if target.is_local and download.size is not None and self._is_for_several(download):
                 target.reserve(download.size)
                 self._by_several(download, target.put, deadline)
@@ -141,7 +147,8 @@ class Downloads:
     @staticmethod
     def _is_for_several(download: Download) -> bool:
         large = download.size is not None and download.size >= PARALLEL_BYTES
-        return large and download.at_pool and not download.alone
+        several = PARALLEL_CONNECTIONS[download.scheme] > 1
+        return large and several and download.at_pool and not download.alone
 
     def _by_several(
         self, download: Download, put: Callable[[int, memoryview], object], deadline: Deadline
@@ -158,7 +165,7 @@ class Downloads:
             raise _NotInParallelError
         fetcher = ParallelDownload(self._door.data, place, download.url, download.size or 0, put)
         try:
-            seen = fetcher.run(PARALLEL_CONNECTIONS, deadline)
+            seen = fetcher.run(PARALLEL_CONNECTIONS[download.scheme], deadline)
             download.verify(seen)
         except (DoorUnavailableError, ProtocolError, IntegrityError) as error:
             # Another file may have the name by now, or the server may not be up to it: one stream will tell.

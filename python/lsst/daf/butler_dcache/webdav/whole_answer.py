@@ -38,6 +38,7 @@ class Download:
         self._answer = answer
         self.url = url
         self.at_pool = at_pool
+        self.scheme = answer.url.partition(":")[0].lower()
         self.alone = False  # whether it has to come in one stream
         length = str(answer.headers.get("Content-Length", ""))
         self.size = int(length) if length.isdigit() else None
