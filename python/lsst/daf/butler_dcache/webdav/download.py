@@ -39,7 +39,7 @@ PARALLEL_BYTES = 256 << 20
 """Files of this size and more come by several connections, at the price of one more question to the door."""
 
 PARALLEL_CONNECTIONS = {"http": 1, "https": 4}
-"""Decryption is what several threads share; without it one is as fast (decision page reading)."""
+"""Decryption is what several threads share; without it one is as fast (decision page "reading")."""
 
 Result = TypeVar("Result")
 
