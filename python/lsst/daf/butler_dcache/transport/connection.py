@@ -29,6 +29,7 @@ from .tls import ResumingContext, is_alive, remember_session
 __all__ = ("Connection", "ConnectionLostError", "NotConnectedError")
 
 _QUICKACK: int | None = getattr(socket, "TCP_QUICKACK", None)
+_NO_MATTER = contextlib.suppress(OSError)
 _HEAD_PIECE_BYTES = 8 * 1024
 _SEND_PIECE_BYTES = 512 * 1024
 _SENDFILE_PIECE_BYTES = 8 * 1024 * 1024
@@ -67,6 +68,7 @@ class Connection:
         self.idle_since = 0.0
         self.usable = True
         self._buffer = bytearray(MAX_HEAD_BYTES)  # what was read ahead lies in [_at, _end)
+        self._view = memoryview(self._buffer)
         self._at = self._end = 0
         self._timeout = sock.gettimeout()
         self._encrypted = isinstance(sock, ssl.SSLSocket)
@@ -250,7 +252,7 @@ class Connection:
     def _receive(self, view: memoryview, deadline: Deadline, silence: float) -> int:
         self._arm(deadline, silence)
         if _QUICKACK is not None:
-            with contextlib.suppress(OSError):
+            with _NO_MATTER:
                 self.sock.setsockopt(socket.IPPROTO_TCP, _QUICKACK, 1)
         try:
             return self.sock.recv_into(view)
@@ -267,8 +269,8 @@ class Connection:
             self._buffer[: self._end - self._at] = self._buffer[self._at : self._end]
             self._at, self._end = 0, self._end - self._at
         # A body that follows is better read straight to where it belongs.
-        with memoryview(self._buffer) as view:
-            count = self._receive(view[self._end : self._end + _HEAD_PIECE_BYTES], deadline, silence)
+        piece = self._view[self._end : self._end + _HEAD_PIECE_BYTES]
+        count = self._receive(piece, deadline, silence)
         self._end += count
         return count > 0
 

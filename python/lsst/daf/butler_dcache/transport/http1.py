@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum
+from typing import Any
 
 from ..errors import ConfigurationError, ProtocolError
 
@@ -59,6 +60,11 @@ class Headers(Mapping[str, str]):
 
     def __getitem__(self, name: str) -> str:
         return self._values[name.lower()][1]
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """Return a value, or the default; several are asked for in each answer, and most are missing."""
+        found = self._values.get(name.lower())
+        return default if found is None else found[1]
 
     def __iter__(self) -> Iterator[str]:
         return (name for name, _ in self._values.values())

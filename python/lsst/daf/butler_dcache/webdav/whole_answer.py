@@ -154,5 +154,6 @@ def digests(answer: Outcome) -> dict[str, str]:
     # dCache 12.0 may swap the two names under concurrency (protocol page, section 3.6): the value tells.
     found: dict[str, str] = {}
     for name in ("Digest", "Repr-Digest"):
-        found.update(parse_checksums(str(answer.headers.get(name, ""))))
+        if value := str(answer.headers.get(name, "")):
+            found.update(parse_checksums(value))
     return found
