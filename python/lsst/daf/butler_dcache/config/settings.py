@@ -159,7 +159,7 @@ class EndpointSettings:
     request_checksum: str | None = None
     enable_fsspec: bool = True
     frontend_url: str | None = None
-    proxy_upload_max_bytes: int = 65536
+    proxy_upload_max_bytes: int = 100_000
     held_pool_urls: int = 32
     requests_per_second: float = 200.0
     publish: str = "atomic"

@@ -13,6 +13,8 @@ __all__ = ("PEERS", "Peer", "load")
 PEERS = {
     "ours": ("ours", "this package: its store and its file system"),
     "path": ("resource_path", "this package, as a ResourcePath"),
+    "ours-proxied": ("upload_way", "this package, every file through the door in one request"),
+    "ours-redirected": ("upload_way", "this package, every file straight to a pool"),
     "upstream": ("resource_path", "lsst.resources davs, without this package"),
     "plane": ("plane", "this package's data plane alone: one redirect, no checksum, no rename"),
     "curl": ("curl", "curl, with -Z --parallel-max where there are several files"),
