@@ -172,6 +172,21 @@ def test_only_so_many_urls_are_held(embedded: Any, url: str, tmp_path: Path) -> 
         assert (counter.at_door, counter.at_pool) == (3, 6), counter
 
 
+def test_stream_goes_on_after_its_url_was_given_back(embedded: Any, url: str, tmp_path: Path) -> None:
+    with endpoint(embedded, tmp_path, dcache={"held_pool_urls": 1}) as store:
+        reader = store.open_reader(url)
+        stream = reader.stream()
+        content = next(stream)
+        other = store.open_reader(url)
+        assert other.read_ranges([ByteRange(5, 9)]) == [DATA[5:9]]
+        with counted(embedded) as counter:
+            content += b"".join(stream)
+        assert content == DATA
+        assert (counter.at_door, counter.at_pool) == (1, 1), counter
+        reader.close()
+        other.close()
+
+
 def test_url_that_dies_leads_to_the_door_twice_at_most(embedded: Any, url: str) -> None:
     gone = {"status": 307, "headers": {"Location": "/elsewhere"}, "reason": "Temporary Redirect"}
     store = store_for(url)

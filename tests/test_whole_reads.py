@@ -17,6 +17,7 @@ from lsst.daf.butler_dcache.embedded import Fault
 from lsst.daf.butler_dcache.model import Adler32
 from lsst.daf.butler_dcache.store.registry import store_for
 from lsst.daf.butler_dcache.webdav import download, parallel
+from lsst.resources import ResourcePath
 from request_counter import counted
 
 DATA = random.Random(3).randbytes(5_000_001)
@@ -151,3 +152,14 @@ def test_wrong_bytes_everywhere(embedded: Any, faults: Any, url: str, parallel_r
     faults.add(Fault("corrupt_download", server="pool", at_byte=3, times=None))
     with pytest.raises(errors.IntegrityError, match="adler32"):
         read(url)
+
+
+@pytest.mark.parametrize("mode", ["copy", "auto"])
+def test_transfer_to_a_local_file(embedded: Any, url: str, tmp_path: Path, mode: str) -> None:
+    """No second copy: the bytes are written beside the target, which is then renamed."""
+    target = ResourcePath(tmp_path / "file")
+    with counted(embedded) as counter:
+        target.transfer_from(ResourcePath(url), mode)
+    assert (tmp_path / "file").read_bytes() == DATA
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+    assert (counter.at_door, counter.at_pool) == (1, 1), counter
