@@ -382,7 +382,13 @@ class DataPlane:
         held: Connection | None,
         hand_over: bool,
     ) -> DataAnswer | Outgoing:
-        connection = self._connections.acquire(origin, deadline, held)
+        connection = self._connections.acquire(
+            # A read whose connection turns out to be dead is sent again, and then looks before.
+            origin,
+            deadline,
+            held,
+            trusting=sent.attempt == 1 and sent.method in READS,
+        )
         sent.reused = connection.requests > 0
         silence = self._endpoint.read_timeout_seconds if own else self._endpoint.idle_timeout_seconds
         try:
@@ -408,14 +414,20 @@ class DataPlane:
         connection: Connection,
         head: bytes,
         payload: Payload,
-        small: bytes | None,
+        small: memoryview | bytes | None,
         sent: Sent,
         deadline: Deadline,
         silence: float,
     ) -> Head:
         if small is not None:
-            connection.send(head + small if small else head, deadline, silence)
-            sent.body_bytes = len(small)
+            try:
+                connection.send(b"".join((head, small)) if small else head, deadline, silence)
+                sent.body_bytes = len(small)
+            except ConnectionLostError as error:
+                if not small:
+                    raise
+                sent.may_keep = sent.complete = False
+                sent.body_error = error
         else:
             connection.send(head, deadline, silence)
             self._send_body(connection, payload, sent, deadline, silence)
