@@ -382,13 +382,7 @@ class DataPlane:
         held: Connection | None,
         hand_over: bool,
     ) -> DataAnswer | Outgoing:
-        connection = self._connections.acquire(
-            # A read whose connection turns out to be dead is sent again, and then looks before.
-            origin,
-            deadline,
-            held,
-            trusting=sent.attempt == 1 and sent.method in READS,
-        )
+        connection = self._connections.acquire(origin, deadline, held)
         sent.reused = connection.requests > 0
         silence = self._endpoint.read_timeout_seconds if own else self._endpoint.idle_timeout_seconds
         try:
