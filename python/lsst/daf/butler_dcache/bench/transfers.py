@@ -11,7 +11,6 @@ _KB = 1000
 _MIB = 1024**2
 _GIB = 1024**3
 _FAST = ("door", "door-tls", "xrootd", "xrootd-tls")
-_DCACHE_LIKE = ("embedded", "embedded-tls")
 _REHEARSAL = ("rehearsal", "rehearsal-tls")
 
 # A throughput of at least 0.85 x curl's is a time of at most 1 / 0.85 of curl's.
@@ -48,7 +47,8 @@ def _one_after_the_other(size: int) -> Row:
         f"100 files of {size // _KB} kB, one after the other",
         Work("get", size, 100),
         ("ours", "curl", "upstream"),
-        _DCACHE_LIKE,
+        # Where a door takes 10 ms for a GET, as dCache's does, nobody's pacing is in the way.
+        _REHEARSAL,
         (Claim("wall", 0.5, "curl"),),
     )
 
