@@ -294,6 +294,23 @@ def test_exception_in_the_block(store: Any, url: str) -> None:
     assert_untouched(store, url)
 
 
+@pytest.mark.parametrize("compression", ["gzip", "bz2", "xz"])
+def test_compressed_files(store: Any, url: str, compression: str) -> None:
+    filesystem = fsspec.filesystem("davs")
+    with filesystem.open(url, "wb", compression=compression) as file:
+        write_pieces(file)
+    with filesystem.open(url, "rb", compression=compression) as file:
+        assert file.read() == LARGE
+    with filesystem.open(url, "w", compression=compression) as file:
+        file.write("größe")
+    with filesystem.open(url, "r", compression=compression) as file:
+        assert file.read() == "größe"
+    store.write(url, OLD)
+    with pytest.raises(InterruptError):
+        raising(filesystem.open(url, "wb", compression=compression))
+    assert_untouched(store, url)
+
+
 def test_files_that_are_closed_while_an_error_is_dealt_with(store: Any, url: str) -> None:
     class Reporting:
         def __enter__(self) -> Reporting:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import os
+import sys
 from typing import Any, BinaryIO, cast
 from urllib.parse import urlsplit
 
 from fsspec.callbacks import DEFAULT_CALLBACK
+from fsspec.compression import compr
+from fsspec.core import get_compression
 
 from .errors import (
     ResourceExistsError,
@@ -92,10 +96,16 @@ class DcacheFileSystem(ReadingFileSystem):
         file : file-like
             Seekable; a new file only until its first MiB is full, for then it is sent as it is written.
         """
-        if "b" in mode or set(mode) <= {"r", "t"} or kwargs.get("compression") is not None:
+        compression = get_compression(path, kwargs.get("compression"))
+        reads = set(mode) <= {"r", "t", "b"}
+        if "b" in mode and compression is not None and not reads:
+            kwargs.pop("compression")
+            return _packed(super().open(path, mode, *args, **kwargs), compression, mode)
+        if "b" in mode or reads:
             return super().open(path, mode, *args, **kwargs)
         text = {key: kwargs.pop(key) for key in ("encoding", "errors", "newline") if key in kwargs}
-        return TextUpload(super().open(path, mode.replace("t", "") + "b", *args, **kwargs), **text)
+        binary = self.open(path, mode.replace("t", "") + "b", *args, **kwargs)
+        return TextUpload(binary, **text) if compression is None else io.TextIOWrapper(binary, **text)
 
     def pipe_file(self, path: str, value: bytes, mode: str = "overwrite", **kwargs: Any) -> None:
         """Publish bytes as a file.
@@ -301,3 +311,24 @@ class DcacheFileSystem(ReadingFileSystem):
         """
         store, url = self._place(self._strip_protocol(path))
         return store.presign(url, "GET", expiration)
+
+
+def _packed(upload: SpooledUpload | StreamedUpload, compression: str, mode: str) -> Any:
+    """Return a compressing file that closes the upload below, which most of them leave to the collector."""
+    packed = compr[compression](upload, mode=mode[0])
+    handled = sys.exception()
+
+    def close() -> None:
+        try:
+            type(packed).close(packed)
+        except BaseException:
+            upload.discard()
+            raise
+        # The ``__exit__`` of these classes leaves no frame that could be looked at.
+        if sys.exception() is not None and sys.exception() is not handled:
+            upload.discard()
+        else:
+            upload.close()
+
+    packed.close = close
+    return packed
