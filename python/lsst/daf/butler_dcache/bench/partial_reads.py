@@ -190,6 +190,17 @@ ROWS = (
         make_table,
         table_bytes_needed,
     ),
+    # pyarrow opens such a file twice, and asks three times before whether it is one.
+    Row(
+        "column-by-name",
+        "the same, by name through pyarrow and fsspec",
+        Work("column_by_name", 80 * _MB),
+        ("ours", "upstream"),
+        _DCACHE_LIKE,
+        (Claim("bytes", 1.2),),
+        make_table,
+        table_bytes_needed,
+    ),
     Row(
         "member",
         "one member of 10 kB in a 20 MB zip file",

@@ -26,7 +26,7 @@ class Work:
     operation : `str`
         ``get``, ``put``: whole files, ``count`` of them. ``read_random``, ``read_vector``: ``count`` pieces
         of one file, one at a time or in one call. ``read_sequential``, ``write_sequential``: one file through
-        ``open`` in pieces. ``read_scattered``, ``column``, ``member``: parts of a file as
+        ``open`` in pieces. ``read_scattered``, ``column``, ``column_by_name``, ``member``: parts of a file as
         libraries read them.
     size_bytes : `int`
         Size of each file.
