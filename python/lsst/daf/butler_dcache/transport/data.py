@@ -180,12 +180,20 @@ class DataPlane:
 
         Parameters
         ----------
-        method, url, headers, credential, authenticate
-            See `open`.
+        method : `str`
+            HTTP method.
+        url : `str`
+            An ``http`` or ``https`` URL, percent-encoded.
+        headers : `~collections.abc.Mapping`, optional
+            As for `open`.
         length : `int`, optional
             Length of the body, if it is known; chunks otherwise.
         deadline : `~.deadline.Deadline`
             Limits this call only.
+        credential : `~..auth.credential.Credential`, optional
+            Takes the place of the endpoint's.
+        authenticate : `bool`, optional
+            `True` sends the endpoint's credential, which no pool gets.
 
         Returns
         -------

@@ -39,8 +39,20 @@ def ask_shortly(
     ----------
     plane : `~.data.DataPlane`
         Who sends it.
-    method, url, headers, body, deadline, credential, authenticate
-        As for `.control.ControlPlane.request`.
+    method : `str`
+        HTTP method.
+    url : `str`
+        An ``http`` or ``https`` URL, percent-encoded; it is sent as it is.
+    headers : `~collections.abc.Mapping`, optional
+        Headers beside those that the plane sends itself.
+    body : `bytes`, optional
+        What is sent.
+    deadline : `~.deadline.Deadline`
+        Limits everything, waits included.
+    credential : `~..auth.credential.Credential`, optional
+        Takes the place of the endpoint's.
+    authenticate : `bool`, optional
+        `False` sends no credential at all.
 
     Returns
     -------
