@@ -59,6 +59,12 @@ _UNSUPPORTED = frozenset(
 _MACAROON_REQUEST = "application/macaroon-request"
 
 
+_PATIENCE = 0.060
+"""Seconds that a request of a warm client may wait for its permit. A real door on two cores is not ready for
+250 requests a second that need a login (protocol page, surprise 25): it is late where we would refuse. A cold
+client, a crowd and cheap requests are refused as there."""
+
+
 def limited(site: Site, limiter: RateLimiter, handler: Handler) -> Handler:
     """Return a handler that puts the rate limiter in front of another one, and counts its 401s."""
 
@@ -67,10 +73,17 @@ def limited(site: Site, limiter: RateLimiter, handler: Handler) -> Handler:
             handler(exchange)
             return
         client = exchange.headers.get("x-forwarded-for").split(",")[0].strip() or exchange.connection.peer
+        needs_login = not exchange.path.startswith("/.well-known/")
         wait = limiter.refusal(client)
+        patience = _PATIENCE
+        while wait is not None and needs_login and patience > 0 and limiter.is_warm(client):
+            pause = max(limiter.debt(client), 0.0005)
+            site.faults.stopping.wait(pause)
+            patience -= pause
+            wait = limiter.refusal(client)
         if wait is None:
             # whatever needs a login takes a real door 4 ms and more, so a serial client is never turned away
-            if not exchange.path.startswith("/.well-known/"):
+            if needs_login:
                 site.faults.stopping.wait(limiter.debt(client))
             handler(exchange)
             if exchange.record.status == 401:

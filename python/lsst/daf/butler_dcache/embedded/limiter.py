@@ -22,7 +22,7 @@ class _Bucket:
         self._rate = rate
         self._stored = 0.0
         self.next = now
-        self.used = now
+        self.used = self.made = now
 
     def take(self, now: float) -> bool:
         self.used = now
@@ -91,6 +91,16 @@ class RateLimiter:
         with self._lock:
             bucket = self._clients.get(client)
             return 0.0 if bucket is None else max(0.0, bucket.next - self._clock())
+
+    def is_warm(self, client: str) -> bool:
+        """Return whether a client has been at it for longer than the second that fills its bucket."""
+        with self._lock:
+            bucket = self._clients.get(client)
+            return bucket is not None and self._clock() - bucket.made > 1.0 and not self._is_blocked(client)
+
+    def _is_blocked(self, client: str) -> bool:
+        failures = self._failures.get(client)
+        return failures is not None and failures.blocked_until > self._clock()
 
     def count_unauthorized(self, client: str) -> None:
         """Note a 401 that was sent to a client; the third in a row of pauses below 20 s blocks it."""
