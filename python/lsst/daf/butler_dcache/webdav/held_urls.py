@@ -4,14 +4,15 @@ Each of them occupies a place among the transfers of its pool, a hundred by defa
 (protocol page, section 2.5): a program that opens thousands of files and reads a little of each now and then
 would shut everybody else out. So the one that was used longest ago is given back when there is one too many;
 who reads on there asks the door again, and continues only with the same file.
+
+There is no lock: the garbage collector closes files that were forgotten, in any thread and at any moment, also
+while that thread is in here. Each step is one operation of a `dict`, and a URL too many for a moment is no harm.
 """
 
 from __future__ import annotations
 
 import os
-import threading
 import weakref
-from collections import OrderedDict
 from typing import Protocol
 
 __all__ = ("Holder", "hold", "let_go")
@@ -25,8 +26,8 @@ class Holder(Protocol):
         ...
 
 
-_lock = threading.Lock()
-_held: OrderedDict[int, weakref.ref[Holder]] = OrderedDict()
+_held: dict[int, weakref.ref[Holder]] = {}
+"""The one that was used longest ago first."""
 
 
 def hold(holder: Holder, most: int) -> None:
@@ -41,19 +42,26 @@ def hold(holder: Holder, most: int) -> None:
         given back, even if that leaves more.
     """
     key = id(holder)
-    with _lock:
+    _held.pop(key, None)
+    _held[key] = weakref.ref(holder)
+    if len(_held) <= most:
+        return
+    for other in list(_held):
+        reference = _held.get(other)
+        if reference is not None and reference() is None:
+            _drop(other, reference)
+    others = list(_held)
+    for other in others[: max(0, len(others) - most)]:
+        reference = _held.get(other)
+        found = None if reference is None else reference()
+        if other != key and reference is not None and (found is None or found.release_if_idle()):
+            _drop(other, reference)
+
+
+def _drop(key: int, reference: weakref.ref[Holder]) -> None:
+    # Another holder may have got the number of one that is gone.
+    if _held.get(key) is reference:
         _held.pop(key, None)
-        _held[key] = weakref.ref(holder)
-        if len(_held) > most:
-            for lost in [other for other, reference in _held.items() if reference() is None]:
-                del _held[lost]
-        surplus = list(_held.items())[: max(0, len(_held) - most)]
-    for other, reference in surplus:
-        found = reference()
-        if other != key and (found is None or found.release_if_idle()):
-            with _lock:
-                if _held.get(other) is reference:
-                    del _held[other]
 
 
 def let_go(holder: Holder) -> None:
@@ -64,14 +72,7 @@ def let_go(holder: Holder) -> None:
     holder : `Holder`
         Whose URL it was.
     """
-    with _lock:
-        _held.pop(id(holder), None)
+    _held.pop(id(holder), None)
 
 
-def _after_fork() -> None:
-    global _lock
-    _lock = threading.Lock()
-    _held.clear()
-
-
-os.register_at_fork(after_in_child=_after_fork)
+os.register_at_fork(after_in_child=_held.clear)
