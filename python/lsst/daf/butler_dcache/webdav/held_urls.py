@@ -5,8 +5,9 @@ Each of them occupies a place among the transfers of its pool, a hundred by defa
 would shut everybody else out. So the one that was used longest ago is given back when there is one too many;
 who reads on there asks the door again, and continues only with the same file.
 
-There is no lock: the garbage collector closes files that were forgotten, in any thread and at any moment, also
-while that thread is in here. Each step is one operation of a `dict`, and a URL too many for a moment is no harm.
+There is no lock: the garbage collector closes files that were forgotten, in any thread and at any moment,
+also while that thread is in here. Each step is one operation of a `dict`, and a URL too many for a moment is
+no harm.
 """
 
 from __future__ import annotations
