@@ -9,6 +9,7 @@ covered.
 from __future__ import annotations
 
 import re
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 
 from ..errors import ProtocolError
@@ -128,9 +129,13 @@ def pick(parts: Sequence[Part], wanted: Sequence[ByteRange], url: str) -> list[b
     if in_order:
         return [bytes(data) for _, data in parts]
     found = []
+    ordered = sorted(parts, key=lambda part: part[0].start)
+    starts = [span.start for span, _ in ordered]
     for want in wanted:
-        for span, data in parts:
-            if span.start <= want.start and want.stop <= span.stop:
+        # The last part that begins before it covers it, unless a server sends parts that overlap.
+        for at in reversed(range(bisect_right(starts, want.start))):
+            span, data = ordered[at]
+            if want.stop <= span.stop:
                 found.append(bytes(data[want.start - span.start : want.stop - span.start]))
                 break
         else:
