@@ -12,7 +12,9 @@ these the reading ends with an error.
 
 from __future__ import annotations
 
+import os
 import threading
+import weakref
 
 from ..errors import DoorUnavailableError, IntegrityError
 from ..transport.answer import DataAnswer
@@ -51,6 +53,7 @@ class ReadSession:
 
     def __init__(self, door: Door, downloads: Downloads, url: str) -> None:
         self.lock = threading.RLock()
+        _sessions.add(self)
         self.url = url
         self.size: int | None = None
         self.adler32: str | None = None
@@ -280,3 +283,15 @@ class ReadSession:
         abandoned, self._abandoned = self._abandoned, None
         if abandoned is not None:
             abandoned.close(False)
+
+
+_sessions: weakref.WeakSet[ReadSession] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for session in list(_sessions):
+        # A thread that the child does not have may have held it. The child gets a URL of its own.
+        session.lock = threading.RLock()
+
+
+os.register_at_fork(after_in_child=_after_fork)
