@@ -163,11 +163,17 @@ class RemoteFile(io.RawIOBase):
         if size is None or size < 0:
             return self._read_rest()
         left = size
+        start = self._position
         pieces: list[memoryview] = []
-        while left and (piece := self._available(left)[:left]):
-            pieces.append(piece)
-            self._position += len(piece)
-            left -= len(piece)
+        try:
+            while left and (piece := self._available(left)[:left]):
+                pieces.append(piece)
+                self._position += len(piece)
+                left -= len(piece)
+        except BaseException:
+            # Who tries again must not find a gap.
+            self._position = start
+            raise
         if len(pieces) == 1 and isinstance(pieces[0].obj, bytes) and len(pieces[0].obj) == len(pieces[0]):
             return pieces[0].obj  # the very object, without a copy
         return b"".join(pieces)
@@ -240,13 +246,18 @@ class RemoteFile(io.RawIOBase):
 
     def _fill(self, target: memoryview, wanted: int | None) -> int:
         filled = 0
-        while filled < len(target):
-            piece = self._available(None if wanted is None else wanted - filled)[: len(target) - filled]
-            if not piece:
-                break
-            target[filled : filled + len(piece)] = piece
-            filled += len(piece)
-            self._position += len(piece)
+        start = self._position
+        try:
+            while filled < len(target):
+                piece = self._available(None if wanted is None else wanted - filled)[: len(target) - filled]
+                if not piece:
+                    break
+                target[filled : filled + len(piece)] = piece
+                filled += len(piece)
+                self._position += len(piece)
+        except BaseException:
+            self._position = start
+            raise
         return filled
 
     def readinto1(self, buffer: Buffer, /) -> int:
@@ -345,8 +356,9 @@ class RemoteFile(io.RawIOBase):
                 self._verify()
 
     def _advance_stream(self) -> memoryview:
-        assert self._stream is not None
-        for chunk in self._stream:
+        stream, self._stream = self._stream, None
+        assert stream is not None
+        for chunk in stream:
             start = self._stream_position
             self._stream_position += len(chunk)
             self._run_end = self._stream_position
@@ -354,11 +366,11 @@ class RemoteFile(io.RawIOBase):
                 self._in_order.update(chunk)
             if self._stream_position > self._position:
                 self._window, self._window_start = memoryview(chunk), start
+                self._stream = stream  # one that raised gives nothing any more
                 if self._stream_position >= self.size:
                     # Only behind its last chunk does a stream compare checksums.
                     self._exhaust_stream()
                 return self._window[self._position - start :]
-        self._stream = None
         if self._position < self.size:
             raise IntegrityError(
                 f"it ended before its size of {self.size} bytes", operation="read", url=self.name
@@ -375,10 +387,10 @@ class RemoteFile(io.RawIOBase):
             )
 
     def _exhaust_stream(self) -> None:
-        if self._stream is not None:
-            for _ in self._stream:
+        stream, self._stream = self._stream, None
+        if stream is not None:
+            for _ in stream:
                 pass
-            self._stream = None
             if self._in_order.size == self.size:
                 self._verify()
 
