@@ -20,6 +20,7 @@ __all__ = ("DataAnswer", "Sent")
 _DRAIN_BYTES = 64 * 1024
 _AT_ONCE_BYTES = 256 * 1024 * 1024
 _PIECE_BYTES = 256 * 1024
+_SHORT_BYTES = 64 * 1024
 _MAX_TRAILERS = 100
 _MAX_LINE_BYTES = 8 * 1024
 
@@ -149,6 +150,16 @@ class DataAnswer:
         """Number of the connection within this process."""
         return self.connection.number
 
+    def renew(self, deadline: Deadline) -> None:
+        """Limit the reading anew, for a body that is read as somebody wants it.
+
+        Parameters
+        ----------
+        deadline : `~.deadline.Deadline`
+            Takes the place of that of the request.
+        """
+        self._deadline = deadline
+
     def readinto(self, view: memoryview) -> int:
         """Read what is there straight into the caller's memory.
 
@@ -220,6 +231,22 @@ class DataAnswer:
                 self.fill(view)
             return memory.getvalue()
         return b"".join(self.iter_chunks(_PIECE_BYTES))
+
+    def read_short(self, limit: int = _SHORT_BYTES) -> bytes:
+        """Return the rest of a body of which not more than its beginning is wanted, such as that of an error.
+
+        Parameters
+        ----------
+        limit : `int`, optional
+            Largest number of bytes.
+
+        Returns
+        -------
+        text : `bytes`
+            The beginning, if the body is longer.
+        """
+        memory = bytearray(limit if self.length is None else min(limit, self._left))
+        return bytes(memory[: self.fill(memoryview(memory))])
 
     def read_some(self, limit: int = _PIECE_BYTES) -> bytes:
         """Return what is there, for bodies that come slowly.

@@ -225,7 +225,7 @@ class Downloads:
                 continue
             if answer.status == 200:
                 return self._checked(Download(answer, url, at_pool=True), deadline)
-            body = b"" if is_mover_gone(answer) else answer.read()
+            body = b"" if is_mover_gone(answer) else answer.read_short()
             answer.close()
             if last or not is_mover_gone(answer):
                 raise failure(
@@ -269,7 +269,7 @@ class Downloads:
         answer = self._door.open("GET", url, headers=headers, deadline=deadline)
         if answer.status in (200, 206):
             return answer, ""
-        body = answer.read()
+        body = answer.read_short()
         answer.close()
         if answer.status in REDIRECTS:
             return None, self._door.data_url(answer, url, operation="read")

@@ -153,11 +153,10 @@ class WebdavReader:
             Raised after the last byte if these are not those of the file.
         """
         session = self._session
-        deadline = session.deadline()
         seen, position, resumed_at = Adler32(), start, -1
         while session.size is None or position < session.size:
             with session.lock:
-                answer = self._ask(f"bytes={position}-{self._last_byte()}", deadline)
+                answer = self._ask(f"bytes={position}-{self._last_byte()}", session.deadline())
                 if answer is None:
                     break
                 self._check_start(answer, position)
@@ -166,6 +165,8 @@ class WebdavReader:
                 view = memoryview(bytearray(_PIECE_BYTES))
                 while True:
                     with session.lock:
+                        # The time between two pieces is the caller's own.
+                        answer.renew(session.deadline())
                         count = answer.fill(view)
                     if not count:
                         break
@@ -270,7 +271,9 @@ class WebdavReader:
                 span, _ = parse_content_range(_content_range(answer), self._session.size, self._url)
                 if answer.length is not None and answer.length != len(span):
                     raise self._wrong_length(answer, answer.length)
-                body = answer.read()
+                if span.start < wanted[0].start or span.stop > wanted[-1].stop:
+                    raise ProtocolError("another range arrived", operation="read", url=self._url)
+                body = answer.read() if answer.length is not None else answer.read_short(len(span) + 1)
                 if len(span) != len(body):
                     raise self._wrong_length(answer, len(body))
                 parts = [(span, memoryview(body))]
@@ -304,7 +307,7 @@ class WebdavReader:
         session = self._session
         answer = session.get(span, deadline)
         if answer.status == 416:
-            answer.read()
+            answer.read_short()
             answer.close()
             total = _content_range(answer).rpartition("/")[2]
             if session.size is None and total.isdigit():
@@ -319,7 +322,7 @@ class WebdavReader:
                 raise ProtocolError("the server refuses a range of the file", operation="read", url=self._url)
             return None
         if answer.status not in (200, 206):
-            body = answer.read()
+            body = answer.read_short()
             answer.close(False)
             raise session.failed(answer, body, deadline)
         size: int | None = answer.length

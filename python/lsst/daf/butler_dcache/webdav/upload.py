@@ -207,7 +207,7 @@ class Uploads:
         """Return the checksums in the answer to a whole body, or raise what it says."""
         if answer.status not in _CREATED:
             self._refused(url, answer, deadline, at_pool=at_pool)
-        text = answer.read()
+        text = answer.read_short()
         answer.close()
         arrived = _ARRIVED.match(text)
         if arrived is not None and int(arrived[1]) != length:
@@ -216,7 +216,7 @@ class Uploads:
 
     @staticmethod
     def _refused(url: str, answer: DataAnswer, deadline: Deadline, *, at_pool: bool) -> NoReturn:
-        text = answer.read()
+        text = answer.read_short()
         answer.close()
         if answer.status in _CREATED:
             raise ProtocolError(
