@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import random
+import signal
 import socket
 import ssl
 import threading
@@ -713,3 +714,29 @@ def test_memory_is_the_callers_alone() -> None:
             peak = tracemalloc.get_traced_memory()[1]
             tracemalloc.stop()
     assert peak < 256 * 1024
+
+
+def test_signals_do_not_put_off_the_deadline() -> None:
+    """Python repeats a call that a signal interrupts, and the kernel's time limit begins anew each time."""
+
+    def fall_silent(talk: Talk) -> None:
+        talk.head()
+        talk.say(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nabc")
+        talk.sock.recv(1)
+
+    before = signal.signal(signal.SIGALRM, lambda *_: None)
+    signal.setitimer(signal.ITIMER_REAL, 0.05, 0.05)
+    begun = time.monotonic()
+    try:
+        with (
+            ScriptedServer(fall_silent) as server,
+            DataPlane(EndpointSettings(server.url)).open(
+                "GET", server.url + "a", deadline=Deadline(0.3)
+            ) as answer,
+            pytest.raises(DeadlineError),
+        ):
+            answer.read()
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert time.monotonic() - begun < 20

@@ -32,7 +32,7 @@ _QUICKACK: int | None = getattr(socket, "TCP_QUICKACK", None)
 _NO_MATTER = contextlib.suppress(OSError)
 _HEAD_PIECE_BYTES = 8 * 1024
 _SEND_PIECE_BYTES = 512 * 1024
-_SENDFILE_PIECE_BYTES = 8 * 1024 * 1024
+_AT_ONCE = socket.MSG_DONTWAIT
 _KEEPALIVE = (("TCP_KEEPIDLE", 60), ("TCP_KEEPINTVL", 30), ("TCP_KEEPCNT", 4))
 
 
@@ -75,7 +75,8 @@ class Connection:
         self._poll = select.poll()
         self._poll.register(sock, select.POLLIN)
         if not self._encrypted:
-            # Time limits of the kernel's own: Python's take a `poll` before each call.
+            # Python's time limits take a `poll` before each call; here it is made only if nothing is there.
+            # The kernel's (SO_RCVTIMEO) begin anew after each signal, so they alone are no limit.
             sock.settimeout(None)
             self._timeout = None
 
@@ -149,9 +150,7 @@ class Connection:
                 if self._encrypted:
                     self.sock.settimeout(timeout)
                 else:
-                    limit = _time_value(timeout)
-                    self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
-                    self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
+                    self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _time_value(timeout))
             except OSError as exc:  # closed, for instance because it belongs to the parent of this process
                 self.usable = False
                 raise ConnectionLostError("the connection is closed") from exc
@@ -178,9 +177,24 @@ class Connection:
         """
         view = memoryview(data).cast("B")
         while view:
-            self._arm(deadline, silence)
+            piece = view[:_SEND_PIECE_BYTES]
+            if self._encrypted:
+                self._arm(deadline, silence)
+                with self._sending():
+                    view = view[self.sock.send(piece) :]
+                continue
             with self._sending():
-                view = view[self.sock.send(view[:_SEND_PIECE_BYTES]) :]
+                try:
+                    view = view[self.sock.send(piece, _AT_ONCE) :]
+                except BlockingIOError:
+                    self._await_room(deadline, silence)
+
+    def _await_room(self, deadline: Deadline, silence: float) -> None:
+        timeout = deadline.limit(silence)
+        poll = select.poll()
+        poll.register(self.sock, select.POLLOUT)
+        if not poll.poll(timeout * 1000):
+            raise TimeoutError
 
     def send_file(self, file: BinaryIO, length: int, deadline: Deadline, silence: float) -> None:
         """Send the next bytes of a file, by the kernel where it can.
@@ -209,8 +223,10 @@ class Connection:
             while length:
                 self._arm(deadline, silence)
                 with self._sending():
+                    self._await_room(deadline, silence)
+                    # In pieces: the kernel may take its limit for each part that it moves.
                     count = os.sendfile(
-                        self.sock.fileno(), file.fileno(), start, min(length, _SENDFILE_PIECE_BYTES)
+                        self.sock.fileno(), file.fileno(), start, min(length, _SEND_PIECE_BYTES)
                     )
                 if count == 0:
                     self.usable = False
@@ -250,15 +266,23 @@ class Connection:
     # -- receiving
 
     def _receive(self, view: memoryview, deadline: Deadline, silence: float) -> int:
-        self._arm(deadline, silence)
+        timeout = deadline.limit(silence)
+        if self._encrypted:
+            self._arm(deadline, silence)
         if _QUICKACK is not None:
             with _NO_MATTER:
                 self.sock.setsockopt(socket.IPPROTO_TCP, _QUICKACK, 1)
         try:
-            return self.sock.recv_into(view)
+            if self._encrypted:
+                return self.sock.recv_into(view)
+            with contextlib.suppress(BlockingIOError):
+                return self.sock.recv_into(view, 0, _AT_ONCE)
+            if not self._poll.poll(timeout * 1000):
+                raise TimeoutError
+            return self.sock.recv_into(view, 0, _AT_ONCE)
         except (TimeoutError, BlockingIOError) as exc:
             self.usable = False
-            raise DeadlineError(f"nothing came for {self._timeout:g} s") from exc
+            raise DeadlineError(f"nothing came for {timeout:g} s") from exc
         except OSError as exc:
             self.usable = False
             raise ConnectionLostError(_text(exc)) from exc
