@@ -77,7 +77,7 @@ class Target(Protocol):
         ...
 
 
-class _NotInParallelError(Exception):
+class _NotInParallelError(DoorUnavailableError):
     """Several connections did not get the file; one may."""
 
 
@@ -162,14 +162,16 @@ class Downloads:
         answer, place = self.locate(download.url, deadline=deadline)
         if answer is not None:
             answer.close(False)
-            raise _NotInParallelError
+            raise _NotInParallelError("several connections did not get the file", url=download.url)
         fetcher = ParallelDownload(self._door.data, place, download.url, download.size or 0, put)
         try:
             seen = fetcher.run(PARALLEL_CONNECTIONS[download.scheme], deadline)
             download.verify(seen)
         except (DoorUnavailableError, ProtocolError, IntegrityError) as error:
             # Another file may have the name by now, or the server may not be up to it: one stream will tell.
-            raise _NotInParallelError from error
+            raise _NotInParallelError(
+                f"several connections did not get the file: {error}", url=download.url
+            ) from error
 
     def _whole(
         self, url: str, take: Callable[[Download, Deadline], Result], restart: Callable[[], bool]
@@ -185,7 +187,7 @@ class Downloads:
                 result = take(download, deadline)
                 clean = True
                 return result
-            except (DoorUnavailableError, _NotInParallelError) as error:
+            except DoorUnavailableError as error:
                 if attempt == _MOST_ROUNDS - 1 or not restart():
                     raise
                 alone = alone or isinstance(error, _NotInParallelError)
