@@ -210,3 +210,13 @@ def test_list_names_every_row() -> None:
     done = CliRunner().invoke(main, ["bench", "list"])
     assert done.exit_code == 0
     assert all(row.name in done.output for row in suite.FIGURES)
+
+
+def test_a_client_that_fails_does_not_stop_the_others() -> None:
+    row = Row("get", "downloads", Work("get", 1000, 2, 2), ("ours", "curl"), ("embedded",))
+    with start("embedded") as target:
+        # curl alone is told who it is; the others have the site's file.
+        target.access = replace(target.access, user=None)  # type: ignore[misc]
+        measured = measure(row, target, repetitions=2)
+    assert {peer: len(samples) for peer, samples in measured.samples.items()} == {"ours": 2}
+    assert measured.notes["curl"][0].startswith("failed: ")

@@ -27,13 +27,17 @@ from typing import Any, Self
 from .processes import default_folder
 from .row import Claim, Row
 from .target import Counts, Target
-from .work import Job, Work, contents
+from .work import Job, UnsupportedWorkError, Work, contents
 
-__all__ = ("Result", "Sample", "Spread", "measure", "spread")
+__all__ = ("PeerFailedError", "Result", "Sample", "Spread", "measure", "spread")
 
 _PACKAGE = __name__.rpartition(".")[0]
 _CHILD_SECONDS = 900.0
 _GIB = 1024**3
+
+
+class PeerFailedError(Exception):
+    """A client ended before it had done its work, or did not do it; the text says what is known."""
 
 
 @dataclass(frozen=True)
@@ -231,17 +235,21 @@ def measure(
                     scratch=str(scratch),
                     source=str(source),
                 )
-                figures = _in_child(job, target)
-                if isinstance(figures, str):
-                    result.notes[peer] = [figures]
+                try:
+                    sample, notes = _in_child(job, target)
+                    if not names:
+                        _verify_uploads(job, target)
+                except (UnsupportedWorkError, PeerFailedError) as error:
+                    # Without this client: its ratios need each repetition.
+                    word = "cannot" if isinstance(error, UnsupportedWorkError) else "failed"
+                    result.notes[peer] = [f"{word}: {error}"]
+                    result.samples.pop(peer, None)
                     peers.remove(peer)
+                    tell(f"{row.name} {target.name} {peer} {result.notes[peer][0]}")
                 else:
-                    sample, notes = figures
                     result.samples.setdefault(peer, []).append(sample)
                     result.notes[peer] = notes
                     tell(f"{row.name} {target.name} {repetition + 1}/{repetitions} {peer}: {_short(sample)}")
-                    if not names:
-                        _verify_uploads(job, target)
                 target.clear(uploads)
                 shutil.rmtree(scratch)
     result.load = (before, os.getloadavg()[0])
@@ -280,14 +288,14 @@ def _verify_uploads(job: Job, target: Target) -> None:
     for name in job.names:
         size = target.size(name)
         if size != job.work.size_bytes:
-            raise RuntimeError(f"{job.peer} wrote {name}, which has {size} bytes of {job.work.size_bytes}")
+            raise PeerFailedError(f"{name} has {size} bytes of {job.work.size_bytes}")
 
 
-def _in_child(job: Job, target: Target) -> tuple[Sample, list[str]] | str:
+def _in_child(job: Job, target: Target) -> tuple[Sample, list[str]]:
     with _Child(job) as child:
         ready = child.read()
         if "unsupported" in ready:
-            return f"cannot: {ready['unsupported']}"
+            raise UnsupportedWorkError(ready["unsupported"])
         counts, cpu = target.counts(), target.cpu_seconds()
         child.go()
         figures = child.read()
@@ -349,8 +357,8 @@ class _Child:
         if not line:
             self._process.wait()
             self._errors.seek(0)
-            end = self._errors.read()[-3000:]
-            raise RuntimeError(f"{self._job.peer} failed at {self._job.work}:\n{end}")
+            words = self._errors.read().strip().splitlines() or ["it ended without a word"]
+            raise PeerFailedError(words[-1])
         answer: Mapping[str, Any] = json.loads(line)
         return answer
 

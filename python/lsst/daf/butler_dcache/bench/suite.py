@@ -85,7 +85,7 @@ def run(
     Returns
     -------
     problems : `list` [`str`]
-        Servers that are not here and rows that failed; empty if all is well.
+        Servers that are not here and clients that failed; empty if all is well.
     """
     draw = random.Random(seed)
     problems = []
@@ -97,11 +97,14 @@ def run(
             with start(name) as target:
                 tell(f"{name}: {target.version}")
                 for row in todo:
-                    try:
-                        keep(measure(row, target, repetitions=repetitions, tell=tell, draw=draw))
-                    except (RuntimeError, OSError) as error:
-                        problems.append(f"{row.name} on {name}: {error}")
-                        tell(problems[-1])
+                    result = measure(row, target, repetitions=repetitions, tell=tell, draw=draw)
+                    keep(result)
+                    problems += [
+                        f"{row.name} on {name}, {peer} {note}"
+                        for peer, notes in result.notes.items()
+                        for note in notes
+                        if note.startswith("failed:")
+                    ]
                     target.clear("")
         except MissingServerError as error:
             problems.append(f"{name}: {error}")
