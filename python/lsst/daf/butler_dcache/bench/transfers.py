@@ -95,10 +95,11 @@ ROWS = (
         _FAST,
         _SMALL,
     ),
+    # So many that the door's limiter, 250 requests a second, has its say.
     Row(
         "rehearsal-get",
-        "GET 200 x 100 kB, 8 threads, a server as slow as dCache",
-        Work("get", 100 * _KB, 200, 8, sink="memory"),
+        "GET 1000 x 100 kB, 8 threads, a server as slow as dCache",
+        Work("get", 100 * _KB, 1000, 8, sink="memory"),
         ("ours", "curl", "upstream"),
         _REHEARSAL,
         (
@@ -110,8 +111,8 @@ ROWS = (
     ),
     Row(
         "rehearsal-put",
-        "PUT 200 x 100 kB, 8 threads, atomic, a server as slow as dCache",
-        Work("put", 100 * _KB, 200, 8),
+        "PUT 400 x 100 kB, 8 threads, atomic, a server as slow as dCache",
+        Work("put", 100 * _KB, 400, 8),
         ("ours", "curl-move", "upstream"),
         _REHEARSAL,
         (Claim("wall", 1.0, "curl-move"), Claim("cpu", 3.0, "curl-move")),
