@@ -146,6 +146,11 @@ class DataAnswer:
         return self._sent.complete
 
     @property
+    def ends_by_close(self) -> bool:
+        """Whether only the end of the connection tells that of the body, so that a cut one looks whole."""
+        return self._framing is Framing.CLOSE
+
+    @property
     def connection_id(self) -> int:
         """Number of the connection within this process."""
         return self.connection.number

@@ -15,6 +15,9 @@ from collections.abc import Callable
 from typing import Protocol, TypeVar
 
 from ..errors import (
+    CredentialError,
+    DcacheError,
+    DeadlineError,
     DoorUnavailableError,
     IntegrityError,
     ProtocolError,
@@ -285,12 +288,13 @@ class Downloads:
         )
 
     def _checked(self, download: Download, deadline: Deadline) -> Download:
-        """Make sure that these are the bytes of a file and not the listing of a directory."""
-        if "adler32" in download.checksums or self._door.dialect != "xrootd":
+        """Make sure that a file will come, not the listing of a directory, and that a cut would show."""
+        # XRootD sends the listing of a directory as HTML without saying so; it has no checksum then.
+        may_be_listing = self._door.dialect == "xrootd" and "adler32" not in download.checksums
+        if download.shows_cut and not may_be_listing:
             return download
         try:
-            # XRootD sends the listing of a directory as HTML without saying so; it has no checksum then.
-            entry = self._door.propfind(download.url, 0, operation="read", deadline=deadline)[0]
+            entry = self._entry(download, deadline)
             if entry.is_directory:
                 raise ResourceIsDirectoryError(
                     "a directory has this name", operation="read", url=download.url
@@ -303,7 +307,28 @@ class Downloads:
                     operation="read",
                     url=download.url,
                 )
+            if download.size is None and not download.shows_cut:
+                raise _endless(download)
         except BaseException:
             download.close(False)
             raise
         return download
+
+    def _entry(self, download: Download, deadline: Deadline) -> FileInfo:
+        try:
+            return self._door.propfind(download.url, 0, operation="read", deadline=deadline)[0]
+        except (CredentialError, DoorUnavailableError, DeadlineError):
+            raise
+        except DcacheError as error:
+            if download.shows_cut:
+                raise
+            raise _endless(download) from error
+
+
+def _endless(download: Download) -> IntegrityError:
+    return IntegrityError(
+        "the server announces neither length nor checksum and ends the body by closing the connection, "
+        "so that one that was cut could not be told from a whole one",
+        operation="read",
+        url=download.url,
+    )

@@ -43,6 +43,8 @@ class Download:
         length = str(answer.headers.get("Content-Length", ""))
         self.size = int(length) if length.isdigit() else None
         self.checksums = digests(answer)
+        # Framing and checksum each show a cut; where neither does, the size has to come from elsewhere.
+        self.shows_cut = not answer.ends_by_close or "adler32" in self.checksums
 
     @property
     def info(self) -> FileInfo:
