@@ -8,10 +8,9 @@ base64 for URLs without padding (protocol page, section 6.7). The signature is a
 HMAC-SHA256 of a caveat under the signature before it. Whoever holds a macaroon can therefore append a caveat,
 and nobody can take one away.
 
-dCache reads the caveats from first to last. Paths concatenate, the earliest ``before`` wins, and an
-``activity`` must be a subset of the activities so far: one that is not makes the whole macaroon invalid, at
-its use and with a 401 that counts towards the block of the host (sections 1.2 and 6.5). What dCache would
-refuse is therefore refused here, before it is made.
+A caveat that the issuer does not accept makes the whole macaroon invalid, at its use and with a 401 that
+counts towards the block of the host (sections 1.2 and 6.5). What the issuer would refuse is therefore refused
+here, before it is made; what the caveats mean is the business of `.caveats`.
 """
 
 from __future__ import annotations
@@ -19,19 +18,24 @@ from __future__ import annotations
 import base64
 import binascii
 import hmac
-import ipaddress
 import re
-from collections.abc import Callable
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from enum import Enum
+from functools import cached_property
 
 from ..errors import DcacheError
+from .caveats import Activity, Dialect, Scope, in_words, scope_of
 
-__all__ = ("Activity", "Macaroon", "MacaroonAttenuationError", "NotAMacaroonError")
+__all__ = ("Activity", "Dialect", "Macaroon", "MacaroonAttenuationError", "NotAMacaroonError", "Scope")
 
 _MAX_TOKEN_LENGTH = 64 * 1024
-_FRACTION = re.compile(r"\.(\d{6})\d+")
+_MAX_CAVEATS = 1024
+# Request line and headers together may have 8 KiB at a door (protocol page, section 1.1).
+_MAX_USABLE_LENGTH = 7 * 1024
+_NOT_FOR_HOLDERS = frozenset({"iid", "id", "name"})
+_HEXADECIMAL = frozenset(b"0123456789abcdefABCDEF")
+_UUID = re.compile(rb"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
 class NotAMacaroonError(DcacheError, ValueError):
@@ -40,19 +44,6 @@ class NotAMacaroonError(DcacheError, ValueError):
 
 class MacaroonAttenuationError(DcacheError, ValueError):
     """A caveat would make the macaroon invalid at its use."""
-
-
-class Activity(Enum):
-    """What a macaroon can allow (protocol page, section 6.6)."""
-
-    LIST = "LIST"
-    DOWNLOAD = "DOWNLOAD"
-    MANAGE = "MANAGE"
-    UPLOAD = "UPLOAD"
-    DELETE = "DELETE"
-    READ_METADATA = "READ_METADATA"
-    UPDATE_METADATA = "UPDATE_METADATA"
-    STAGE = "STAGE"
 
 
 @dataclass(frozen=True)
@@ -118,28 +109,64 @@ class Macaroon:
         raw = b"".join(_write_packet(key, value) for key, value in packets)
         return base64.urlsafe_b64encode(raw).decode("ascii").rstrip("=")
 
+    @cached_property
+    def dialect(self) -> Dialect:
+        """Whose macaroon it is: XRootD names its own by UUIDs, dCache by 8 characters."""
+        if any(caveat.startswith("iid:") for caveat in self.caveats):
+            return Dialect.DCACHE
+        if _UUID.fullmatch(self.identifier) or any(caveat.startswith("name:") for caveat in self.caveats):
+            return Dialect.XROOTD
+        return Dialect.DCACHE
+
+    @cached_property
+    def scope(self) -> Scope:
+        """How far it reaches, and why the issuer would refuse it, if it would."""
+        return scope_of(self.caveats, self.dialect)
+
     @property
     def activities(self) -> frozenset[Activity]:
         """What is allowed; everything where no caveat says otherwise.
 
-        A set that is not empty includes READ_METADATA, as dCache adds it at the end. Words that this package
-        does not know are left out.
+        A set that is not empty includes READ_METADATA, as the issuer adds it at the end. Words that this
+        package does not know are left out.
         """
-        explicit = self._explicit_activities()
-        return explicit | {Activity.READ_METADATA} if explicit else explicit
+        return self.scope.activities
 
     @property
     def expires(self) -> datetime | None:
         """End of life, the earliest of all ``before`` caveats; `None` if there is none that can be read."""
-        moments = []
-        for caveat in self.caveats:
-            key, _, value = caveat.partition(":")
-            if key == "before":
-                try:
-                    moments.append(_parse_instant(value))
-                except ValueError:
-                    continue
-        return min(moments, default=None)
+        return self.scope.expires
+
+    def describe(self) -> dict[str, object]:
+        """Return what can be told of it without the key of its issuer, and without giving it away.
+
+        Returns
+        -------
+        description : `dict`
+            Plain values that fit into JSON: ``location``, ``identifier``, ``issuer``, ``caveats`` with their
+            meaning, effective ``path``, ``root``, ``home``, ``activities``, ``expires``, ``expired``,
+            ``max_upload_bytes``, ``addresses``, and the ``problems`` for which the issuer refuses it.
+        """
+        scope = self.scope
+        expires = scope.expires
+        return {
+            "location": self.location,
+            "identifier": self.identifier.decode("latin-1"),
+            "issuer": self.dialect.value,
+            "identity": scope.identity,
+            "path": scope.path,
+            "root": scope.root,
+            "home": scope.home,
+            "activities": [activity.value for activity in Activity if activity in scope.activities],
+            "expires": None if expires is None else expires.isoformat().replace("+00:00", "Z"),
+            "expired": expires is not None and expires <= datetime.now(UTC),
+            "max_upload_bytes": scope.max_upload_bytes,
+            "addresses": list(scope.addresses),
+            "problems": list(scope.problems),
+            "caveats": [
+                {"caveat": caveat, "meaning": in_words(caveat, self.dialect)} for caveat in self.caveats
+            ],
+        }
 
     def attenuate(self, *caveats: str) -> str:
         """Return a narrower token; no server is asked.
@@ -147,9 +174,9 @@ class Macaroon:
         Parameters
         ----------
         *caveats : `str`
-            ``activity:DOWNLOAD,LIST``, ``path:/below/the/current/one``, ``before:2026-01-01T00:00:00Z``,
-            ``ip:192.0.2.0/24`` or ``max-upload:1000000``, in this order of importance to the reader and of no
-            importance to the server.
+            ``activity:DOWNLOAD,LIST``, ``path:/below/the/current/one``, ``before:2026-01-01T00:00:00Z``, and
+            for dCache ``ip:192.0.2.0/24``, ``max-upload:1000000``, ``root:/directory`` and
+            ``home:/directory``.
 
         Returns
         -------
@@ -159,26 +186,89 @@ class Macaroon:
         Raises
         ------
         MacaroonAttenuationError
-            If the result would be refused at its use: a wider activity, an unknown or malformed caveat, an
-            end that has passed.
+            If the issuer would refuse the result at its use: a wider activity, an unknown or malformed
+            caveat, an end that has passed; or if it would allow nothing at all.
+
+        Notes
+        -----
+        Caveats of others that the issuer will refuse stay where they are; see `Scope.problems`.
         """
-        explicit = self._explicit_activities()
-        signature = self.signature
+        scope, signature = self.scope, self.signature
+        if scope.expires is not None and scope.expires <= datetime.now(UTC):
+            raise MacaroonAttenuationError(f"the macaroon has ended at {scope.expires.isoformat()}")
         for caveat in caveats:
-            key, colon, value = caveat.partition(":")
-            judge = _JUDGES.get(key) if colon else None
-            if judge is None:
-                raise MacaroonAttenuationError(f"unknown caveat {key!r}: one of {', '.join(sorted(_JUDGES))}")
-            try:
-                explicit = judge(value, explicit)
-                caveat.encode("ascii" if key != "path" else "utf-8")
-            except ValueError as exc:
-                raise MacaroonAttenuationError(f"caveat {key!r} would not be accepted: {exc}") from None
-            if len(caveat.encode()) > 4096 or any(ord(c) < 0x20 for c in caveat):
-                raise MacaroonAttenuationError(f"caveat {key!r} is too long or holds control characters")
+            scope = _judge(scope, caveat)
             signature = hmac.digest(signature, caveat.encode(), "sha256")
         narrowed = Macaroon(self.location, self.identifier, (*self.caveats, *caveats), signature)
-        return narrowed.serialise()
+        token = narrowed.serialise()
+        if len(token) > _MAX_USABLE_LENGTH or len(narrowed.caveats) > _MAX_CAVEATS:
+            raise MacaroonAttenuationError(
+                f"the macaroon would be longer ({len(token)} bytes) than what a door takes in a header"
+            )
+        return token
+
+    def narrow(
+        self,
+        *,
+        activities: Collection[Activity] | None = None,
+        path: str | None = None,
+        before: datetime | None = None,
+        addresses: Collection[str] = (),
+        max_upload_bytes: int | None = None,
+    ) -> str:
+        """Return a token for less, said in one's own terms instead of the issuer's.
+
+        Parameters
+        ----------
+        activities : `~collections.abc.Collection` [`Activity`], optional
+            All that is to be allowed; READ_METADATA need not be named.
+        path : `str`, optional
+            The file or directory to be used, absolute and decoded, as the holder sees it now.
+        before : `datetime.datetime`, optional
+            End of life, to the second; the macaroon's own end if that is earlier.
+        addresses : `~collections.abc.Collection` [`str`], optional
+            Addresses and networks of the clients.
+        max_upload_bytes : `int`, optional
+            Largest file that may be written.
+
+        Returns
+        -------
+        token : `str`
+            The serialised macaroon.
+
+        Raises
+        ------
+        MacaroonAttenuationError
+            If the macaroon does not allow that much itself, or the issuer has no such caveat.
+        """
+        scope = self.scope
+        caveats = []
+        if activities is not None and frozenset(activities) != scope.explicit:
+            named = frozenset(activities)
+            if named - {Activity.READ_METADATA} and Activity.READ_METADATA not in scope.allowed:
+                named -= {Activity.READ_METADATA}
+            caveats.append("activity:" + ",".join(word.value for word in Activity if word in named))
+        if path is not None:
+            caveats += self._path_caveat(path)
+        if before is not None and (scope.expires is None or before < scope.expires):
+            caveats.append(f"before:{before.astimezone(UTC).strftime('%Y-%m-%dT%H:%M:%SZ')}")
+        if addresses:
+            caveats.append("ip:" + ",".join(addresses))
+        if max_upload_bytes is not None:
+            caveats.append(f"max-upload:{max_upload_bytes}")
+        return self.attenuate(*caveats)
+
+    def _path_caveat(self, path: str) -> list[str]:
+        base = self.scope.path
+        if not path.startswith("/"):
+            raise MacaroonAttenuationError(f"the path is not absolute: {path!r}")
+        if base is None or not self.scope.reaches(path):
+            raise MacaroonAttenuationError(f"the macaroon is for {base or 'no path'}, not for {path}")
+        if self.dialect is Dialect.XROOTD:
+            return [f"path:{path}"] if path != base else []
+        # dCache: paths concatenate (protocol page, section 6.5).
+        relative = path[len(base.rstrip("/")) :] or "/"
+        return [f"path:{relative}"] if relative.strip("/") else []
 
     def without(self, *activities: Activity) -> str:
         """Return a token that lacks some activities; without DELETE it can create but not replace.
@@ -200,73 +290,39 @@ class Macaroon:
 
         Notes
         -----
-        READ_METADATA is added by dCache whenever anything else is allowed, and naming it where an earlier
-        caveat did not name it would enlarge the set: the words are taken from the last caveat alone.
+        READ_METADATA is added by the issuer whenever anything else is allowed, and naming it where an earlier
+        caveat did not name it would enlarge the set: the words are taken from the caveats alone.
         """
-        explicit = self._explicit_activities()
-        kept = [activity.value for activity in Activity if activity in explicit - set(activities)]
+        kept = [word.value for word in Activity if word in self.scope.explicit - set(activities)]
         return self.attenuate("activity:" + ",".join(kept))
 
-    def _explicit_activities(self) -> frozenset[Activity]:
-        allowed = frozenset(Activity)
-        for caveat in self.caveats:
-            key, _, value = caveat.partition(":")
-            if key == "activity":
-                allowed &= {Activity(word) for word in value.split(",") if word in Activity.__members__}
-        return allowed
 
-
-def _judge_activity(value: str, allowed: frozenset[Activity]) -> frozenset[Activity]:
-    words = value.split(",") if value else []
-    unknown = [word for word in words if word not in Activity.__members__]
-    if unknown or not words:
-        raise ValueError(f"no activity is called {', '.join(map(repr, unknown)) or 'nothing'}")
-    asked = frozenset(Activity(word) for word in words)
-    if not asked <= allowed:
-        extra = ", ".join(sorted(activity.value for activity in asked - allowed))
-        raise ValueError(f"attempt to enlarge the activity set by {extra}")
-    return asked
-
-
-def _judge_before(value: str, allowed: frozenset[Activity]) -> frozenset[Activity]:
-    if _parse_instant(value) <= datetime.now(UTC):
-        raise ValueError("the moment has passed")
-    return allowed
-
-
-def _judge_path(value: str, allowed: frozenset[Activity]) -> frozenset[Activity]:
-    if not value:
-        raise ValueError("the path is empty")
-    return allowed
-
-
-def _judge_address(value: str, allowed: frozenset[Activity]) -> frozenset[Activity]:
-    for item in value.split(","):
-        ipaddress.ip_network(item, strict=False)
-    return allowed
-
-
-def _judge_size(value: str, allowed: frozenset[Activity]) -> frozenset[Activity]:
-    if not value.isascii() or not value.isdecimal() or int(value) == 0:
-        raise ValueError("it must be a positive number of bytes")
-    return allowed
-
-
-_JUDGES: dict[str, Callable[[str, frozenset[Activity]], frozenset[Activity]]] = {
-    "activity": _judge_activity,
-    "before": _judge_before,
-    "ip": _judge_address,
-    "max-upload": _judge_size,
-    "path": _judge_path,
-}
-
-
-def _parse_instant(value: str) -> datetime:
-    """Read an ISO 8601 moment with its zone; Java writes up to nine digits of a second."""
-    moment = datetime.fromisoformat(_FRACTION.sub(r".\1", value))
-    if moment.tzinfo is None:
-        raise ValueError("the moment has no time zone")
-    return moment
+def _judge(scope: Scope, caveat: str) -> Scope:
+    """Return what a caveat leaves, or refuse to append it."""
+    key, _, value = caveat.partition(":")
+    narrower, problem = scope.with_caveat(caveat)
+    if key in _NOT_FOR_HOLDERS:
+        problem = "only the issuer writes it"
+    elif any(ord(character) < 0x20 or ord(character) == 0x7F for character in caveat):
+        problem = "it holds control characters"
+    elif len(caveat) > 4096:
+        problem = "it is too long"
+    elif any("\ud800" <= character <= "\udfff" for character in caveat):
+        problem = "it is not text"
+    elif not problem and key == "before":
+        end = narrower.expires
+        problem = "the moment has passed" if end is not None and end <= datetime.now(UTC) else ""
+    elif not problem and key == "path" and narrower.path is None:
+        problem = f"nothing would be left of {scope.path or 'no path'}"
+    elif not problem and key == "activity":
+        # An error at dCache and without effect at XRootD; it is a mistake in either case.
+        extra = sorted(
+            word for word in value.split(",") if word not in {activity.value for activity in scope.allowed}
+        )
+        problem = f"the macaroon does not allow {', '.join(extra)} itself" if extra else ""
+    if problem:
+        raise MacaroonAttenuationError(f"the caveat {key[:40]!r} would not be accepted: {problem}")
+    return narrower
 
 
 def _read_packets(token: str) -> list[tuple[str, bytes]]:
@@ -277,17 +333,16 @@ def _read_packets(token: str) -> list[tuple[str, bytes]]:
         raw = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
     except (binascii.Error, ValueError):
         raise NotAMacaroonError("the token is not base64") from None
-    packets = []
+    packets: list[tuple[str, bytes]] = []
     at = 0
     while at < len(raw):
         digits = raw[at : at + 4]
-        try:
-            length = int(digits, 16) if digits.isalnum() and len(digits) == 4 else 0
-        except ValueError:
-            length = 0
+        length = int(digits, 16) if len(digits) == 4 and _HEXADECIMAL.issuperset(digits) else 0
         key, blank, value = raw[at + 4 : at + length].partition(b" ")
         if length < 6 or at + length > len(raw) or not blank or not value.endswith(b"\n"):
             raise NotAMacaroonError("the token does not consist of macaroon packets")
+        if len(packets) > _MAX_CAVEATS + 2:
+            raise NotAMacaroonError(f"the token holds more than {_MAX_CAVEATS} caveats")
         packets.append((key.decode("latin-1"), value[:-1]))
         at += length
     if len(packets) < 3:
