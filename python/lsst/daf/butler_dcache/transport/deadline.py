@@ -56,11 +56,9 @@ class Deadline:
         DeadlineError
             If it has passed.
         """
-        left = self.left
+        left = self._end - self._clock()
         if left <= 0:
-            raise DeadlineError(
-                f"the {self.seconds:g} s allowed for the operation are over", elapsed_seconds=self.elapsed
-            )
+            raise self._passed()
         return left
 
     def limit(self, seconds: float) -> float:
@@ -81,4 +79,12 @@ class Deadline:
         DeadlineError
             If nothing is left.
         """
-        return min(seconds, self.remaining())
+        left = self._end - self._clock()
+        if left <= 0:
+            raise self._passed()
+        return min(left, seconds)
+
+    def _passed(self) -> DeadlineError:
+        return DeadlineError(
+            f"the {self.seconds:g} s allowed for the operation are over", elapsed_seconds=self.elapsed
+        )

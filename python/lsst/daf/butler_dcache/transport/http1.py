@@ -30,13 +30,12 @@ __all__ = (
 
 MAX_HEAD_BYTES = 64 * 1024
 _MAX_HEADERS = 256
-_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_NAME = r"[!#$%&'*+.^_`|~0-9A-Za-z-]++"
+_VALUE = r"[^\x00-\x08\x0a-\x1f\x7f]*+"
+_FIELD = re.compile(rf"\r\n({_NAME}):({_VALUE})")
+_ANSWER = re.compile(rf"HTTP/1\.([01]) ([1-5][0-9][0-9])(?: ([^\n]*?))?((?:\r\n{_NAME}:{_VALUE})*+)")
+_REQUEST = re.compile(rf"{_NAME} [\x21-\x7e]++ HTTP/1\.1\r\n(?:{_NAME}: {_VALUE}\r\n)*+\r\n")
 _FORBIDDEN = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
-_STATUS_LINE = re.compile(r"HTTP/1\.([01]) ([1-5][0-9][0-9])(?: (.*))?")
-_LINE = r"\r\n([!#$%&'*+.^_`|~0-9A-Za-z-]+):([^\x00-\x08\x0a-\x1f\x7f]*)"
-_FIELDS = re.compile(_LINE)
-_ALL_FIELDS = re.compile(f"(?:{_LINE})*")
-_TARGET = re.compile(r"[\x21-\x7e]+")
 _CHUNK_SIZE = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;.*)?")
 
 
@@ -49,37 +48,39 @@ class Headers(Mapping[str, str]):
         Names and values in their order.
     """
 
-    __slots__ = ("_values",)
+    __slots__ = ("_items", "lower")
 
     def __init__(self, items: Iterable[tuple[str, str]] = ()) -> None:
-        values: dict[str, tuple[str, str]] = {}
-        for name, value in items:
-            low = name.lower()
-            values[low] = (name, value if low not in values else f"{values[low][1]}, {value}")
-        self._values = values
+        self._items = items = list(items)
+        self.lower = lower = {name.lower(): value for name, value in items}
+        """The values by name in lower case."""
+        if len(lower) != len(items):
+            lower.clear()
+            for name, value in items:
+                name = name.lower()
+                lower[name] = f"{lower[name]}, {value}" if name in lower else value
 
     def __getitem__(self, name: str) -> str:
-        return self._values[name.lower()][1]
+        return self.lower[name.lower()]
 
     def get(self, name: str, default: Any = None) -> Any:
         """Return a value, or the default; several are asked for in each answer, and most are missing."""
-        found = self._values.get(name.lower())
-        return default if found is None else found[1]
+        return self.lower.get(name.lower(), default)
 
     def __iter__(self) -> Iterator[str]:
-        return (name for name, _ in self._values.values())
+        return iter({name.lower(): name for name, _ in self._items}.values())
 
     def __len__(self) -> int:
-        return len(self._values)
+        return len(self.lower)
 
     def __contains__(self, name: object) -> bool:
-        return isinstance(name, str) and name.lower() in self._values
+        return isinstance(name, str) and name.lower() in self.lower
 
     def __repr__(self) -> str:
         return f"Headers({', '.join(self)})"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Head:
     """First part of an answer.
 
@@ -132,16 +133,15 @@ def write_head(method: str, target: str, headers: Mapping[str, str]) -> bytes:
     ConfigurationError
         If something could not be told from the syntax around it.
     """
-    if not _TOKEN.fullmatch(method) or not _TARGET.fullmatch(target):
-        raise ConfigurationError("the method or the URL of the request is malformed", operation=method)
-    lines = [f"{method} {target} HTTP/1.1"]
-    for name, value in headers.items():
-        if not _TOKEN.fullmatch(name) or _FORBIDDEN.search(value):
-            raise ConfigurationError(f"the request header {name!r} is malformed", operation=method)
-        lines.append(f"{name}: {value}")
-    lines.append("\r\n")
+    fields = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
+    text = f"{method} {target} HTTP/1.1\r\n{fields}\r\n"
+    # All at once; that nothing in it is a line or a name more is seen by counting.
+    if not _REQUEST.fullmatch(text) or text.count("\r\n") != len(headers) + 2 or ":" in "".join(headers):
+        raise ConfigurationError(
+            "the method, the URL or a header of the request is malformed", operation=method
+        )
     try:
-        return "\r\n".join(lines).encode("latin-1")
+        return text.encode("latin-1")
     except UnicodeEncodeError:
         raise ConfigurationError("a request header is not Latin-1", operation=method) from None
 
@@ -164,19 +164,16 @@ def read_head(data: bytes) -> Head:
     ProtocolError
         If it is not the head of an HTTP/1 answer.
     """
-    text = data.decode("latin-1")
-    first, end, rest = text.partition("\r\n")
-    found = _STATUS_LINE.fullmatch(first)
+    found = _ANSWER.fullmatch(data.decode("latin-1"))
     if found is None:
-        raise ProtocolError("the answer does not begin with an HTTP/1 status line")
-    rest = end + rest
-    if not _ALL_FIELDS.fullmatch(rest):
-        raise ProtocolError("a header of the answer is malformed")
-    items = [(name, value.strip(" \t")) for name, value in _FIELDS.findall(rest)]
+        raise ProtocolError("the answer does not begin with an HTTP/1 status line and well-formed headers")
+    minor, status, reason, fields = found.groups("")
+    items = [(name, value.strip(" \t")) for name, value in _FIELD.findall(fields)]
     if len(items) > _MAX_HEADERS:
         raise ProtocolError(f"the answer has more than {_MAX_HEADERS} headers")
-    reason = (found[3] or "").encode("latin-1").decode("utf-8", "replace")
-    return Head(int(found[1]), int(found[2]), _FORBIDDEN.sub(" ", reason).strip(), Headers(items))
+    if not (reason.isascii() and reason.isprintable()):
+        reason = _FORBIDDEN.sub(" ", reason.encode("latin-1").decode("utf-8", "replace"))
+    return Head(int(minor), int(status), reason.strip(), Headers(items))
 
 
 def framing_of(method: str, head: Head) -> tuple[Framing, int]:
@@ -201,21 +198,25 @@ def framing_of(method: str, head: Head) -> tuple[Framing, int]:
     ProtocolError
         If the headers contradict themselves.
     """
-    if method == "HEAD" or head.status < 200 or head.status in (204, 304):
+    status = head.status
+    if method == "HEAD" or status < 200 or status == 204 or status == 304:
         return Framing.NONE, 0
-    length = head.headers.get("Content-Length")
-    coding = head.headers.get("Transfer-Encoding")
+    fields = head.headers.lower
+    length = fields.get("content-length")
+    coding = fields.get("transfer-encoding")
     if coding is not None:
         if length is not None or coding.strip().lower() != "chunked":
-            raise ProtocolError("the answer does not say clearly how long it is", status=head.status)
+            raise ProtocolError("the answer does not say clearly how long it is", status=status)
         return Framing.CHUNKED, 0
     if length is None:
         return Framing.CLOSE, 0
-    values = {value.strip() for value in length.split(",")}
-    value = values.pop()
-    if values or not value.isascii() or not value.isdecimal() or len(value) > 18:
-        raise ProtocolError("the Content-Length of the answer is malformed", status=head.status)
-    return (Framing.LENGTH, int(value)) if int(value) else (Framing.NONE, 0)
+    if "," in length:
+        values = {value.strip() for value in length.split(",")}
+        length = values.pop() if len(values) == 1 else ""
+    if not (length.isascii() and length.isdecimal()) or len(length) > 18:
+        raise ProtocolError("the Content-Length of the answer is malformed", status=status)
+    size = int(length)
+    return (Framing.LENGTH if size else Framing.NONE), size
 
 
 def keeps_connection(head: Head) -> bool:
@@ -231,7 +232,10 @@ def keeps_connection(head: Head) -> bool:
     keeps : `bool`
         As RFC 9112, section 9.3 has it.
     """
-    words = {word.strip().lower() for word in head.headers.get("Connection", "").split(",")}
+    said = head.headers.lower.get("connection")
+    if said is None:
+        return head.minor == 1
+    words = {word.strip() for word in said.lower().split(",")}
     return "close" not in words and (head.minor == 1 or "keep-alive" in words)
 
 
