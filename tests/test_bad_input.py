@@ -6,6 +6,7 @@ The upstream client (lsst.resources 30.2026.2800) has no checksum on any read, a
 from __future__ import annotations
 
 import contextlib
+import tracemalloc
 import uuid
 import zlib
 from collections.abc import Iterator
@@ -14,8 +15,10 @@ from typing import Any
 
 import pytest
 from lsst.daf.butler_dcache import errors
+from lsst.daf.butler_dcache.model import ByteRange
+from lsst.daf.butler_dcache.remote_file import RemoteFile
 from lsst.daf.butler_dcache.store.registry import reset_stores, store_for
-from scripted_server import Script, ScriptedServer, Talk
+from scripted_server import Script, ScriptedServer, Talk, answering
 
 DATA = bytes(range(256)) * 4
 
@@ -123,3 +126,86 @@ def test_chunks_prove_the_end(tmp_path: Path, read: Any) -> None:
     chunked = until_close(b"400\r\n" + DATA + b"\r\n0\r\n\r\n", "Transfer-Encoding: chunked")
     with ScriptedServer(by_method(GET=chunked)) as server, site(tmp_path, server) as url:
         assert read(url, tmp_path) == DATA
+
+
+# Answers that would not fit into memory
+
+
+def redirected(folder: Path, pool: ScriptedServer) -> Any:
+    """Set up the client for a dCache door that sends every read to a scripted pool."""
+    redirect = (
+        "HTTP/1.1 302 Found\r\nServer: dCache/11.2.4\r\nContent-Length: 0\r\n"
+        f"Location: {pool.url}f?dcache-http-uuid=1\r\n\r\n"
+    ).encode()
+
+    @contextlib.contextmanager
+    def run() -> Iterator[str]:
+        with ScriptedServer(answering(redirect)) as door, site(folder, door) as url:
+            yield url
+
+    return run()
+
+
+def peak_of(action: Any) -> int:
+    tracemalloc.start()
+    try:
+        action()
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+CHUNK = b"100000\r\n" + bytes(1 << 20) + b"\r\n"
+
+
+@pytest.mark.parametrize("kind", ["whole", "parts", "one part"])
+def test_an_answer_of_any_length_takes_no_more_memory_than_what_was_asked_for(
+    tmp_path: Path, kind: str
+) -> None:
+    size = 64 << 20
+    head = {
+        "whole": "HTTP/1.1 200 OK",
+        "parts": 'HTTP/1.1 206 Partial Content\r\nContent-Type: multipart/byteranges; boundary="x"',
+        "one part": f"HTTP/1.1 206 Partial Content\r\nContent-Range: bytes 5-{size - 1}/{size}",
+    }[kind]
+    first = f"\r\n--x\r\nContent-Range: bytes 0-{size - 1}/{size}\r\n\r\n".encode()
+
+    def pool(talk: Talk) -> None:
+        talk.head()
+        talk.say(head.encode() + b"\r\nTransfer-Encoding: chunked\r\n\r\n")
+        if kind == "parts":
+            talk.say(b"%x\r\n%s\r\n" % (len(first), first))
+        at_first = (1 << 20) - 5 if kind == "one part" else 1 << 20
+        talk.say(b"%x\r\n%s\r\n" % (at_first, bytes(at_first)))
+        for _ in range(63):
+            talk.say(CHUNK)
+        if kind == "parts":
+            talk.say(b"9\r\n\r\n--x--\r\n\r\n")
+        talk.say(b"0\r\n\r\n")
+        talk.head()
+
+    with ScriptedServer(pool) as server, redirected(tmp_path, server) as url:
+        found: list[bytes] = []
+        ranges = [ByteRange(5, 10), ByteRange(size - 10, size)]
+        assert peak_of(lambda: found.extend(store_for(url).read_ranges(url, ranges))) < 8 << 20
+        assert found == [bytes(5), bytes(10)]
+
+
+def test_a_range_of_any_length_takes_no_more_memory_than_what_comes(tmp_path: Path) -> None:
+    answer = until_close(b"400\r\n" + DATA + b"\r\n0\r\n\r\n", "Transfer-Encoding: chunked")
+    with ScriptedServer(answering(answer)) as server, redirected(tmp_path, server) as url:
+        with RemoteFile(store_for(url).open_reader(url), url) as file:
+            assert peak_of(lambda: file.read(1 << 50)) < 128 << 20
+        with RemoteFile(store_for(url).open_reader(url), url) as file:
+            assert file.read(1 << 50) == DATA
+
+
+@pytest.mark.parametrize("proof", ["Digest: adler32=00000001", ""])
+def test_a_range_that_breaks_off_is_had_anew_if_the_file_is_proved(tmp_path: Path, proof: str) -> None:
+    whole = "\r\n".join(
+        ["HTTP/1.1 206 Partial Content", "Content-Range: bytes 0-1023/2000", "Content-Length: 1024", proof]
+    ).encode() + (b"\r\n\r\n" if proof else b"\r\n")
+    scripts = [answering(whole + DATA[:-1], again=False), answering(whole + DATA)]
+    expected = contextlib.nullcontext() if proof else pytest.raises(errors.IntegrityError, match="proves")
+    with ScriptedServer(*scripts) as server, redirected(tmp_path, server) as url, expected:
+        assert store_for(url).read_ranges(url, [ByteRange(0, 1024)]) == [DATA]

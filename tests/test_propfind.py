@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
@@ -167,11 +168,16 @@ def multipart_body(*parts: tuple[str, bytes], boundary: bytes = b"__AAAAAAAAAAAA
     return body + b"\r\n--" + boundary + b"--\r\n"
 
 
+def parts_in(body: bytes, wanted: list[ByteRange], size: int | None) -> list[multipart.Part]:
+    found = multipart.parts_of(io.BytesIO(body).readinto, wanted, size, URL)
+    return [part for parts, total in found for part in parts if total == 100]
+
+
 def test_parts_by_length() -> None:
     tricky = b"\r\n--__AAAAAAAAAAAAAAAA__--\r\n\r\n"
     body = multipart_body(("bytes 5-34/100", tricky), ("bytes 0-1/100", b"ab"))
     wanted = [ByteRange(5, 35), ByteRange(0, 2)]
-    parts = [part for part, total in multipart.parts_of(body, None, URL) if total == 100]
+    parts = parts_in(body, sorted(wanted, key=lambda one: one.start), None)
     assert multipart.pick(parts, wanted, URL) == [tricky, b"ab"]
     assert multipart.pick(parts, wanted[::-1], URL) == [b"ab", tricky]
     assert multipart.pick(parts, [ByteRange(6, 7)], URL) == [b"\n"]
@@ -181,7 +187,22 @@ def test_cut_parts() -> None:
     body = multipart_body(("bytes 0-1/100", b"ab"), ("bytes 5-9/100", b"fghij"))
     for length in range(len(body) - 2):
         with pytest.raises(errors.ProtocolError):
-            list(multipart.parts_of(body[:length].rstrip(b"-"), 100, URL))
+            parts_in(body[:length].rstrip(b"-"), [ByteRange(0, 2), ByteRange(5, 10)], 100)
+
+
+def test_nothing_is_kept_but_what_was_asked_for() -> None:
+    body = multipart_body(("bytes 0-9/100", b"0123456789"), ("bytes 20-99/100", bytes(80)))
+    wanted = [ByteRange(1, 3), ByteRange(5, 6), ByteRange(40, 42)]
+    assert parts_in(body, wanted, 100) == [(wanted[0], b"12"), (wanted[1], b"5"), (wanted[2], b"\0\0")]
+    again = multipart_body(*[("bytes 0-1/100", b"ab")] * 3)
+    with pytest.raises(errors.ProtocolError, match="again"):
+        parts_in(again, [ByteRange(0, 2)], 100)
+    with pytest.raises(errors.ProtocolError, match="no end"):
+        parts_in(b"--x\r\nName: " + bytes(100_000), [ByteRange(0, 2)], 100)
+
+
+def test_memory_comes_with_the_bytes() -> None:
+    assert multipart.read_up_to(io.BytesIO(b"abc").readinto, 1 << 60) == b"abc"
 
 
 @pytest.mark.parametrize(
@@ -194,7 +215,7 @@ def test_wrong_content_range(value: str) -> None:
 
 
 def test_missing_range() -> None:
-    parts = [part for part, _ in multipart.parts_of(multipart_body(("bytes 0-1/100", b"ab")), 100, URL)]
+    parts = parts_in(multipart_body(("bytes 0-1/100", b"ab")), [ByteRange(0, 3)], 100)
     with pytest.raises(errors.ProtocolError):
         multipart.pick(parts, [ByteRange(0, 3)], URL)
 

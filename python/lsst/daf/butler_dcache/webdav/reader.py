@@ -17,7 +17,7 @@ from ..transport.answer import DataAnswer
 from ..transport.deadline import Deadline
 from .door import Door
 from .download import Downloads
-from .multipart import Part, parse_content_range, parts_of, pick
+from .multipart import Part, parse_content_range, parts_of, pick, read_up_to, skip, wanted_of
 from .session import ReadSession
 
 __all__ = ("WebdavReader",)
@@ -253,7 +253,17 @@ class WebdavReader:
 
     def _fetch(self, wanted: Sequence[ByteRange], deadline: Deadline) -> list[Part]:
         """Return the parts that answer some ranges; none of them if all are beyond the end."""
-        answer = self._ask("bytes=" + ",".join(map(_text, wanted)), deadline)
+        span = "bytes=" + ",".join(map(_text, wanted))
+        answer = self._ask(span, deadline)
+        if answer is None:
+            return []
+        try:
+            return self._take(answer, wanted)
+        except DoorUnavailableError:
+            # The body broke off; the same file may be had in another way.
+            if not self._session.at_pool:
+                raise
+        answer = self._ask(span, deadline)
         return [] if answer is None else self._take(answer, wanted)
 
     def _take(self, answer: DataAnswer, wanted: Sequence[ByteRange]) -> list[Part]:
@@ -264,19 +274,18 @@ class WebdavReader:
                 return self._part_of_all(answer, wanted)
             if "multipart/byteranges" in str(answer.headers.get("Content-Type", "")).lower():
                 parts = []
-                for part, total in parts_of(answer.read(), self._session.size, self._url):
+                for some, total in parts_of(answer.readinto, wanted, self._session.size, self._url):
                     self._session.learn(answer, total)
-                    parts.append(part)
+                    parts += some
             else:
                 span, _ = parse_content_range(_content_range(answer), self._session.size, self._url)
                 if answer.length is not None and answer.length != len(span):
                     raise self._wrong_length(answer, answer.length)
                 if span.start < wanted[0].start or span.stop > wanted[-1].stop:
                     raise ProtocolError("another range arrived", operation="read", url=self._url)
-                body = answer.read() if answer.length is not None else answer.read_short(len(span) + 1)
-                if len(span) != len(body):
-                    raise self._wrong_length(answer, len(body))
-                parts = [(span, memoryview(body))]
+                parts = wanted_of(answer.readinto, span, wanted, self._url)
+                if answer.length is None and answer.read_short(1):
+                    raise self._wrong_length(answer, len(span) + 1)
             clean = True
             return parts
         finally:
@@ -284,18 +293,17 @@ class WebdavReader:
 
     def _part_of_all(self, answer: DataAnswer, wanted: Sequence[ByteRange]) -> list[Part]:
         """Return what is wanted of the whole file that came instead, and no more of it in memory."""
-        start, stop = min(one.start for one in wanted), max(one.stop for one in wanted)
-        if self._session.size is not None:
-            stop = min(stop, self._session.size)
-        left = start
-        while left:
-            count = answer.fill(memoryview(bytearray(min(left, _PIECE_BYTES))))
-            if not count:
-                return []
-            left -= count
-        data = bytearray(max(0, stop - start))
-        count = answer.fill(memoryview(data))
-        return [(ByteRange(start, start + count), memoryview(data)[:count])] if count else []
+        parts: list[Part] = []
+        position = 0
+        for one in wanted:
+            position += skip(answer.readinto, one.start - position)
+            data = read_up_to(answer.readinto, len(one)) if position == one.start else b""
+            position += len(data)
+            if data:
+                parts.append((ByteRange(one.start, position), memoryview(data)))
+            if position < one.stop and self._session.size is None and not answer.ends_by_close:
+                self._session.learn(answer, position)
+        return parts
 
     def _wrong_length(self, answer: DataAnswer, length: int) -> ProtocolError:
         return ProtocolError(
@@ -330,6 +338,13 @@ class WebdavReader:
             total = _content_range(answer).rpartition("/")[2]
             size = int(total) if total.isdigit() else None
         session.learn(answer, size)
+        if answer.status == 200 and answer.ends_by_close and session.size is None and session.adler32 is None:
+            answer.close(False)
+            raise IntegrityError(
+                "the server announces neither length nor checksum, so that a cut could not be noticed",
+                operation="read",
+                url=self._url,
+            )
         return answer
 
 
