@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from lsst.daf.butler_dcache.auth.credential import ANONYMOUS, Credential, RefusedCredentials, expiry_of
+from lsst.daf.butler_dcache.auth.credential import ANONYMOUS, Credential, RefusedCredentials
 from lsst.daf.butler_dcache.auth.sources import FileSource, source_for
 from lsst.daf.butler_dcache.config.settings import EndpointSettings
 from lsst.daf.butler_dcache.errors import CredentialError
@@ -63,16 +63,48 @@ def test_an_expired_credential_is_not_sent() -> None:
     credential.check(BASE, now=end - timedelta(seconds=1))
 
 
+@pytest.mark.parametrize("token", ["abc", "a.b.c", jwt(), jwt(exp=None), "a" * 10000, "eyJ.b.c.d.e"])
+def test_tokens_without_an_end(token: str) -> None:
+    assert Credential.bearer(token).expires is None
+
+
+def test_life_of_a_json_web_token() -> None:
+    credential = Credential.bearer(jwt(nbf=1_000_000_000, exp=1_000_000_100))
+    begin = datetime.fromtimestamp(1_000_000_000, UTC)
+    assert (credential.not_before, credential.expires) == (begin, begin + timedelta(seconds=100))
+    credential.check(BASE, now=begin - timedelta(seconds=30))  # clocks differ
+    with pytest.raises(CredentialError, match="not valid before 2001"):
+        credential.check(BASE, now=begin - timedelta(seconds=90))
+
+
 @pytest.mark.parametrize(
     "token",
-    ["abc", "a.b.c", "..", jwt(), jwt(exp="soon"), jwt(exp=1e300), jwt(exp=None), jwt(exp=[]), "a" * 10000],
+    [
+        "eyJ",
+        jwt()[:20],
+        jwt(exp=1).rpartition(".")[0],
+        jwt(exp="soon"),
+        jwt(exp=1e300),
+        jwt(exp=[]),
+        jwt(nbf=True),
+        "eyJhbGciOiAibm9uZSJ9.e30x.s",
+        "eyJhbGciOiAibm9uZSJ9." + "W10" + ".s",
+        "eyJ9.e30.s",
+        jwt(x="y" * 70000),
+        "MDAyMWxvY2F0aW9uIE9wdGlvbmFs",
+        "a" * (64 * 1024 + 1),
+        "/run/user/1000/token",
+        "~/token",
+        "garbage!",
+        "%00%01",
+    ],
 )
-def test_tokens_without_an_end(token: str) -> None:
-    assert expiry_of(token) is None
-
-
-def test_end_of_a_json_web_token() -> None:
-    assert expiry_of(jwt(exp=1_000_000_000)) == datetime.fromtimestamp(1_000_000_000, UTC)
+def test_damaged_tokens(token: str) -> None:
+    with pytest.raises(CredentialError) as caught:
+        Credential.bearer(token, "here", "ask again")
+    assert "here" in str(caught.value)
+    assert "ask again" in str(caught.value)
+    assert len(token) < 12 or token[3:] not in str(caught.value)
 
 
 @pytest.mark.parametrize("token", ["", "a b", "a\nb", "tök", "a\x00"])
@@ -160,10 +192,8 @@ def test_sources(tmp_path: Path) -> None:
             EndpointSettings(BASE, user_name="Aladdin", user_password_file=str(path)),
             "Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ==",
         ),
-        (EndpointSettings(BASE, user_certificate="/c"), None),
     ):
         assert source_for(settings).current().header() == header
-    assert source_for(EndpointSettings(BASE, user_certificate="/c")).current().kind == "certificate"
 
 
 def test_refusals_hold_for_one_server_and_one_credential() -> None:

@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import hashlib
-import json
 import os
+import re
 import threading
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from typing import Literal
 
 from ..errors import CredentialError
 from ..redaction import Secret
+from .json_web_token import DamagedTokenError, JsonWebToken, looks_like_json_web_token
 from .macaroon import Macaroon, NotAMacaroonError
 
-__all__ = ("ANONYMOUS", "Credential", "RefusedCredentials", "expiry_of", "refused")
+__all__ = ("ANONYMOUS", "Credential", "RefusedCredentials", "refused")
+
+_MAX_TOKEN_LENGTH = 64 * 1024
+"""Servers take heads of 8 KiB (protocol page, section 1.1), some of 64 KiB."""
+_TOKEN = re.compile(r"[A-Za-z0-9._~+/-]+=*")
+"""RFC 6750, section 2.1."""
+_TOLERANCE = timedelta(seconds=60)
+"""How far the clock of whoever made a credential may be ahead of ours."""
 
 
 @dataclass(frozen=True)
@@ -35,15 +42,27 @@ class Credential:
         End of life, if the credential itself says so.
     origin : `str`
         Where it was found, for messages.
+    not_before : `datetime.datetime` or `None`
+        Begin of life, likewise.
+    remedy : `str`
+        How another one is had, for messages.
+    mark : `str`
+        What tells it from others if it is no text.
+    claims : `~.json_web_token.JsonWebToken` or `None`
+        What it says of itself, if it is a JSON web token.
     """
 
     kind: Literal["bearer", "basic", "certificate", "none"]
     secret: Secret | None = None
     expires: datetime | None = None
     origin: str = ""
+    not_before: datetime | None = None
+    remedy: str = ""
+    mark: str = ""
+    claims: JsonWebToken | None = field(default=None, repr=False)
 
     @classmethod
-    def bearer(cls, token: str, origin: str = "") -> Credential:
+    def bearer(cls, token: str, origin: str = "", remedy: str = "") -> Credential:
         """Make a credential of a token.
 
         Parameters
@@ -52,28 +71,50 @@ class Credential:
             Macaroon, JSON web token or opaque text.
         origin : `str`, optional
             Where it was found.
+        remedy : `str`, optional
+            How another one is had.
 
         Returns
         -------
         credential : `Credential`
-            With the end of life that the token states.
+            With the begin and end of life that the token states.
 
         Raises
         ------
         CredentialError
-            If it is empty or cannot be part of a header.
+            If it is empty, cut off or too long, or cannot be part of a header.
         """
+
+        def unusable(text: str) -> CredentialError:
+            hint = f"nothing was sent; {remedy or 'get another one'}"
+            return CredentialError(f"the token {text} ({origin or 'given by the caller'})", hint=hint)
+
         if not token:
-            raise CredentialError(f"the token is empty ({origin or 'given by the caller'})")
-        # RFC 6750, section 2.1: letters, digits and -._~+/ with "=" at the end.
-        if not token.isascii() or not token.isprintable() or " " in token:
-            raise CredentialError(
-                f"the token holds characters that no token has ({origin or 'given by the caller'})"
+            raise unusable("is empty")
+        if len(token) > _MAX_TOKEN_LENGTH:
+            raise unusable(f"has {len(token)} characters, more than any server takes")
+        if not _TOKEN.fullmatch(token):
+            raise unusable("holds characters that no token has")
+        if token[0] in "/~.":
+            raise unusable("looks like the path of a file, which BEARER_TOKEN_FILE or token_file name")
+        if looks_like_json_web_token(token):
+            try:
+                claims = JsonWebToken.parse(token)
+            except DamagedTokenError as exc:
+                raise unusable(f"is damaged: {exc.message}") from None
+            return cls(
+                "bearer", Secret(token), claims.expires, origin, claims.not_before, remedy, claims=claims
             )
-        return cls("bearer", Secret(token), expiry_of(token), origin)
+        try:
+            expires = Macaroon.parse(token).expires
+        except NotAMacaroonError as exc:
+            if _begins_as_macaroon(token):
+                raise unusable(f"is damaged: {exc.message}") from None
+            expires = None
+        return cls("bearer", Secret(token), expires, origin, remedy=remedy)
 
     @classmethod
-    def basic(cls, name: str, password: str, origin: str = "") -> Credential:
+    def basic(cls, name: str, password: str, origin: str = "", remedy: str = "") -> Credential:
         """Make a credential of an account.
 
         Parameters
@@ -82,20 +123,33 @@ class Credential:
             The account.
         origin : `str`, optional
             Where it was found.
+        remedy : `str`, optional
+            How another one is had.
 
         Returns
         -------
         credential : `Credential`
             For Basic authentication.
+
+        Raises
+        ------
+        CredentialError
+            If the name holds a colon (RFC 7617, section 2), or one of them more than one line.
         """
-        return cls("basic", Secret(f"{name}:{password}"), None, origin)
+        if ":" in name or not (name + password).isprintable():
+            raise CredentialError(
+                f"name or password hold characters that they cannot have ({origin or 'given by the caller'})",
+                hint=f"nothing was sent; {remedy or 'correct it'}",
+            )
+        return cls("basic", Secret(f"{name}:{password}"), None, origin, remedy=remedy)
 
     @cached_property
     def fingerprint(self) -> str:
         """Name of the credential in logs and tables; nothing can be learnt from it."""
-        if self.secret is None:
+        if self.secret is None and not self.mark:
             return self.kind
-        return hashlib.sha256(f"{self.kind} {self.secret.reveal()}".encode()).hexdigest()[:16]
+        text = self.mark if self.secret is None else self.secret.reveal()
+        return hashlib.sha256(f"{self.kind} {text}".encode()).hexdigest()[:16]
 
     def header(self) -> str | None:
         """Return the value of the ``Authorization`` header, `None` if there is to be none."""
@@ -118,12 +172,13 @@ class Credential:
         Raises
         ------
         CredentialError
-            If it has expired, or is a bearer token and the connection is not encrypted.
+            If it has expired or is not valid yet, or is a bearer token and the connection is not encrypted.
 
         Notes
         -----
         dCache refuses a bearer token over plain http after having read it (protocol page, section 1.4), and
-        each 401 counts towards the block of the host (section 1.2).
+        each 401 counts towards the block of the host (section 1.2). It also goes on accepting a macaroon for
+        minutes past its end if it has seen it before (section 6.5): our own clock decides.
         """
         if self.kind == "bearer" and not url.lower().startswith(("https:", "davs:")):
             raise CredentialError(
@@ -131,12 +186,21 @@ class Credential:
                 url=url,
                 hint="use a davs URL, or user_name and user_password for this endpoint",
             )
-        if self.expires is not None and self.expires <= (now or datetime.now(UTC)):
-            raise CredentialError(
-                f"the credential expired at {self.expires.isoformat(timespec='seconds')} ({self.origin})",
-                url=url,
-                hint="nothing was sent; renew it",
-            )
+        if self.expires is None and self.not_before is None:
+            return
+        now = now or datetime.now(UTC)
+        if self.expires is not None and self.expires <= now:
+            raise self._untimely(f"expired at {self.expires.isoformat(timespec='seconds')}", url)
+        if self.not_before is not None and self.not_before > now + _TOLERANCE:
+            begin = self.not_before.isoformat(timespec="seconds")
+            raise self._untimely(f"is not valid before {begin}; is the clock of this machine right?", url)
+
+    def _untimely(self, text: str, url: str) -> CredentialError:
+        return CredentialError(
+            f"the credential {text} ({self.origin})",
+            url=url,
+            hint=f"nothing was sent; {self.remedy or 'renew it'}",
+        )
 
     def refusal(
         self, *, operation: str, url: str, reason: str, attempts: int, elapsed_seconds: float
@@ -163,7 +227,8 @@ class Credential:
                 "set BEARER_TOKEN_FILE, or write an entry for this endpoint into LSST_RESOURCES_WEBDAV_CONFIG"
             )
         else:
-            message, hint = "the server refuses the credential", f"its origin: {self.origin or 'the caller'}"
+            message = "the server refuses the credential"
+            hint = f"its origin: {self.origin or 'the caller'}; {self.remedy or 'renew it'}"
         return CredentialError(
             message,
             operation=operation,
@@ -180,31 +245,13 @@ ANONYMOUS = Credential("none", origin="no credential is configured")
 """Nobody."""
 
 
-def expiry_of(token: str) -> datetime | None:
-    """Return the end of life that a macaroon or a JSON web token states.
-
-    Parameters
-    ----------
-    token : `str`
-        Any token.
-
-    Returns
-    -------
-    expires : `datetime.datetime` or `None`
-        With time zone; `None` if it is opaque or states none.
-    """
+def _begins_as_macaroon(token: str) -> bool:
+    """Whether the token begins with the packet "location" that every macaroon begins with."""
     try:
-        return Macaroon.parse(token).expires
-    except NotAMacaroonError:
-        pass
-    parts = token.split(".")
-    if len(parts) != 3 or len(token) > 1_000_000:
-        return None
-    try:
-        claims = json.loads(base64.urlsafe_b64decode(parts[1] + "=" * (-len(parts[1]) % 4)))
-        return datetime.fromtimestamp(float(claims["exp"]), UTC)
-    except (binascii.Error, ValueError, KeyError, TypeError, OverflowError, OSError, RecursionError):
-        return None
+        beginning = base64.b64decode(token[:16], altchars=b"-_")
+    except ValueError:
+        return False
+    return beginning[4:] == b"location"
 
 
 class RefusedCredentials:
@@ -219,6 +266,7 @@ class RefusedCredentials:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._reasons: dict[tuple[tuple[str, str, int], str], str] = {}
+        self._fingerprints: frozenset[str] = frozenset()
 
     def remember(self, server: tuple[str, str, int], credential: Credential, reason: str) -> None:
         """Note a refusal; anonymous requests are never noted.
@@ -238,6 +286,22 @@ class RefusedCredentials:
             if len(self._reasons) >= 1024:
                 self._reasons.pop(next(iter(self._reasons)))
             self._reasons[server, credential.fingerprint] = reason
+            self._fingerprints = frozenset(fingerprint for _, fingerprint in self._reasons)
+
+    def knows(self, credential: Credential) -> bool:
+        """Tell whether any server has refused a credential.
+
+        Parameters
+        ----------
+        credential : `Credential`
+            The one.
+
+        Returns
+        -------
+        known : `bool`
+            Whether it was.
+        """
+        return bool(self._fingerprints) and credential.fingerprint in self._fingerprints
 
     def check(self, server: tuple[str, str, int], credential: Credential, url: str) -> None:
         """Raise if a server has refused a credential before.
@@ -265,13 +329,14 @@ class RefusedCredentials:
                 url=url,
                 status=401,
                 reason=reason,
-                hint="nothing was sent; it is used again when it changes",
+                hint=f"nothing was sent; it is used again when it changes: {credential.remedy or 'renew it'}",
             )
 
     def clear(self) -> None:
         """Forget all refusals."""
         with self._lock:
             self._reasons.clear()
+            self._fingerprints = frozenset()
 
     def after_fork(self) -> None:
         """Replace the lock, which another thread of the parent may have held."""

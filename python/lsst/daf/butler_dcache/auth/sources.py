@@ -2,18 +2,32 @@
 
 from __future__ import annotations
 
+import logging
 import os
-import stat
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Hashable
+from datetime import UTC, datetime
 from typing import Protocol
 
-from ..config.settings import EndpointSettings
+from ..config.netrc import account_in
+from ..config.settings import EndpointSettings, origin_of
 from ..errors import CredentialError
+from .certificates import CertificateSource
 from .credential import ANONYMOUS, Credential
+from .issuer import Issuer
+from .renewal import RenewedSource
+from .secret_file import Mark, SecretFile
+from .token_command import TokenCommand
+from .token_text import UnusableTextError, token_in
 
-__all__ = ("CredentialSource", "FileSource", "StaticSource", "source_for")
+__all__ = ("CredentialSource", "DiscoveredSource", "FileSource", "StaticSource", "source_for")
 
-_MAX_FILE_BYTES = 1024 * 1024
+_log = logging.getLogger(__name__)
+
+_SHORT_SECONDS = 300.0
+"""What is left of a credential that is worth a warning before work begins."""
+_PATIENCE_SECONDS = 5.0
+"""How much longer than the program or the issuer may take callers wait for a credential."""
 
 
 class CredentialSource(Protocol):
@@ -29,15 +43,19 @@ class StaticSource:
 
     Parameters
     ----------
-    credential : `Credential`
+    credential : `~.credential.Credential`
         The one.
     """
 
     def __init__(self, credential: Credential) -> None:
         self._credential = credential
+        self._is_fresh = True
 
     def current(self) -> Credential:
-        """Return the credential."""
+        """Return the credential; the first time with a warning if it ends soon."""
+        if self._is_fresh:
+            self._is_fresh = False
+            _warn_if_short(self._credential)
         return self._credential
 
 
@@ -49,73 +67,71 @@ class FileSource:
     path : `str`
         The file; only its owner may read it.
     make : `~collections.abc.Callable`
-        Makes a credential of the content, surrounding white space removed.
+        Makes a credential of the content, surrounding white space removed; raises
+        `~.token_text.UnusableTextError` if it cannot.
     origin : `str`
-        Which setting named the file, for messages.
+        Which setting or variable named the file, for messages.
+    unasked : `bool`, optional
+        Whether none did, see `~.secret_file.SecretFile`.
 
     Notes
     -----
-    The file is looked at for each request (one ``stat``) and read when inode, size or time of change differ
-    from those of the last reading: comparing with our own clock would miss a file that was written before it
-    was moved into place. Thread-safe.
+    The file is looked at for each request (one ``stat``) and read when it has changed. Thread-safe.
     """
 
-    def __init__(self, path: str, make: Callable[[str], Credential], origin: str) -> None:
-        self._path = os.path.abspath(path)
+    def __init__(
+        self, path: str, make: Callable[[str], Credential], origin: str, *, unasked: bool = False
+    ) -> None:
+        self._file = SecretFile(path, "credential file", origin, unasked=unasked)
         self._make = make
-        self._origin = origin
-        self._known: tuple[tuple[int, ...], Credential] | None = None
+        self._known: tuple[Mark, Credential] | None = None
 
     def current(self) -> Credential:
         """Return the credential that the file holds now.
 
         Returns
         -------
-        credential : `Credential`
+        credential : `~.credential.Credential`
             The one.
 
         Raises
         ------
         CredentialError
-            If the file is missing, empty or binary, or somebody else may read it.
+            If the file is missing, empty, binary or of no known form, or somebody else may read it.
         """
-        try:
-            mark = _mark(os.stat(self._path))
-        except OSError as exc:
-            raise self._error(f"cannot be read: {exc.strerror}") from exc
+        mark = self._file.mark()
         known = self._known
         if known is not None and known[0] == mark:
             return known[1]
-        mark, text = self._read()
-        credential = self._make(text)
+        mark, text = self._file.read_text()
+        try:
+            credential = self._make(text)
+        except UnusableTextError as exc:
+            raise self._file.error(str(exc)) from None
+        if known is None:
+            _warn_if_short(credential)
         self._known = mark, credential
         return credential
 
-    def _read(self) -> tuple[tuple[int, ...], str]:
-        try:
-            with open(self._path, "rb") as file:
-                status = os.fstat(file.fileno())
-                content = file.read(_MAX_FILE_BYTES + 1)
-        except OSError as exc:
-            raise self._error(f"cannot be read: {exc.strerror}") from exc
-        if not stat.S_ISREG(status.st_mode):
-            raise self._error("is not a regular file")
-        if status.st_mode & 0o077:
-            raise self._error(
-                f"may be read by others (mode {stat.S_IMODE(status.st_mode):04o})", f"chmod 600 {self._path}"
-            )
-        if len(content) > _MAX_FILE_BYTES:
-            raise self._error("is too long for a credential")
-        try:
-            text = content.decode("utf-8").strip()
-        except UnicodeDecodeError:
-            raise self._error("is not text") from None
-        if not text:
-            raise self._error("is empty")
-        return _mark(status), text
 
-    def _error(self, what: str, hint: str = "") -> CredentialError:
-        return CredentialError(f"the credential file {self._path} {what} ({self._origin})", hint=hint)
+class DiscoveredSource:
+    """What turns up where tokens are by custom, for a process that began without a credential.
+
+    Parameters
+    ----------
+    files : `dict` [`str`, `FileSource`]
+        Files in which a token may appear; the first that is found is used from then on.
+    """
+
+    def __init__(self, files: dict[str, FileSource]) -> None:
+        self._files = files
+        self._found: FileSource | None = None
+
+    def current(self) -> Credential:
+        """Return the credential that is there now; nobody if there is none."""
+        if self._found is None:
+            self._found = next((file for path, file in self._files.items() if os.path.lexists(path)), None)
+        return ANONYMOUS if self._found is None else self._found.current()
 
 
 def source_for(settings: EndpointSettings) -> CredentialSource:
@@ -129,29 +145,126 @@ def source_for(settings: EndpointSettings) -> CredentialSource:
     Returns
     -------
     source : `CredentialSource`
-        Token before account before certificate, as in upstream's client; anonymous if there is none.
+        The one that is named; token before account before certificate, as in upstream's client, and nobody if
+        there is none. What is renewed from here is one source for all who ask for the same in this process.
 
     Raises
     ------
     CredentialError
-        If a token that stands in the settings cannot be one.
+        If a token that stands in the settings cannot be one, or is not for this endpoint.
     """
-    origin = settings.credential_origin
+    origin, unasked = settings.credential_origin, settings.credential_is_unasked
+    if settings.token_command is not None:
+        return _renewed(
+            (settings.token_command, origin, settings.expected_issuer, settings.expected_audience),
+            TokenCommand(settings.token_command, settings.token_command_timeout_seconds, origin),
+            settings.token_command_timeout_seconds,
+            settings,
+        )
+    if settings.oidc is not None:
+        oidc = settings.oidc
+        key = (oidc, settings.expected_issuer, settings.expected_audience)
+        return _renewed(key, Issuer(oidc), 2 * oidc.timeout_seconds, settings)
     if settings.token_file is not None:
-        return FileSource(settings.token_file, lambda text: Credential.bearer(text, origin), origin)
+        return _token_file(settings, settings.token_file, origin, unasked)
     if settings.token is not None:
-        return StaticSource(Credential.bearer(settings.token.reveal(), origin))
+        remedy = "set it anew, or name a file that is renewed with BEARER_TOKEN_FILE or token_file"
+        return StaticSource(_fitting(Credential.bearer(settings.token.reveal(), origin, remedy), settings))
     name = settings.user_name
     if name is not None and settings.user_password_file is not None:
+        remedy = f"correct the password in {settings.user_password_file}"
         return FileSource(
-            settings.user_password_file, lambda text: Credential.basic(name, text, origin), origin
+            settings.user_password_file, lambda text: Credential.basic(name, text, origin, remedy), origin
         )
     if name is not None and settings.user_password is not None:
-        return StaticSource(Credential.basic(name, settings.user_password.reveal(), origin))
+        password = settings.user_password.reveal()
+        return StaticSource(Credential.basic(name, password, origin, "correct name and password"))
     if settings.user_certificate is not None:
-        return StaticSource(Credential("certificate", origin=origin))
+        key_file = settings.user_key or settings.user_certificate
+        return CertificateSource(settings.user_certificate, key_file, origin, unasked=unasked)
+    if settings.netrc_file is not None:
+        return _account_file(settings, settings.netrc_file, origin)
+    if settings.token_candidates:
+        custom = "WLCG bearer token discovery"
+        paths = settings.token_candidates
+        return DiscoveredSource({path: _token_file(settings, path, custom, True) for path in paths})
     return StaticSource(ANONYMOUS)
 
 
-def _mark(status: os.stat_result) -> tuple[int, ...]:
-    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_mode
+def _token_file(settings: EndpointSettings, path: str, origin: str, unasked: bool) -> FileSource:
+    host = origin_of(settings.base_url)[1]
+    remedy = f"write a new token to {path}"
+
+    def make(text: str) -> Credential:
+        return _fitting(Credential.bearer(token_in(text, host), f"{origin}: {path}", remedy), settings)
+
+    return FileSource(path, make, origin, unasked=unasked)
+
+
+def _account_file(settings: EndpointSettings, path: str, origin: str) -> FileSource:
+    host = origin_of(settings.base_url)[1]
+
+    def make(text: str) -> Credential:
+        account = account_in(text, host)
+        if account is None:
+            raise UnusableTextError(f"has no entry with login and password for {host}")
+        return Credential.basic(*account, f"{origin}: {path}", f"correct the entry of {host}")
+
+    return FileSource(path, make, origin)
+
+
+def _fitting(credential: Credential, settings: EndpointSettings) -> Credential:
+    """Return a credential if it is for this endpoint, as far as that is known."""
+    claims = credential.claims
+    issuer, audience = settings.expected_issuer, settings.expected_audience
+    if claims is None:
+        return credential
+    if issuer is not None and claims.issuer != issuer:
+        text = f"the token is of the issuer {claims.issuer}, and {issuer} is expected here"
+    elif audience is not None and not claims.is_meant_for((audience,)):
+        text = f"the token is for {', '.join(claims.audience)}, and {audience} is expected here"
+    else:
+        return credential
+    raise CredentialError(
+        f"{text} ({credential.origin})",
+        url=settings.base_url,
+        hint=f"nothing was sent; {credential.remedy}, or correct expected_issuer and expected_audience",
+    )
+
+
+_lock = threading.Lock()
+_renewing: dict[Hashable, RenewedSource] = {}
+
+
+def _renewed(
+    key: Hashable, obtain: Callable[[], Credential], seconds: float, settings: EndpointSettings
+) -> RenewedSource:
+    with _lock:
+        source = _renewing.get(key)
+        if source is None:
+            source = _renewing[key] = RenewedSource(
+                lambda: _fitting(obtain(), settings), seconds + _PATIENCE_SECONDS, settings.credential_origin
+            )
+        return source
+
+
+def _warn_if_short(credential: Credential) -> None:
+    if credential.expires is None:
+        return
+    left = (credential.expires - datetime.now(UTC)).total_seconds()
+    if 0 < left < _SHORT_SECONDS:
+        _log.warning(
+            "the credential ends in %.0f s, and what takes longer will fail (%s): %s",
+            left,
+            credential.origin,
+            credential.remedy or "renew it",
+        )
+
+
+def _after_fork() -> None:
+    """Replace the lock, which another thread of the parent may have held."""
+    global _lock
+    _lock = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_after_fork)

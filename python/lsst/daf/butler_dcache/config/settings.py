@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 from ..errors import ConfigurationError
 from ..redaction import Secret
 
-__all__ = ("EndpointSettings", "Origin", "origin_of")
+__all__ = ("EndpointSettings", "OidcSettings", "Origin", "origin_of")
 
 Origin = tuple[str, str, int]
 """Scheme (``http`` or ``https``), host in lower case, port."""
@@ -57,6 +57,44 @@ def _origin_of(url: str) -> Origin:
 
 
 @dataclass(frozen=True)
+class OidcSettings:
+    """Who makes tokens for an endpoint, and who asks for them.
+
+    Parameters
+    ----------
+    issuer : `str`
+        An ``https`` URL, to which OpenID Connect adds ``/.well-known/openid-configuration``.
+    client_id : `str`
+        Name of the client that asks.
+    client_secret_file : `str` or `None`
+        File with its secret; a client that is public has none.
+    refresh_token_file : `str` or `None`
+        File with a refresh token; without one the client asks for itself (client credentials).
+    scope, audience : `str` or `None`
+        What the token shall allow, and where.
+    client_authentication : `str`
+        ``client_secret_basic`` or ``client_secret_post``.
+    trusted_authorities : `str` or `None`
+        Bundle or hashed directory of the certificates to trust; `None` trusts those of the system.
+    timeout_seconds : `float`
+        Longest wait for an answer.
+    origin : `str`
+        Which setting this is, for messages.
+    """
+
+    issuer: str
+    client_id: str
+    client_secret_file: str | None = None
+    refresh_token_file: str | None = None
+    scope: str | None = None
+    audience: str | None = None
+    client_authentication: str = "client_secret_basic"
+    trusted_authorities: str | None = None
+    timeout_seconds: float = 20.0
+    origin: str = ""
+
+
+@dataclass(frozen=True)
 class EndpointSettings:
     """Settings of one endpoint; the defaults are those of an endpoint that no configuration mentions.
 
@@ -99,8 +137,22 @@ class EndpointSettings:
         Bearer token by value.
     token_file : `str` or `None`
         Or the file that holds it, read again when it changes.
+    token_command : `tuple` [`str`, ...] or `None`
+        Or a program, with its arguments, that prints it.
+    token_command_timeout_seconds : `float`
+        How long the program may run.
+    oidc : `OidcSettings` or `None`
+        Or an issuer that makes it.
+    expected_issuer, expected_audience : `str` or `None`
+        Issuer and audience that a token must name to be sent; `None` leaves that to the server.
+    netrc_file : `str` or `None`
+        File in which account and password of the door's host may stand.
     credential_origin : `str`
         Which setting or variable named the credential, for messages.
+    credential_is_unasked : `bool`
+        Whether nobody named it, and it was found where such files are by custom.
+    token_candidates : `tuple` [`str`, ...]
+        Files in which a token may appear later, where there was no credential at all.
     door_urls : `tuple` [`str`, ...]
         Further doors that serve the same files (``frontend_base_urls`` of the site's file).
     request_checksum : `str` or `None`
@@ -154,7 +206,15 @@ class EndpointSettings:
     user_password_file: str | None = None
     token: Secret | None = None
     token_file: str | None = None
+    token_command: tuple[str, ...] | None = None
+    token_command_timeout_seconds: float = 30.0
+    oidc: OidcSettings | None = None
+    expected_issuer: str | None = None
+    expected_audience: str | None = None
+    netrc_file: str | None = None
     credential_origin: str = ""
+    credential_is_unasked: bool = False
+    token_candidates: tuple[str, ...] = field(default=(), compare=False)
     door_urls: tuple[str, ...] = ()
     request_checksum: str | None = None
     enable_fsspec: bool = True

@@ -1,0 +1,135 @@
+"""What the environment offers to an endpoint whose entry names no credential.
+
+The order, in which the first that is found is used and the search ends, be it good or bad:
+
+1. ``BEARER_TOKEN``, a token; ``BEARER_TOKEN_FILE``, a file with one; ``bt_u`` and the number of the effective
+   user in ``XDG_RUNTIME_DIR``; the same in ``/tmp`` (WLCG Bearer Token Discovery);
+2. ``X509_USER_PROXY``, a proxy; ``X509_USER_CERT`` and ``X509_USER_KEY``; ``x509up_u`` and the number of the
+   user in ``/tmp``, where ``voms-proxy-init`` and its relatives write it;
+3. the entry of the door's host in the file that ``NETRC`` names, or in ``.netrc`` of the home directory.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from ..errors import ConfigurationError
+from ..redaction import Secret
+from .netrc import account_in
+from .settings import EndpointSettings, origin_of
+
+__all__ = ("VARIABLES", "discover")
+
+VARIABLES = (
+    "BEARER_TOKEN",
+    "BEARER_TOKEN_FILE",
+    "XDG_RUNTIME_DIR",
+    "X509_USER_PROXY",
+    "X509_USER_CERT",
+    "X509_USER_KEY",
+    "X509_CERT_DIR",
+    "NETRC",
+    "HOME",
+)
+"""Environment variables that are looked at."""
+
+_MAX_NETRC_BYTES = 1024 * 1024
+_TEMPORARY = "/tmp"  # noqa: S108 - the specification's; the file must be ours
+
+
+def discover(settings: EndpointSettings, environment: Mapping[str, str]) -> EndpointSettings:
+    """Add what the environment offers to what the configuration leaves open.
+
+    Parameters
+    ----------
+    settings : `~.settings.EndpointSettings`
+        As configured.
+    environment : `~collections.abc.Mapping`
+        Those of `VARIABLES` that are set and not empty.
+
+    Returns
+    -------
+    settings : `~.settings.EndpointSettings`
+        With trust and, over TLS, a credential.
+
+    Raises
+    ------
+    ConfigurationError
+        If a variable names a directory that is not there, or one of a pair is missing.
+    """
+    found: dict[str, Any] = {}
+    authorities = environment.get("X509_CERT_DIR")
+    if settings.trusted_authorities is None and authorities:
+        if not os.path.isdir(authorities):
+            raise ConfigurationError(f"X509_CERT_DIR: no such directory: {authorities}")
+        found["trusted_authorities"] = authorities
+    if settings.is_encrypted and not settings.credential_origin:
+        found |= _token(environment) or _certificate(environment) or _account(settings, environment)
+        if not found.get("credential_origin"):
+            # It may turn up while the process runs.
+            found["token_candidates"] = tuple(_token_files(environment))
+    return dataclasses.replace(settings, **found)
+
+
+def _token(environment: Mapping[str, str]) -> dict[str, Any]:
+    if token := environment.get("BEARER_TOKEN"):
+        return {"token": Secret(token.strip()), "credential_origin": "BEARER_TOKEN"}
+    if path := environment.get("BEARER_TOKEN_FILE"):
+        return {"token_file": path, "credential_origin": "BEARER_TOKEN_FILE"}
+    for path in _token_files(environment):
+        if os.path.lexists(path):
+            return {
+                "token_file": path,
+                "credential_origin": "WLCG bearer token discovery",
+                "credential_is_unasked": True,
+            }
+    return {}
+
+
+def _token_files(environment: Mapping[str, str]) -> list[str]:
+    directories = [environment.get("XDG_RUNTIME_DIR"), _TEMPORARY]
+    return [os.path.join(directory, f"bt_u{os.geteuid()}") for directory in directories if directory]
+
+
+def _certificate(environment: Mapping[str, str]) -> dict[str, Any]:
+    certificate, key = environment.get("X509_USER_CERT"), environment.get("X509_USER_KEY")
+    if path := environment.get("X509_USER_PROXY"):
+        return {"user_certificate": path, "user_key": path, "credential_origin": "X509_USER_PROXY"}
+    if certificate or key:
+        if not (certificate and key):
+            given, missing = ("CERT", "KEY") if certificate else ("KEY", "CERT")
+            raise ConfigurationError(f"X509_USER_{given} is set, and X509_USER_{missing} is not")
+        origin = "X509_USER_CERT and X509_USER_KEY"
+        return {"user_certificate": certificate, "user_key": key, "credential_origin": origin}
+    path = os.path.join(_TEMPORARY, f"x509up_u{os.geteuid()}")
+    if os.path.lexists(path):
+        return {
+            "user_certificate": path,
+            "user_key": path,
+            "credential_origin": "proxy of this user",
+            "credential_is_unasked": True,
+        }
+    return {}
+
+
+def _account(settings: EndpointSettings, environment: Mapping[str, str]) -> dict[str, Any]:
+    path, origin = environment.get("NETRC"), "NETRC"
+    if not path and (home := environment.get("HOME")):
+        path, origin = os.path.join(home, ".netrc"), "netrc file of this user"
+    # Whether others may read it counts when the entry is used: theirs are no reason to refuse it.
+    if not path or account_in(_beginning(path), origin_of(settings.base_url)[1]) is None:
+        return {}
+    return {"netrc_file": path, "credential_origin": origin}
+
+
+def _beginning(path: str) -> str:
+    """Text of a file; what cannot be read has no entry."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        with open(descriptor, "rb") as file:
+            return file.read(_MAX_NETRC_BYTES).decode("utf-8", "replace")
+    except (OSError, ValueError):
+        return ""
