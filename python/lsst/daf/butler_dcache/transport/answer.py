@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from typing import Self
 
 from ..errors import DeadlineError, DoorUnavailableError, ProtocolError
@@ -13,9 +12,10 @@ from ..redaction import redact_url
 from .connection import Connection, ConnectionLostError
 from .deadline import Deadline
 from .exchange import Exchange, is_observed, record
-from .http1 import Framing, Head, Headers, chunk_size, framing_of, keeps_connection
+from .http1 import Framing, Head, chunk_size, framing_of, keeps_connection
+from .request import Request
 
-__all__ = ("DataAnswer", "Sent")
+__all__ = ("DataAnswer",)
 
 _DRAIN_BYTES = 64 * 1024
 _AT_ONCE_BYTES = 256 * 1024 * 1024
@@ -23,44 +23,7 @@ _PIECE_BYTES = 256 * 1024
 _SHORT_BYTES = 64 * 1024
 _MAX_TRAILERS = 100
 _MAX_LINE_BYTES = 8 * 1024
-
-
-@dataclass(slots=True)
-class Sent:
-    """What is known of the request that an answer belongs to.
-
-    Parameters
-    ----------
-    method, url : `str`
-        What was asked.
-    attempt : `int`
-        How often it was sent.
-    reused : `bool`
-        Whether it travelled on a kept connection.
-    body_bytes : `int`
-        Bytes of the body that were sent.
-    complete : `bool`
-        Whether all of it was.
-    continued : `bool`
-        Whether the server asked for the body with a 100.
-    may_keep : `bool`
-        Whether the connection can take another request afterwards.
-    body_error : `Exception` or `None`
-        Why it was not.
-    begun : `float`
-        When, on the monotonic clock.
-    """
-
-    method: str
-    url: str
-    attempt: int
-    reused: bool
-    body_bytes: int = 0
-    complete: bool = True
-    continued: bool = False
-    may_keep: bool = True
-    body_error: ConnectionLostError | None = None
-    begun: float = field(default_factory=time.monotonic)
+_ENDLESS = (Framing.CHUNKED, Framing.CLOSE)
 
 
 class DataAnswer:
@@ -70,16 +33,27 @@ class DataAnswer:
     ----------
     head : `~.http1.Head`
         Head of the answer.
-    sent : `Sent`
-        The request.
+    request : `~.request.Request`
+        What it is the answer to.
     connection : `~.connection.Connection`
         Where the body comes from.
     deadline : `~.deadline.Deadline`
         Limits the reading.
-    silence_seconds : `float`
-        Longest wait for bytes.
     release : `~collections.abc.Callable`
         Takes the connection back.
+
+    Attributes
+    ----------
+    status : `int`
+        HTTP status.
+    reason : `str`
+        Reason phrase; a pool tells the cause of an error nowhere else.
+    headers : `~.http1.Headers`
+        Header fields, looked up without regard to case.
+    length : `int` or `None`
+        Announced length of the body; `None` if its end is told otherwise.
+    connection : `~.connection.Connection`
+        Where the body comes from.
 
     Notes
     -----
@@ -90,20 +64,21 @@ class DataAnswer:
     def __init__(
         self,
         head: Head,
-        sent: Sent,
+        request: Request,
         connection: Connection,
         deadline: Deadline,
-        silence_seconds: float,
         release: Callable[[Connection], None],
     ) -> None:
         self._head = head
-        self._sent = sent
+        self.status = head.status
+        self.reason = head.reason
+        self.headers = head.headers
         self.connection = connection
+        self._request = request
         self._deadline = deadline
-        self._silence = silence_seconds
         self._release = release
-        self._framing, self._left = framing_of(sent.method, head)
-        self.length: int | None = None if self._framing in (Framing.CHUNKED, Framing.CLOSE) else self._left
+        self._framing, self._left = framing_of(request.method, head)
+        self.length: int | None = None if self._framing in _ENDLESS else self._left
         self._done = self._framing is Framing.NONE
         self._first_chunk = True
         self._received = 0
@@ -111,39 +86,24 @@ class DataAnswer:
         self._closed = False
 
     @property
-    def status(self) -> int:
-        """HTTP status."""
-        return self._head.status
-
-    @property
-    def reason(self) -> str:
-        """Reason phrase; a pool tells the cause of an error nowhere else."""
-        return self._head.reason
-
-    @property
-    def headers(self) -> Headers:
-        """Header fields, looked up without regard to case."""
-        return self._head.headers
-
-    @property
     def url(self) -> str:
         """What was asked for, unredacted: a pool URL is a capability."""
-        return self._sent.url
+        return self._request.url
 
     @property
     def attempts(self) -> int:
         """How often the request was sent."""
-        return self._sent.attempt
+        return self._request.attempt
 
     @property
     def continued(self) -> bool:
         """Whether the server asked for the body with a 100 (only with ``expect=True``)."""
-        return self._sent.continued
+        return self._request.continued
 
     @property
     def body_sent(self) -> bool:
         """Whether the whole body of the request was sent."""
-        return self._sent.complete
+        return self._request.complete
 
     @property
     def ends_by_close(self) -> bool:
@@ -190,21 +150,12 @@ class DataAnswer:
         if self._done or not view:
             return 0
         try:
-            count = self._read_some(view)
-        except ConnectionLostError as exc:
-            raise DoorUnavailableError(
-                f"the connection was lost after {self._received} bytes of the body: {exc}",
-                operation=self._sent.method,
-                url=self._sent.url,
-                status=self.status,
-                attempts=self.attempts,
-            ) from exc
+            return self._read_some(view)
+        except ConnectionLostError as error:
+            raise self._cut(error) from error
         except (DeadlineError, ProtocolError) as error:
-            self.connection.usable = False
-            error.operation, error.url = self._sent.method, redact_url(self._sent.url)
+            self._give_up(error)
             raise
-        self._received += count
-        return count
 
     def fill(self, view: memoryview) -> int:
         """Read until the memory is full or the body ends.
@@ -219,12 +170,15 @@ class DataAnswer:
         count : `int`
             Number of bytes; less than asked for at the end of the body only.
         """
-        at = 0
-        while at < len(view):
-            count = self.readinto(view[at:])
-            if count == 0:
-                break
-            at += count
+        at, size = 0, len(view)
+        try:
+            while at < size and not self._done:
+                at += self._read_some(view[at:] if at else view)
+        except ConnectionLostError as error:
+            raise self._cut(error) from error
+        except (DeadlineError, ProtocolError) as error:
+            self._give_up(error)
+            raise
         return at
 
     def read(self) -> bytes:
@@ -311,7 +265,12 @@ class DataAnswer:
             return
         self._closed = True
         connection = self.connection
-        keep = reuse is not False and self._sent.may_keep and keeps_connection(self._head)
+        keep = (
+            reuse is not False
+            and self._request.may_keep
+            and not self._request.ends_connection
+            and keeps_connection(self._head)
+        )
         if keep and not self._done and self._framing is Framing.LENGTH and self._left <= _DRAIN_BYTES:
             try:
                 self.fill(memoryview(bytearray(self._left)))
@@ -325,15 +284,15 @@ class DataAnswer:
             record(
                 Exchange(
                     plane="data",
-                    method=self._sent.method,
-                    url=redact_url(self._sent.url),
+                    method=self._request.method,
+                    url=redact_url(self._request.url),
                     status=self.status,
                     reason=self.reason,
-                    sent=self._sent.body_bytes,
+                    sent=self._request.body_bytes,
                     received=self._received,
-                    seconds=time.monotonic() - self._sent.begun,
-                    reused=self._sent.reused,
-                    attempt=self._sent.attempt,
+                    seconds=time.monotonic() - self._request.begun,
+                    reused=self._request.reused,
+                    attempt=self._request.attempt,
                     connection=connection.number,
                 )
             )
@@ -345,23 +304,23 @@ class DataAnswer:
         self.close()
 
     def _read_some(self, view: memoryview) -> int:
-        if self._framing is Framing.CHUNKED and self._left == 0 and not self._next_chunk():
+        framing = self._framing
+        if framing is Framing.CHUNKED and self._left == 0 and not self._next_chunk():
             self._done = True
             return 0
-        if self._framing is not Framing.CLOSE:
+        if framing is not Framing.CLOSE and self._left < len(view):
             view = view[: self._left]
-        count = self.connection.read_into(view, self._deadline, self._silence)
-        if self._framing is Framing.CLOSE:
-            if count == 0:
-                self._done = True
-                self.connection.usable = False
-            return count
+        count = self.connection.read_into(view, self._deadline, self._request.silence)
         if count == 0:
             self.connection.usable = False
-            raise ConnectionLostError("the server closed it")
-        self._left -= count
-        if self._framing is Framing.LENGTH and self._left == 0:
+            if framing is not Framing.CLOSE:
+                raise ConnectionLostError("the server closed it")
             self._done = True
+            return 0
+        self._received += count
+        if framing is not Framing.CLOSE:
+            self._left -= count
+            self._done = self._left == 0 and framing is Framing.LENGTH
         return count
 
     def _next_chunk(self) -> bool:
@@ -377,4 +336,17 @@ class DataAnswer:
         raise ProtocolError("the answer has too many trailers")
 
     def _line(self) -> bytes:
-        return self.connection.read_line(_MAX_LINE_BYTES, self._deadline, self._silence)
+        return self.connection.read_line(_MAX_LINE_BYTES, self._deadline, self._request.silence)
+
+    def _cut(self, error: ConnectionLostError) -> DoorUnavailableError:
+        return DoorUnavailableError(
+            f"the connection was lost after {self._received} bytes of the body: {error}",
+            operation=self._request.method,
+            url=self._request.url,
+            status=self.status,
+            attempts=self._request.attempt,
+        )
+
+    def _give_up(self, error: DeadlineError | ProtocolError) -> None:
+        self.connection.usable = False
+        error.operation, error.url = self._request.method, redact_url(self._request.url)

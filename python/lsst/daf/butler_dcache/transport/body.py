@@ -10,7 +10,7 @@ from typing import BinaryIO, cast
 from .connection import Connection
 from .deadline import Deadline
 
-__all__ = ("Body", "Payload")
+__all__ = ("NOTHING", "Body", "Payload")
 
 Body = bytes | bytearray | memoryview | BinaryIO | Iterable[bytes | bytearray | memoryview]
 """Bytes; a binary file, from its position to its end; or pieces, whose total length may be announced."""
@@ -120,3 +120,7 @@ class Payload:
         elif sent != self.length:
             raise ValueError(f"the body has {sent} bytes, not the {self.length} announced")
         return sent
+
+
+NOTHING = Payload(None)
+"""No body at all."""

@@ -9,40 +9,34 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Container, Mapping
-from contextlib import nullcontext
+from functools import partial
 from types import MappingProxyType
 from typing import Any, NoReturn
 
-from ..auth.credential import ANONYMOUS, Credential, refused
+from ..auth.credential import Credential, refused
 from ..auth.sources import CredentialSource
-from ..config.settings import EndpointSettings, Origin, origin_of
-from ..errors import (
-    ConfigurationError,
-    CredentialError,
-    DcacheError,
-    DeadlineError,
-    DoorUnavailableError,
-    OutcomeUnknownError,
-    ServerBusyError,
-)
+from ..config.settings import EndpointSettings
+from ..errors import DcacheError, DeadlineError, DoorUnavailableError, OutcomeUnknownError, ServerBusyError
 from ..redaction import redact_url
-from .answer import DataAnswer, Sent
-from .body import Body, Payload
+from .addressing import Addressing, announced_length
+from .answer import DataAnswer
+from .body import NOTHING, Body, Payload
 from .connection import Connection, ConnectionLostError, NotConnectedError
 from .connection_pool import ConnectionPool
+from .conversation import final_head, send_at_once, send_when_asked
 from .deadline import Deadline
 from .exchange import Exchange, is_observed, record
-from .http1 import Head, write_head
+from .http1 import write_head
 from .outgoing import Outgoing
 from .pacing import Pacer
-from .retry import READS, Phase, Repetition
+from .request import Request
+from .retry import READS, RULES, Phase, Repetition
 
 __all__ = ("DataPlane",)
 
 _USER_AGENT = "daf_butler_dcache"
-_MAX_INTERIM = 16
-_SLOWEST_COMMIT_BYTES_PER_SECOND = 20e6
-_AFTERMATH_SECONDS = 10.0
+_JUDGED = frozenset({401, *(rule.status for rule in RULES if rule.status is not None)})
+"""Answers of a door that may not be the last word."""
 
 
 class DataPlane:
@@ -72,8 +66,8 @@ class DataPlane:
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._endpoint = endpoint
-        self._credential = credential
-        self._pacer = pacer
+        self._addressing = Addressing(endpoint, credential)
+        self._pacer = Pacer(0) if pacer is None else pacer
         self._sleep = sleep
         self._connections = ConnectionPool(endpoint)
 
@@ -147,20 +141,21 @@ class DataPlane:
         DeadlineError
             If the deadline passed, or the server stayed silent for too long.
         """
-        payload = Payload(body, _announced(headers))
+        announced = announced_length(headers, url)
+        payload = NOTHING if body is None else Payload(body, announced)
         answer = self._exchange(
             method,
             url,
             headers,
             payload,
-            has_body=body is not None,
-            expect=expect,
-            deadline=deadline,
-            credential=credential,
-            authenticate=authenticate,
-            keep=keep,
-            connection=connection,
-            ok=ok,
+            expect,
+            False,
+            deadline,
+            credential,
+            authenticate,
+            keep,
+            connection,
+            ok,
         )
         assert isinstance(answer, DataAnswer), "a body that is there is sent"
         return answer
@@ -205,18 +200,10 @@ class DataPlane:
         DcacheError
             As `open`. Not a byte of the body exists, so everything can be begun again.
         """
+        announced_length(headers, url)
         payload = Payload(iter(()), length)
         return self._exchange(
-            method,
-            url,
-            headers,
-            payload,
-            has_body=True,
-            expect=True,
-            hand_over=True,
-            deadline=deadline,
-            credential=credential,
-            authenticate=authenticate,
+            method, url, headers, payload, True, True, deadline, credential, authenticate, True, None, ()
         )
 
     def close(self) -> None:
@@ -231,319 +218,200 @@ class DataPlane:
         url: str,
         headers: Mapping[str, str],
         payload: Payload,
-        *,
-        has_body: bool,
         expect: bool,
+        hand_over: bool,
         deadline: Deadline,
         credential: Credential | None,
         authenticate: bool,
-        keep: bool = True,
-        connection: Connection | None = None,
-        ok: Container[int] = (),
-        hand_over: bool = False,
+        keep: bool,
+        held: Connection | None,
+        ok: Container[int],
     ) -> DataAnswer | Outgoing:
         """See `open` and `begin`."""
-        origin = origin_of(url)
-        own = origin in self._endpoint.origins
-        who = self._who(url, own, headers, credential, authenticate)
-        head = self._head(method, url, headers, payload, expect, keep, who.header(), has_body)
-        repetition = Repetition(method, deadline)
-        started = time.monotonic()
+        endpoint = self._endpoint
+        server, target = self._addressing.find(url)
+        own = server.own
+        who = self._addressing.identity(url, own, credential, authenticate)
+        request = Request(
+            method,
+            url,
+            server.origin,
+            _head(method, target, server.host, headers, payload, expect, keep, who.header()),
+            payload,
+            expect,
+            keep and endpoint.reuse_connections,
+            deadline,
+            server.silence,
+            max(server.silence, endpoint.read_timeout_seconds),
+        )
+        repetition: Repetition | None = None
         while True:
-            refused.check(origin, who, url)
-            repetition.attempts += 1
-            sent = Sent(
-                method, url, repetition.attempts, False, may_keep=keep and self._endpoint.reuse_connections
-            )
+            request.begin()
+            failure: NotConnectedError | ConnectionLostError | DeadlineError
             try:
-                with self._pacer.slot(deadline) if own and self._pacer is not None else nullcontext():
-                    # Again, for the credential may have been refused while this thread waited its turn.
-                    refused.check(origin, who, url)
-                    answer = self._once(
-                        origin, own, head, payload, expect, sent, deadline, connection, hand_over
-                    )
-                    if isinstance(answer, Outgoing):
+                if own:
+                    answer = self._at_endpoint(request, who, held, hand_over, ok)
+                    if isinstance(answer, Outgoing) or answer.status in ok or answer.status not in _JUDGED:
                         return answer
-                    if own and answer.status == 401 and answer.status not in ok:
-                        refused.remember(origin, who, answer.reason)
+                else:
+                    return self._once(request, held, hand_over)
             except NotConnectedError as error:
-                wait = repetition.next_wait(Phase.NOT_SENT) if connection is None else None
-                if wait is None:
-                    self._give_up(error, Phase.NOT_SENT, sent, time.monotonic() - started)
-            except (ConnectionLostError, DeadlineError) as error:
-                phase = (
-                    Phase.STALE if sent.reused and isinstance(error, ConnectionLostError) else Phase.NO_ANSWER
-                )
-                again = connection is None and isinstance(error, ConnectionLostError) and payload.can_be_sent
-                wait = repetition.next_wait(phase) if again else None
-                if wait is None:
-                    self._give_up(error, phase, sent, time.monotonic() - started)
+                failure, phase, again = error, Phase.NOT_SENT, held is None
+            except ConnectionLostError as error:
+                failure, phase = error, Phase.STALE if request.reused else Phase.NO_ANSWER
+                again = held is None and payload.can_be_sent
+            except DeadlineError as error:
+                failure, phase, again = error, Phase.NO_ANSWER, False
             else:
-                if not own or answer.status in ok:
+                repetition = repetition or Repetition(method, deadline)
+                wait = self._judge(answer, request, who, repetition)
+                if wait is None:
                     return answer
-                if answer.status == 401:
-                    answer.close()
-                    raise who.refusal(
-                        operation=method,
-                        url=url,
-                        reason=answer.reason,
-                        attempts=sent.attempt,
-                        elapsed_seconds=time.monotonic() - started,
-                    )
-                wait = repetition.next_wait(Phase.ANSWERED, answer.status, answer.headers)
-                if wait is None or not payload.can_be_sent:
-                    if answer.status != 429:
-                        return answer
-                    answer.close()
-                    raise ServerBusyError(
-                        "the server goes on refusing requests",
-                        operation=method,
-                        url=url,
-                        status=429,
-                        reason=answer.reason,
-                        attempts=sent.attempt,
-                        elapsed_seconds=time.monotonic() - started,
-                    )
-                answer.close()
+                self._sleep(wait)
+                continue
+            repetition = repetition or Repetition(method, deadline)
+            wait = repetition.next_wait(phase) if again else None
+            if wait is None:
+                _give_up(failure, phase, request)
             if wait > 0:
                 self._sleep(wait)
 
-    # -- before the request
-
-    def _who(
+    def _at_endpoint(
         self,
-        url: str,
-        own: bool,
-        headers: Mapping[str, str],
-        credential: Credential | None,
-        authenticate: bool,
-    ) -> Credential:
-        """The credential for a URL, after all checks that need no server."""
-        if any(name.lower() == "authorization" for name in headers):
-            raise CredentialError("a credential travels as a Credential, not as a header", url=url)
-        if not own:
-            if authenticate or (credential is not None and credential.secret is not None):
-                raise CredentialError(
-                    "a credential is sent to the endpoint's own doors and frontend only", url=url
-                )
-            if (
-                self._endpoint.is_encrypted
-                and url.startswith("http:")
-                and not self._endpoint.allow_http_pools
-            ):
-                raise ConfigurationError(
-                    "an encrypted door leads to an unencrypted pool",
-                    url=url,
-                    hint="set allow_http_pools below the key dcache of this endpoint if that is meant",
-                )
-            return ANONYMOUS
-        who = credential
-        if who is None and authenticate and self._credential is not None:
-            who = self._credential.current()
-        if who is None:
-            return ANONYMOUS
-        who.check(url)
-        return who
-
-    def _head(
-        self,
-        method: str,
-        url: str,
-        headers: Mapping[str, str],
-        payload: Payload,
-        expect: bool,
-        keep: bool,
-        authorization: str | None,
-        has_body: bool,
-    ) -> bytes:
-        # What `urlsplit` would say, at a tenth of its price.
-        place, _, query = url.partition("#")[0].partition("?")
-        server, slash, path = place.partition("://")[2].partition("/")
-        target = slash + path or "/"
-        if query:
-            target += f"?{query}"
-        lines = {"Host": server.rpartition("@")[2], "User-Agent": _USER_AGENT}
-        lines |= {name: value for name, value in headers.items() if name.lower() != "content-length"}
-        if authorization is not None:
-            lines["Authorization"] = authorization
-        if payload.length is None:
-            lines["Transfer-Encoding"] = "chunked"
-        elif has_body or method not in READS:
-            lines["Content-Length"] = str(payload.length)
-        if expect:
-            lines["Expect"] = "100-continue"
-        if not keep:
-            lines["Connection"] = "close"
-        return write_head(method, target, lines)
-
-    # -- the request
-
-    def _once(
-        self,
-        origin: Origin,
-        own: bool,
-        head: bytes,
-        payload: Payload,
-        expect: bool,
-        sent: Sent,
-        deadline: Deadline,
+        request: Request,
+        who: Credential,
         held: Connection | None,
         hand_over: bool,
+        ok: Container[int],
     ) -> DataAnswer | Outgoing:
-        connection = self._connections.acquire(origin, deadline, held)
-        sent.reused = connection.requests > 0
-        silence = self._endpoint.read_timeout_seconds if own else self._endpoint.idle_timeout_seconds
-        try:
-            if expect:
-                first = self._send_when_asked(connection, head, payload, sent, deadline, silence, hand_over)
-                if first is None:
-                    return self._outgoing(connection, payload.length, sent, silence)
-                final = first
-            else:
-                small = payload.small
-                final = self._send_at_once(connection, head, payload, small, sent, deadline, silence)
-            connection.answered()
-            answer = DataAnswer(final, sent, connection, deadline, silence, self._connections.release)
-            if held is not None:
-                answer.hold()
+        """One attempt at a door or frontend: paced, and never with a credential that was refused."""
+        refused.check(request.origin, who, request.url)
+        with self._pacer.slot(request.deadline):
+            # Again, for the credential may have been refused while this thread waited its turn.
+            refused.check(request.origin, who, request.url)
+            answer = self._once(request, held, hand_over)
+            if isinstance(answer, DataAnswer) and answer.status == 401 and 401 not in ok:
+                refused.remember(request.origin, who, answer.reason)
             return answer
+
+    @staticmethod
+    def _judge(answer: DataAnswer, request: Request, who: Credential, repetition: Repetition) -> float | None:
+        """Return how long to wait before the request is repeated, `None` if the answer stands."""
+        status = answer.status
+        wait = repetition.next_wait(Phase.ANSWERED, status, answer.headers)
+        if status == 503 and (wait is None or not request.payload.can_be_sent):
+            return None
+        answer.close()
+        elapsed = time.monotonic() - request.started
+        if status == 401:
+            raise who.refusal(
+                operation=request.method,
+                url=request.url,
+                reason=answer.reason,
+                attempts=request.attempt,
+                elapsed_seconds=elapsed,
+            )
+        if wait is None or not request.payload.can_be_sent:
+            raise ServerBusyError(
+                "the server goes on refusing requests",
+                operation=request.method,
+                url=request.url,
+                status=status,
+                reason=answer.reason,
+                attempts=request.attempt,
+                elapsed_seconds=elapsed,
+            )
+        return wait
+
+    # -- one attempt
+
+    def _once(self, request: Request, held: Connection | None, hand_over: bool) -> DataAnswer | Outgoing:
+        connection = self._connections.acquire(request.origin, request.deadline, held)
+        request.reused = connection.requests > 0
+        try:
+            if request.expect:
+                head = send_when_asked(connection, request, hand_over=hand_over)
+                if head is None:
+                    return Outgoing(connection, request, partial(self._finish, connection, request))
+            else:
+                head = send_at_once(connection, request)
+            connection.answered()
+            answer = DataAnswer(head, request, connection, request.deadline, self._connections.release)
+        except BaseException:
+            connection.close()
+            raise
+        if held is not None:
+            answer.hold()
+        return answer
+
+    def _finish(self, connection: Connection, request: Request, deadline: Deadline) -> DataAnswer:
+        """Read the answer to a body that somebody else sent."""
+        try:
+            head = final_head(connection, request, deadline)
+            connection.answered()
+            return DataAnswer(head, request, connection, deadline, self._connections.release)
+        except (ConnectionLostError, DeadlineError) as error:
+            connection.close()
+            _give_up(error, Phase.NO_ANSWER, request)
         except BaseException:
             connection.close()
             raise
 
-    def _send_at_once(
-        self,
-        connection: Connection,
-        head: bytes,
-        payload: Payload,
-        small: memoryview | bytes | None,
-        sent: Sent,
-        deadline: Deadline,
-        silence: float,
-    ) -> Head:
-        if small is not None:
-            try:
-                connection.send(b"".join((head, small)) if small else head, deadline, silence)
-                sent.body_bytes = len(small)
-            except ConnectionLostError as error:
-                if not small:
-                    raise
-                sent.may_keep = sent.complete = False
-                sent.body_error = error
+
+def _head(
+    method: str,
+    target: str,
+    host: str,
+    headers: Mapping[str, str],
+    payload: Payload,
+    expect: bool,
+    keep: bool,
+    authorization: str | None,
+) -> bytes:
+    lines = {"Host": host, "User-Agent": _USER_AGENT, **headers}
+    if authorization is not None:
+        lines["Authorization"] = authorization
+    if payload is not NOTHING or method not in READS:
+        for name in headers:
+            if name.lower() == "content-length":
+                del lines[name]
+        if payload.length is None:
+            lines["Transfer-Encoding"] = "chunked"
         else:
-            connection.send(head, deadline, silence)
-            self._send_body(connection, payload, sent, deadline, silence)
-        return self._final_head(connection, sent, deadline, self._patience(sent, silence))
+            lines["Content-Length"] = str(payload.length)
+    if expect:
+        lines["Expect"] = "100-continue"
+    if not keep:
+        lines["Connection"] = "close"
+    return write_head(method, target, lines)
 
-    def _send_when_asked(
-        self,
-        connection: Connection,
-        head: bytes,
-        payload: Payload,
-        sent: Sent,
-        deadline: Deadline,
-        silence: float,
-        hand_over: bool,
-    ) -> Head | None:
-        """Return the answer, or `None` if the body is wanted and somebody else sends it."""
-        sent.complete = False
-        connection.send(head, deadline, silence)
-        for _ in range(_MAX_INTERIM):
-            first = connection.read_head(deadline, silence)
-            if first.status == 100:
-                sent.continued = True
-                if hand_over:
-                    return None
-                self._send_body(connection, payload, sent, deadline, silence)
-                return self._final_head(connection, sent, deadline, self._patience(sent, silence))
-            if first.status >= 200:
-                # The server still waits for the body, or closes: protocol page, "What surprised us", 10.
-                sent.may_keep = False
-                return first
-        raise ConnectionLostError("the server sends nothing but interim answers")
 
-    def _outgoing(self, connection: Connection, length: int | None, sent: Sent, silence: float) -> Outgoing:
-        def answer(deadline: Deadline) -> DataAnswer:
-            try:
-                final = self._final_head(connection, sent, deadline, self._patience(sent, silence))
-            except (ConnectionLostError, DeadlineError) as error:
-                connection.close()
-                self._give_up(error, Phase.NO_ANSWER, sent, time.monotonic() - sent.begun)
-            except BaseException:
-                connection.close()
-                raise
-            connection.answered()
-            return DataAnswer(final, sent, connection, deadline, silence, self._connections.release)
-
-        return Outgoing(connection, sent, length, silence, answer)
-
-    def _send_body(
-        self, connection: Connection, payload: Payload, sent: Sent, deadline: Deadline, silence: float
-    ) -> None:
-        """Send the body; if the server does not take it, its answer says why."""
-        sent.complete = False
-        try:
-            sent.body_bytes = payload.send(connection, deadline, silence)
-            sent.complete = True
-        except ConnectionLostError as error:
-            sent.may_keep = False
-            sent.body_error = error
-
-    def _final_head(self, connection: Connection, sent: Sent, deadline: Deadline, silence: float) -> Head:
-        try:
-            for _ in range(_MAX_INTERIM):
-                head = connection.read_head(deadline, silence)
-                if head.status >= 200:
-                    return head
-        except (ConnectionLostError, DeadlineError):
-            if sent.body_error is not None:
-                raise sent.body_error from None
-            raise
-        raise ConnectionLostError("the server sends nothing but interim answers")
-
-    def _patience(self, sent: Sent, silence: float) -> float:
-        """How long to wait for the answer: a pool commits what it got before it answers."""
-        if sent.body_error is not None:
-            return _AFTERMATH_SECONDS
-        if sent.body_bytes == 0:
-            return silence
-        commit = sent.body_bytes / _SLOWEST_COMMIT_BYTES_PER_SECOND
-        return max(silence, self._endpoint.read_timeout_seconds) + commit
-
-    # -- errors
-
-    def _give_up(self, error: Exception, phase: Phase, sent: Sent, elapsed: float) -> NoReturn:
-        if is_observed():
-            record(
-                Exchange(
-                    plane="data",
-                    method=sent.method,
-                    url=redact_url(sent.url),
-                    status=None,
-                    reason=str(error),
-                    sent=sent.body_bytes,
-                    received=0,
-                    seconds=time.monotonic() - sent.begun,
-                    reused=sent.reused,
-                    attempt=sent.attempt,
-                )
+def _give_up(error: Exception, phase: Phase, request: Request) -> NoReturn:
+    now = time.monotonic()
+    if is_observed():
+        record(
+            Exchange(
+                plane="data",
+                method=request.method,
+                url=redact_url(request.url),
+                status=None,
+                reason=str(error),
+                sent=request.body_bytes,
+                received=0,
+                seconds=now - request.begun,
+                reused=request.reused,
+                attempt=request.attempt,
             )
-        details: dict[str, Any] = {
-            "operation": sent.method,
-            "url": sent.url,
-            "attempts": sent.attempt,
-            "elapsed_seconds": elapsed,
-        }
-        text = error.message if isinstance(error, DcacheError) else str(error)
-        if phase is not Phase.NOT_SENT and sent.method not in READS:
-            raise OutcomeUnknownError(f"sent, but there is no answer: {text}", **details) from error
-        if isinstance(error, DeadlineError):
-            raise DeadlineError(text, **details) from error
-        raise DoorUnavailableError(text, **details) from error
-
-
-def _announced(headers: Mapping[str, str]) -> int | None:
-    for name, value in headers.items():
-        if name.lower() == "content-length":
-            return int(value)
-    return None
+        )
+    details: dict[str, Any] = {
+        "operation": request.method,
+        "url": request.url,
+        "attempts": request.attempt,
+        "elapsed_seconds": now - request.started,
+    }
+    text = error.message if isinstance(error, DcacheError) else str(error)
+    if phase is not Phase.NOT_SENT and request.method not in READS:
+        raise OutcomeUnknownError(f"sent, but there is no answer: {text}", **details) from error
+    if isinstance(error, DeadlineError):
+        raise DeadlineError(text, **details) from error
+    raise DoorUnavailableError(text, **details) from error

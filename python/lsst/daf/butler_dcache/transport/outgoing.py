@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from .answer import DataAnswer, Sent
+from .answer import DataAnswer
 from .connection import Connection, ConnectionLostError
 from .deadline import Deadline
+from .request import Request
 
 __all__ = ("Outgoing",)
 
@@ -23,12 +24,8 @@ class Outgoing:
     ----------
     connection : `~.connection.Connection`
         Where the head was sent, and the body goes.
-    sent : `~.answer.Sent`
-        The request.
-    length : `int` or `None`
-        What was announced; chunks if `None`.
-    silence_seconds : `float`
-        Longest time in which the server takes no byte.
+    request : `~.request.Request`
+        The request; a body without announced length goes in chunks.
     answer : `~collections.abc.Callable`
         Reads the answer when the body has ended, and raises by cause.
 
@@ -40,23 +37,21 @@ class Outgoing:
     def __init__(
         self,
         connection: Connection,
-        sent: Sent,
-        length: int | None,
-        silence_seconds: float,
+        request: Request,
         answer: Callable[[Deadline], DataAnswer],
     ) -> None:
         self._connection = connection
-        self._sent = sent
-        self._length = length
-        self._silence = silence_seconds
+        self._request = request
+        self._length = request.payload.length
+        self._silence = request.silence
         self._answer = answer
         self._chunk_end = b""
-        sent.complete = False
+        request.complete = False
 
     @property
     def sent_bytes(self) -> int:
         """How much of the body has gone."""
-        return self._sent.body_bytes
+        return self._request.body_bytes
 
     def send(self, data: bytes | bytearray | memoryview, deadline: Deadline) -> bool:
         """Send the next bytes.
@@ -83,7 +78,7 @@ class Outgoing:
         view = memoryview(data).cast("B")
         if not view:
             return True
-        if self._length is not None and self._sent.body_bytes + len(view) > self._length:
+        if self._length is not None and self._request.body_bytes + len(view) > self._length:
             raise ValueError(f"the body is longer than the {self._length} bytes announced")
         try:
             if self._length is None:
@@ -91,9 +86,9 @@ class Outgoing:
                 self._chunk_end = b"\r\n"
             self._connection.send(view, deadline, self._silence)
         except ConnectionLostError as error:
-            self._lost(error)
+            self._request.lost_body(error)
             return False
-        self._sent.body_bytes += len(view)
+        self._request.body_bytes += len(view)
         return True
 
     def finish(self, deadline: Deadline) -> DataAnswer:
@@ -116,23 +111,19 @@ class Outgoing:
         ValueError
             If the body is shorter than announced.
         """
-        if self._sent.body_error is None:
-            if self._length is not None and self._sent.body_bytes != self._length:
+        if self._request.body_error is None:
+            if self._length is not None and self._request.body_bytes != self._length:
                 raise ValueError(
-                    f"the body has {self._sent.body_bytes} bytes, not the {self._length} announced"
+                    f"the body has {self._request.body_bytes} bytes, not the {self._length} announced"
                 )
             try:
                 if self._length is None:
                     self._connection.send(self._chunk_end + b"0\r\n\r\n", deadline, self._silence)
-                self._sent.complete = True
+                self._request.complete = True
             except ConnectionLostError as error:
-                self._lost(error)
+                self._request.lost_body(error)
         return self._answer(deadline)
 
     def abandon(self) -> None:
         """Break the body off: no server takes what it has for all of it, but dCache keeps it as a file."""
         self._connection.close()
-
-    def _lost(self, error: ConnectionLostError) -> None:
-        self._sent.may_keep = False
-        self._sent.body_error = error

@@ -1,0 +1,106 @@
+"""One request: what is sent, and what is known of its sending so far."""
+
+from __future__ import annotations
+
+import time
+
+from ..config.settings import Origin
+from .body import Payload
+from .connection import ConnectionLostError
+from .deadline import Deadline
+
+__all__ = ("Request",)
+
+
+class Request:
+    """A request that is made up, and sent once or several times.
+
+    Parameters
+    ----------
+    method, url : `str`
+        What is asked.
+    origin : `tuple`
+        Scheme, host and port of the server.
+    head : `bytes`
+        What is sent before the body.
+    payload : `~.body.Payload`
+        The body.
+    expect : `bool`
+        Whether the body waits until the server asks for it.
+    may_keep : `bool`
+        Whether the connection may take another request afterwards.
+    deadline : `~.deadline.Deadline`
+        Limits everything.
+    silence : `float`
+        Longest wait for bytes in seconds.
+    patience : `float`
+        Longest wait for the answer once a body was sent.
+
+    Attributes
+    ----------
+    attempt : `int`
+        How often it was sent; what follows is of the last time.
+    started, begun : `float`
+        When the first attempt began and the last one, on the monotonic clock.
+    reused : `bool`
+        Whether it travelled on a kept connection.
+    body_bytes : `int`
+        Bytes of the body that were sent.
+    complete : `bool`
+        Whether all of it was.
+    continued : `bool`
+        Whether the server asked for the body with a 100.
+    body_error : `~.connection.ConnectionLostError` or `None`
+        Why it was not.
+    ends_connection : `bool`
+        Whether its course leaves the connection without use.
+    """
+
+    def __init__(
+        self,
+        method: str,
+        url: str,
+        origin: Origin,
+        head: bytes,
+        payload: Payload,
+        expect: bool,
+        may_keep: bool,
+        deadline: Deadline,
+        silence: float,
+        patience: float,
+    ) -> None:
+        self.method = method
+        self.url = url
+        self.origin = origin
+        self.head = head
+        self.payload = payload
+        self.expect = expect
+        self.may_keep = may_keep
+        self.deadline = deadline
+        self.silence = silence
+        self.patience = patience
+        self.started = time.monotonic()
+        self.attempt = 0
+
+    def begin(self) -> None:
+        """Begin an attempt."""
+        self.attempt += 1
+        self.begun = time.monotonic()
+        self.reused = False
+        self.body_bytes = 0
+        self.complete = True
+        self.continued = False
+        self.ends_connection = False
+        self.body_error: ConnectionLostError | None = None
+
+    def lost_body(self, error: ConnectionLostError) -> None:
+        """Note that the server stopped taking the body; its answer says why.
+
+        Parameters
+        ----------
+        error : `~.connection.ConnectionLostError`
+            What happened.
+        """
+        self.ends_connection = True
+        self.complete = False
+        self.body_error = error
