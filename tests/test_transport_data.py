@@ -7,7 +7,6 @@ import os
 import random
 import signal
 import socket
-import ssl
 import threading
 import time
 import tracemalloc
@@ -33,6 +32,7 @@ from lsst.daf.butler_dcache.model import Adler32
 from lsst.daf.butler_dcache.transport.control import ControlPlane
 from lsst.daf.butler_dcache.transport.data import DataPlane
 from lsst.daf.butler_dcache.transport.deadline import Deadline
+from lsst.daf.butler_dcache.transport.encrypted_connection import EncryptedConnection
 from lsst.daf.butler_dcache.transport.exchange import Exchange, add_observer, remove_observer
 from lsst.daf.butler_dcache.transport.http1 import Headers, write_head
 from lsst.daf.butler_dcache.transport.pacing import pacer_for
@@ -673,17 +673,18 @@ def test_tls_sessions_are_resumed(embedded: EmbeddedDcache) -> None:
         url = client.pool_url("session")
         answer = client.data.open("GET", url, deadline=deadline())
         answer.read()
-        resumed = answer.connection.sock
+        resumed = answer.connection
         answer.close(reuse=False)
-    assert isinstance(resumed, ssl.SSLSocket)
+    assert isinstance(resumed, EncryptedConnection)
+    assert resumed.tls.session_reused
     # Every redirect of a PUT costs the door's connection; the next handshake is a short one.
     sessions = []
     for _ in range(2):
         answer = client.data.open(
             "PUT", client.base + "session", body=b"y", expect=True, authenticate=True, deadline=deadline()
         )
-        assert isinstance(answer.connection.sock, ssl.SSLSocket)
-        sessions.append(answer.connection.sock.session_reused)
+        assert isinstance(answer.connection, EncryptedConnection)
+        sessions.append(answer.connection.tls.session_reused)
         answer.close()
     assert sessions[-1] is True
 

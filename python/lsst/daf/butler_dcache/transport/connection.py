@@ -2,8 +2,10 @@
 
 A pool writes head and body of an answer in separate segments with Nagle's algorithm on; the second waits
 until the first is acknowledged, and our kernel delays that by 40 ms on a connection that has been used
-before. ``TCP_QUICKACK`` has the kernel acknowledge at once, but only until it thinks otherwise: it is set
-after the request was sent and again before every receive (protocol page, "What surprised us", 21).
+before. ``TCP_QUICKACK`` has the kernel acknowledge at once what has come, but only until it thinks otherwise,
+so it is set whenever there is nothing to read and we begin to wait (protocol page, "What surprised us", 21).
+
+The socket never blocks. Waiting is done by `poll`, whose time limit no signal prolongs.
 """
 
 from __future__ import annotations
@@ -13,10 +15,7 @@ import errno
 import os
 import select
 import socket
-import ssl
-import struct
 import time
-from collections.abc import Iterator
 from typing import BinaryIO
 
 from ..config.settings import Origin
@@ -24,15 +23,13 @@ from ..errors import DeadlineError, ProtocolError
 from .deadline import Deadline
 from .fork import next_connection_number, own_socket
 from .http1 import MAX_HEAD_BYTES, Head, read_head
-from .tls import ResumingContext, is_alive, remember_session
 
-__all__ = ("Connection", "ConnectionLostError", "NotConnectedError")
+__all__ = ("Connection", "ConnectionLostError", "NotConnectedError", "open_socket")
 
 _QUICKACK: int | None = getattr(socket, "TCP_QUICKACK", None)
 _NO_MATTER = contextlib.suppress(OSError)
 _HEAD_PIECE_BYTES = 8 * 1024
 _SEND_PIECE_BYTES = 512 * 1024
-_AT_ONCE = socket.MSG_DONTWAIT
 _KEEPALIVE = (("TCP_KEEPIDLE", 60), ("TCP_KEEPINTVL", 30), ("TCP_KEEPCNT", 4))
 
 
@@ -44,13 +41,51 @@ class ConnectionLostError(Exception):
     """The connection ended before it should."""
 
 
+def open_socket(origin: Origin, timeout: float) -> socket.socket:
+    """Connect to a server.
+
+    Parameters
+    ----------
+    origin : `tuple`
+        Scheme, host and port.
+    timeout : `float`
+        Longest wait for each of the server's addresses in seconds.
+
+    Returns
+    -------
+    sock : `socket.socket`
+        Connected; it does not block, and no child process will use it.
+
+    Raises
+    ------
+    NotConnectedError
+        If the server cannot be reached.
+    """
+    try:
+        sock = socket.create_connection(origin[1:], timeout)
+    except OSError as exc:
+        raise NotConnectedError(f"no connection: {exc.strerror or exc}") from exc
+    try:
+        own_socket(sock)
+        sock.setblocking(False)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for name, value in _KEEPALIVE:
+            if hasattr(socket, name):
+                sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+    except OSError as exc:
+        sock.close()
+        raise NotConnectedError(f"no connection: {exc.strerror or exc}") from exc
+    return sock
+
+
 class Connection:
-    """A connection to one server, used for one request after the other.
+    """A connection to one server, used for one request after the other; this one without encryption.
 
     Parameters
     ----------
     sock : `socket.socket`
-        Connected, TLS negotiated.
+        From `open_socket`.
     origin : `tuple`
         Scheme, host and port of the server.
 
@@ -58,6 +93,8 @@ class Connection:
     -----
     Not thread-safe.
     """
+
+    _kernel_sends_files = hasattr(os, "sendfile")
 
     def __init__(self, sock: socket.socket, origin: Origin) -> None:
         self.sock = sock
@@ -70,60 +107,9 @@ class Connection:
         self._buffer = bytearray(MAX_HEAD_BYTES)  # what was read ahead lies in [_at, _end)
         self._view = memoryview(self._buffer)
         self._at = self._end = 0
-        self._timeout = sock.gettimeout()
-        self._encrypted = isinstance(sock, ssl.SSLSocket)
         self._poll = select.poll()
         self._poll.register(sock, select.POLLIN)
-        if not self._encrypted:
-            # Python's time limits take a `poll` before each call; here it is made only if nothing is there.
-            # The kernel's (SO_RCVTIMEO) begin anew after each signal, so they alone are no limit.
-            sock.settimeout(None)
-            self._timeout = None
-
-    @classmethod
-    def connect(cls, origin: Origin, context: ResumingContext | None, timeout: float) -> Connection:
-        """Open a connection.
-
-        Parameters
-        ----------
-        origin : `tuple`
-            Scheme, host and port.
-        context : `~.tls.ResumingContext` or `None`
-            For TLS.
-        timeout : `float`
-            Longest wait of each step in seconds.
-
-        Returns
-        -------
-        connection : `Connection`
-            Ready for a request.
-
-        Raises
-        ------
-        NotConnectedError
-            If the server cannot be reached or is not the one that it should be.
-        """
-        _, host, port = origin
-        try:
-            sock = socket.create_connection((host, port), timeout)
-        except OSError as exc:
-            raise NotConnectedError(f"no connection: {exc.strerror or exc}") from exc
-        try:
-            own_socket(sock)
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-            for name, value in _KEEPALIVE:
-                if hasattr(socket, name):
-                    sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
-            if context is not None:
-                sock = context.wrap_socket(sock, do_handshake_on_connect=False, server_hostname=host)
-                own_socket(sock)
-                sock.do_handshake()
-        except (OSError, ssl.SSLError) as exc:
-            sock.close()
-            what = "no TLS connection" if context is not None else "no connection"
-            raise NotConnectedError(f"{what}: {getattr(exc, 'verify_message', '') or exc}") from exc
-        return cls(sock, origin)
+        self._asked = False  # whether something was sent since the last receive, so that nothing can be there
 
     @property
     def is_alive(self) -> bool:
@@ -133,28 +119,18 @@ class Connection:
             and self.process == os.getpid()
             and self._at == self._end
             and self.sock.fileno() >= 0
-            and (not self._poll.poll(0) or is_alive(self.sock))
+            and self._is_quiet()
         )
+
+    def _is_quiet(self) -> bool:
+        """Tell whether the server has said nothing that nobody asked for, and not closed."""
+        return not self._poll.poll(0)
 
     def close(self) -> None:
         """Close it; closing twice is not an error."""
         self.usable = False
         with contextlib.suppress(OSError):
             self.sock.close()
-
-    def _arm(self, deadline: Deadline, silence: float) -> None:
-        """Limit the next wait; the system call is made only when the limit changes."""
-        timeout = deadline.limit(silence)
-        if timeout != self._timeout:
-            try:
-                if self._encrypted:
-                    self.sock.settimeout(timeout)
-                else:
-                    self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _time_value(timeout))
-            except OSError as exc:  # closed, for instance because it belongs to the parent of this process
-                self.usable = False
-                raise ConnectionLostError("the connection is closed") from exc
-            self._timeout = timeout
 
     # -- sending
 
@@ -175,26 +151,31 @@ class Connection:
         ConnectionLostError
             If the server does not take it.
         """
-        view = memoryview(data).cast("B")
+        self._transmit(memoryview(data).cast("B"), deadline, silence)
+
+    def _transmit(self, view: memoryview, deadline: Deadline, silence: float) -> None:
+        self._asked = True
         while view:
-            piece = view[:_SEND_PIECE_BYTES]
-            if self._encrypted:
-                self._arm(deadline, silence)
-                with self._sending():
-                    view = view[self.sock.send(piece) :]
-                continue
-            with self._sending():
-                try:
-                    view = view[self.sock.send(piece, _AT_ONCE) :]
-                except BlockingIOError:
-                    self._await_room(deadline, silence)
+            try:
+                view = view[self.sock.send(view[:_SEND_PIECE_BYTES]) :]
+            except BlockingIOError:
+                self._await_room(deadline, silence)
+            except OSError as exc:
+                raise self._lost(exc) from exc
 
     def _await_room(self, deadline: Deadline, silence: float) -> None:
+        usable, self.usable = self.usable, False
         timeout = deadline.limit(silence)
         poll = select.poll()
         poll.register(self.sock, select.POLLOUT)
         if not poll.poll(timeout * 1000):
-            raise TimeoutError
+            raise ConnectionLostError("the server stopped taking bytes")
+        self.usable = usable
+
+    def _lost(self, error: OSError) -> ConnectionLostError:
+        """Give the connection up; return what is to be raised."""
+        self.usable = False
+        return ConnectionLostError(_text(error))
 
     def send_file(self, file: BinaryIO, length: int, deadline: Deadline, silence: float) -> None:
         """Send the next bytes of a file, by the kernel where it can.
@@ -217,17 +198,19 @@ class Connection:
         ValueError
             If the file is shorter.
         """
-        if not self._encrypted and hasattr(os, "sendfile") and _is_regular(file):
-            # Not `socket.sendfile`, which would wait without a limit for a server that takes nothing.
+        if self._kernel_sends_files and _is_regular(file):
+            self._asked = True
             start = file.tell()
             while length:
-                self._arm(deadline, silence)
-                with self._sending():
-                    self._await_room(deadline, silence)
-                    # In pieces: the kernel may take its limit for each part that it moves.
+                try:
                     count = os.sendfile(
                         self.sock.fileno(), file.fileno(), start, min(length, _SEND_PIECE_BYTES)
                     )
+                except BlockingIOError:
+                    self._await_room(deadline, silence)
+                    continue
+                except OSError as exc:
+                    raise self._lost(exc) from exc
                 if count == 0:
                     self.usable = False
                     raise ValueError("the file became shorter while it was sent")
@@ -252,40 +235,26 @@ class Connection:
             self.send(piece, deadline, silence)
             length -= count
 
-    @contextlib.contextmanager
-    def _sending(self) -> Iterator[None]:
-        try:
-            yield
-        except (TimeoutError, BlockingIOError) as exc:
-            self.usable = False
-            raise ConnectionLostError("the server stopped taking bytes") from exc
-        except OSError as exc:
-            self.usable = False
-            raise ConnectionLostError(_text(exc)) from exc
-
     # -- receiving
 
     def _receive(self, view: memoryview, deadline: Deadline, silence: float) -> int:
+        """Read what is there, and wait for it if need be; 0 at the end of the stream."""
         timeout = deadline.limit(silence)
-        if self._encrypted:
-            self._arm(deadline, silence)
-        if _QUICKACK is not None:
-            with _NO_MATTER:
-                self.sock.setsockopt(socket.IPPROTO_TCP, _QUICKACK, 1)
-        try:
-            if self._encrypted:
-                return self.sock.recv_into(view)
-            with contextlib.suppress(BlockingIOError):
-                return self.sock.recv_into(view, 0, _AT_ONCE)
+        while True:
+            try:
+                if not self._asked:
+                    return self.sock.recv_into(view)
+            except BlockingIOError:
+                pass
+            except OSError as exc:
+                raise self._lost(exc) from exc
+            self._asked = False
+            if _QUICKACK is not None:
+                with _NO_MATTER:
+                    self.sock.setsockopt(socket.IPPROTO_TCP, _QUICKACK, 1)
             if not self._poll.poll(timeout * 1000):
-                raise TimeoutError
-            return self.sock.recv_into(view, 0, _AT_ONCE)
-        except (TimeoutError, BlockingIOError) as exc:
-            self.usable = False
-            raise DeadlineError(f"nothing came for {timeout:g} s") from exc
-        except OSError as exc:
-            self.usable = False
-            raise ConnectionLostError(_text(exc)) from exc
+                self.usable = False
+                raise DeadlineError(f"nothing came for {timeout:g} s")
 
     def _fill(self, deadline: Deadline, silence: float) -> bool:
         """Read once into the buffer, keeping what is left in it; `False` at the end of the stream."""
@@ -407,21 +376,12 @@ class Connection:
         return self._receive(view, deadline, silence)
 
     def answered(self) -> None:
-        """Note that an answer has come, which is when TLS tickets come as well."""
+        """Note that an answer has come."""
         self.requests += 1
-        if self._encrypted and self.requests <= 2 and self.usable:
-            with contextlib.suppress(OSError):
-                remember_session(self.sock)
 
     def rest(self) -> None:
         """Note that the connection is idle from now on."""
         self.idle_since = time.monotonic()
-
-
-def _time_value(seconds: float) -> bytes:
-    """Return a `timeval` of C; zero would mean to wait for ever."""
-    microseconds = max(1, int(seconds * 1e6))
-    return struct.pack("@ll", microseconds // 1_000_000, microseconds % 1_000_000)
 
 
 def _text(error: OSError) -> str:

@@ -8,8 +8,9 @@ import time
 import weakref
 
 from ..config.settings import EndpointSettings, Origin
-from .connection import Connection, NotConnectedError
+from .connection import Connection, NotConnectedError, open_socket
 from .deadline import Deadline
+from .encrypted_connection import EncryptedConnection
 from .tls import tls_context
 
 __all__ = ("ConnectionPool",)
@@ -81,8 +82,13 @@ class ConnectionPool:
                 return connection
             connection.close()
         presents = self.is_introduced or origin in self._endpoint.origins
-        context = tls_context(self._endpoint, client_certificate=presents) if origin[0] == "https" else None
-        return Connection.connect(origin, context, deadline.limit(self._endpoint.connect_timeout_seconds))
+        sock = open_socket(origin, deadline.limit(self._endpoint.connect_timeout_seconds))
+        if origin[0] != "https":
+            return Connection(sock, origin)
+        context = tls_context(self._endpoint, client_certificate=presents)
+        return EncryptedConnection(
+            sock, origin, context, deadline.limit(self._endpoint.connect_timeout_seconds)
+        )
 
     def release(self, connection: Connection) -> None:
         """Take a connection back; one too many is closed.

@@ -8,6 +8,7 @@ resumed: 3 ms instead of 11.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import socket
@@ -28,11 +29,41 @@ class ResumingContext(ssl.SSLContext):
 
     Notes
     -----
-    TLS 1.3 tickets come with or after the first answer, so `remember_session` is called then. The server's
+    TLS 1.3 tickets come with or after the first answer, so `remember` is called then. The server's
     certificate was verified when the session began. Thread-safe.
     """
 
     _sessions: dict[tuple[str, int], ssl.SSLSession]
+
+    def session_with(self, host: str, port: int) -> ssl.SSLSession | None:
+        """Return the session to resume, if there is one.
+
+        Parameters
+        ----------
+        host : `str`
+            Name of the server.
+        port : `int`
+            Its port.
+        """
+        return self._sessions.get((host, port))
+
+    def remember(self, tls: ssl.SSLSocket | ssl.SSLObject, host: str, port: int) -> None:
+        """Keep the session of a connection for the next one to the same server.
+
+        Parameters
+        ----------
+        tls : `ssl.SSLSocket` or `ssl.SSLObject`
+            The connection after its first answer.
+        host : `str`
+            Name of the server.
+        port : `int`
+            Its port.
+        """
+        session = tls.session
+        if session is not None and session.has_ticket:
+            if len(self._sessions) >= _MAX_SESSIONS:
+                self._sessions.clear()
+            self._sessions[host, port] = session
 
     def wrap_socket(  # type: ignore[override]
         self,
@@ -45,7 +76,7 @@ class ResumingContext(ssl.SSLContext):
     ) -> ssl.SSLSocket:
         """Shake hands, as `ssl.SSLContext.wrap_socket`, with the session that is known."""
         if session is None and server_hostname is not None:
-            session = self._sessions.get((server_hostname, sock.getpeername()[1]))
+            session = self.session_with(server_hostname, sock.getpeername()[1])
         return super().wrap_socket(
             sock, server_side, do_handshake_on_connect, suppress_ragged_eofs, server_hostname, session
         )
@@ -123,16 +154,10 @@ def remember_session(sock: Any) -> None:
     """
     if not isinstance(sock, ssl.SSLSocket) or not isinstance(sock.context, ResumingContext):
         return
-    session = sock.session
-    if session is not None and session.has_ticket and sock.server_hostname is not None:
-        try:
-            port = sock.getpeername()[1]
-        except OSError:
-            return  # the server has closed behind its answer, which is to be read all the same
-        sessions = sock.context._sessions
-        if len(sessions) >= _MAX_SESSIONS:
-            sessions.clear()
-        sessions[sock.server_hostname, port] = session
+    if sock.server_hostname is not None:
+        # The server may have closed behind its answer, which is to be read all the same.
+        with contextlib.suppress(OSError):
+            sock.context.remember(sock, sock.server_hostname, sock.getpeername()[1])
 
 
 def is_alive(sock: socket.socket) -> bool:
