@@ -25,6 +25,7 @@ LEVELS = {
     "rest": 3,
     "s3": 3,
     "store": 4,
+    "orphans": 5,
     "tree": 5,
     "read_cache": 5,
     "remote_file": 5,

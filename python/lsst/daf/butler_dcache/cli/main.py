@@ -43,6 +43,7 @@ SUBCOMMANDS = {
     "bench": Subcommand("cli.bench", "Measure this client beside others."),
     "cat": Subcommand("cli.files", "Write files to the standard output.", attribute="cat"),
     "checksum": Subcommand("cli.files", "Print the checksums of files.", attribute="checksum"),
+    "clean-orphans": Subcommand("cli.orphans", "Remove what killed writers left."),
     "cp": Subcommand("cli.files", "Copy files, every one verified by its checksum.", attribute="cp"),
     "demo": Subcommand("cli.demo", "Run a small sky survey on a dCache and check it.", extra="demo"),
     "doctor": Subcommand("cli.doctor", "Check, step by step, whether an endpoint can be used from here."),

@@ -12,11 +12,13 @@ import uuid
 from urllib.parse import quote, unquote, urlsplit
 
 from ..errors import ConfigurationError
+from .ownership import mark, owner_of
 
 __all__ = (
     "as_directory",
     "decoded_path",
     "host_of",
+    "is_lock",
     "is_temporary",
     "join",
     "lock_name",
@@ -33,7 +35,7 @@ _DEFAULT_PORTS = {"https": 443, "http": 80}
 _NAME_LIMIT_BYTES = 255
 """Longer names are refused with 500 ``Name too long`` (protocol page, section 4.1)."""
 
-_TEMPORARY = re.compile(r"^\.dcb-[0-9a-f]{32}\.")
+_LOCK = re.compile(r"^\.dcb-[0-9a-f]{32}\.lock\.")
 
 
 def to_http(url: str) -> str:
@@ -148,9 +150,10 @@ def temporary_name(url: str) -> str:
     Returns
     -------
     temporary : `str`
-        Sibling named ``.dcb-<32 hexadecimal digits>.<name>``, the name cut where it would be too long.
+        Sibling named ``.dcb-<host>-<place>-<process>-<start>-<16 hexadecimal digits>.<name>``, the name cut
+        where it would be too long; see `.ownership`.
     """
-    return _sibling(url, f".dcb-{uuid.uuid4().hex}.")
+    return _sibling(url, mark())
 
 
 def lock_name(url: str) -> str:
@@ -179,7 +182,18 @@ def is_temporary(name: str) -> bool:
     name : `str`
         Last component of a path.
     """
-    return _TEMPORARY.match(name) is not None
+    return owner_of(name) is not None or is_lock(name)
+
+
+def is_lock(name: str) -> bool:
+    """Tell whether a name is that of a lock.
+
+    Parameters
+    ----------
+    name : `str`
+        Last component of a path.
+    """
+    return _LOCK.match(name) is not None
 
 
 def _sibling(url: str, prefix: str) -> str:

@@ -1,0 +1,76 @@
+"""``dcache-butler clean-orphans``."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+
+import click
+
+from ..config.loading import settings_for
+from ..orphans import Orphan, find_orphans, remove_orphans
+from ..store.registry import store_for
+from .files import one_line_errors
+
+__all__ = ("command",)
+
+_UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_LOCK_MARGIN_SECONDS = 60.0
+
+
+def _seconds(_context: click.Context, _option: click.Parameter, value: str) -> float:
+    """Return the seconds of a text such as ``90m`` or ``7d``."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd]?)", value)
+    if found is None:
+        raise click.BadParameter(f"{value!r} is not a duration such as 90m or 7d")
+    return float(found[1]) * _UNITS[found[2] or "s"]
+
+
+@click.command(name="clean-orphans")
+@click.argument("url")
+@click.option("--remove", is_flag=True, help="Remove what may go; without it all is only listed.")
+@click.option(
+    "--older-than",
+    callback=_seconds,
+    metavar="DURATION",
+    default="7d",
+    show_default=True,
+    help="Age beyond which nobody can still be writing, whatever host it was.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@one_line_errors
+def command(url: str, remove: bool, older_than: float, as_json: bool) -> None:
+    """List, and with --remove remove, what killed writers left below a directory.
+
+    An upload has a temporary name, .dcb-HOST-..., until it is complete. It may go if its process ran on this
+    host and has ended, or if it is old. The others may be in use and are never touched.
+    """
+    store = store_for(url)
+    lock_seconds = settings_for(url).total_timeout_seconds + _LOCK_MARGIN_SECONDS
+    found = list(find_orphans(store, url, older_than_seconds=older_than, lock_seconds=lock_seconds))
+    errors = remove_orphans(store, found) if remove else {}
+    rows = [_row(orphan, remove, errors.get(orphan.info.url)) for orphan in found]
+    if as_json:
+        click.echo(json.dumps(rows, indent=2))
+    else:
+        for row in rows:
+            click.echo(f"{row['state']:<8}  {row['owner']:<24}  {row['url']}  {row['reason']}".rstrip())
+        may_go = sum(1 for orphan in found if orphan.reason)
+        verb = "removed" if remove else "may go (--remove)"
+        click.echo(f"{len(found)} temporary names, {may_go - len(errors)} {verb}", err=True)
+    if errors:
+        sys.exit(1)
+
+
+def _row(orphan: Orphan, remove: bool, error: Exception | None) -> dict[str, str | float | None]:
+    state = "in use?" if not orphan.reason else "orphan" if not remove else "failed" if error else "removed"
+    owner = orphan.owner
+    return {
+        "state": state,
+        "url": orphan.info.url,
+        "owner": "" if owner is None else f"{owner.host} process {owner.process}",
+        "age_seconds": orphan.age_seconds,
+        "size": orphan.info.size,
+        "reason": " ".join(str(error).split()) if error else orphan.reason,
+    }

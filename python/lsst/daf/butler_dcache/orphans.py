@@ -1,0 +1,154 @@
+"""What killed writers leave behind, and whether it may go.
+
+An upload has a temporary name that tells which process began it (`.webdav.ownership`), and a name that is
+written without overwriting may have a directory beside it as lock. A writer that is killed leaves them. Other
+temporary names may be in use at this moment, so nothing is removed but what is surely nobody's any more:
+
+- the name of a process of this host that has ended;
+- whatever is older than the caller says is long enough: of a process of another host nobody here can know
+  whether it lives;
+- a lock beside which no upload of that name is in progress, and that is older than an operation can last.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from urllib.parse import unquote
+
+from .errors import DcacheError, DirectoryNotEmptyError, ResourceNotFoundError
+from .model import FileInfo
+from .store.protocol import Store
+from .tree import walk_tree
+from .webdav.addresses import is_lock, is_temporary
+from .webdav.ownership import Owner, owner_of
+
+__all__ = ("Orphan", "find_orphans", "remove_orphans")
+
+
+@dataclass(frozen=True)
+class Orphan:
+    """A temporary name on a server.
+
+    Parameters
+    ----------
+    info : `~lsst.daf.butler_dcache.model.FileInfo`
+        What the server says of it.
+    owner : `~lsst.daf.butler_dcache.webdav.ownership.Owner` or `None`
+        Whose it was; locks do not say.
+    age_seconds : `float` or `None`
+        Since it was made or last written, if the server says when that was.
+    reason : `str`
+        Why it may go; empty if it may be in use.
+    """
+
+    info: FileInfo
+    owner: Owner | None
+    age_seconds: float | None
+    reason: str
+
+
+def find_orphans(
+    store: Store,
+    url: str,
+    *,
+    older_than_seconds: float,
+    lock_seconds: float,
+    now: datetime | None = None,
+) -> Iterator[Orphan]:
+    """Yield the temporary names below a directory (1 request per directory).
+
+    Parameters
+    ----------
+    store : `~lsst.daf.butler_dcache.store.protocol.Store`
+        Where.
+    url : `str`
+        The directory to begin with.
+    older_than_seconds : `float`
+        Age beyond which nobody can still be writing.
+    lock_seconds : `float`
+        Age beyond which no operation can still hold a lock.
+    now : `datetime.datetime`, optional
+        The present, if it is not to be asked from the clock.
+
+    Yields
+    ------
+    orphan : `Orphan`
+        What was found, with a reason if it may go.
+    """
+    now = now or datetime.now(UTC)
+    for _, directories, files in walk_tree(store, url):
+        locks = [one for one in directories if is_lock(_name(one))]
+        # What lies in a lock or below a temporary name is nobody's either.
+        directories[:] = [one for one in directories if one not in locks]
+        in_progress: list[str] = []
+        for one in files:
+            if not is_temporary(_name(one)):
+                continue
+            owner, age = owner_of(_name(one)), _age(one, now)
+            reason = ""
+            if owner is not None and owner.is_gone():
+                reason = "its process has ended"
+            elif age is not None and age > older_than_seconds:
+                reason = "it is old"
+            else:
+                in_progress.append(_published_name(_name(one)))
+            yield Orphan(one, owner, age, reason)
+        for one in locks:
+            age = _age(one, now)
+            reason = ""
+            if age is not None and age > older_than_seconds:
+                reason = "it is old"
+            elif age is not None and age > lock_seconds and not _is_taken(one, in_progress):
+                reason = "no upload of this name is in progress"
+            yield Orphan(one, None, age, reason)
+
+
+def remove_orphans(store: Store, orphans: list[Orphan]) -> dict[str, DcacheError]:
+    """Remove those that may go (1 request each).
+
+    Parameters
+    ----------
+    store : `~lsst.daf.butler_dcache.store.protocol.Store`
+        Where.
+    orphans : `list` [`Orphan`]
+        What was found; those without a reason stay.
+
+    Returns
+    -------
+    errors : `dict` [`str`, `DcacheError`]
+        Why what is still there could not be removed, by URL.
+    """
+    errors: dict[str, DcacheError] = {}
+    for orphan in orphans:
+        if not orphan.reason:
+            continue
+        try:
+            store.remove(orphan.info.url)
+        except ResourceNotFoundError:
+            continue
+        except DirectoryNotEmptyError as error:
+            error.hint = "A lock is an empty directory, so this one was made by somebody else."
+            errors[orphan.info.url] = error
+        except DcacheError as error:
+            errors[orphan.info.url] = error
+    return errors
+
+
+def _name(info: FileInfo) -> str:
+    return unquote(info.url.rstrip("/").rpartition("/")[2])
+
+
+def _age(info: FileInfo, now: datetime) -> float | None:
+    return None if info.modified is None else (now - info.modified).total_seconds()
+
+
+def _published_name(name: str) -> str:
+    return name[1:].partition(".")[2]
+
+
+def _is_taken(lock: FileInfo, in_progress: list[str]) -> bool:
+    """Whether an upload in progress may be for the name of a lock; both are cut where they are too long."""
+    name = _name(lock)[1:].partition(".lock.")[2]
+    return any(name.startswith(other) or other.startswith(name) for other in in_progress)
