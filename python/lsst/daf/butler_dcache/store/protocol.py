@@ -6,9 +6,11 @@ and one conformance suite holds for every implementation.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import BinaryIO, Protocol
 
+from ..auth.credential import Credential
+from ..auth.macaroon import Activity
 from ..model import ByteRange, FileInfo
 
 __all__ = ("Progress", "RemoteReader", "RemoteWriter", "Store")
@@ -187,4 +189,28 @@ class Store(Protocol):
 
     def presign(self, url: str, method: str, lifetime_seconds: int) -> str:
         """Return an ``https`` URL that gives whoever holds it this one right (GET or PUT) for a while."""
+        ...
+
+    def delegate(
+        self,
+        url: str,
+        *,
+        activities: Collection[Activity],
+        lifetime_seconds: float,
+        addresses: Collection[str] = (),
+        max_upload_bytes: int | None = None,
+    ) -> Credential:
+        """Return a credential for somebody else: for one file or directory, some activities and some time."""
+        ...
+
+    def mint(
+        self,
+        url: str,
+        *,
+        activities: Collection[Activity] = (),
+        lifetime_seconds: float | None = None,
+        addresses: Collection[str] = (),
+        max_upload_bytes: int | None = None,
+    ) -> Credential:
+        """Ask the server for such a credential, signed anew; with none of its activities named, for all."""
         ...

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import posixpath
-from datetime import UTC, datetime, timedelta
 from urllib.parse import quote
 
-from ..auth.macaroon import Activity, Macaroon
-from ..errors import AccessDeniedError, UnsupportedError
-from ..webdav.addresses import decoded_path, to_http
+from ..auth.macaroon import Activity
+from ..errors import UnsupportedError
+from ..webdav.addresses import to_http
 from ..webdav.door import Door
 from ..webdav.rights import Rights
 
-__all__ = ("presign",)
+__all__ = ("presign", "with_token")
 
 _ACTIVITIES = {"GET": Activity.DOWNLOAD, "PUT": Activity.UPLOAD}
 
@@ -48,47 +46,21 @@ def presign(door: Door, rights: Rights, url: str, method: str, lifetime_seconds:
     activity = _ACTIVITIES.get(method.upper())
     if activity is None:
         raise UnsupportedError(f"no URL can be signed for {method}", operation="presign", url=url)
-    target = to_http(url)
-    if not target.startswith("https:"):
-        raise UnsupportedError(
-            "a macaroon is accepted over TLS only", operation="presign", url=url, hint="Use the davs URL."
-        )
-    base = rights.macaroon(deadline=door.deadline())
-    if base is None or base.secret is None:
-        raise UnsupportedError(
-            "the credential of this endpoint is no macaroon, and the door makes none of it",
-            operation="presign",
-            url=url,
-        )
-    macaroon = Macaroon.parse(base.secret.reveal())
-    if activity not in macaroon.activities:
-        raise AccessDeniedError(
-            f"the macaroon lacks {activity.value}, so it cannot pass it on", operation="presign", url=url
-        )
-    end = datetime.now(UTC) + timedelta(seconds=lifetime_seconds)
-    token = macaroon.attenuate(
-        f"activity:{activity.value}",
-        f"path:{_path_caveat(macaroon, url)}",
-        f"before:{end.strftime('%Y-%m-%dT%H:%M:%SZ')}",
+    credential = rights.delegate(
+        url, activities={activity}, lifetime_seconds=lifetime_seconds, deadline=door.deadline()
     )
-    return f"{target.partition('?')[0]}?authz={quote(token, safe='')}"
+    assert credential.secret is not None
+    return with_token(url, credential.secret.reveal())
 
 
-def _path_caveat(macaroon: Macaroon, url: str) -> str:
-    path = decoded_path(url)
-    if any(caveat.startswith("name:") for caveat in macaroon.caveats):
-        return path  # XRootD: each path caveat is absolute, and all must hold
-    # dCache: paths concatenate (protocol page, section 6.5).
-    base = "/"
-    for caveat in macaroon.caveats:
-        key, _, value = caveat.partition(":")
-        if key == "path":
-            base = posixpath.normpath(base + "/" + value.strip("/"))
-    prefix = "/" + base.strip("/")
-    if prefix == "/":
-        return path
-    if path == prefix:
-        return "/"
-    if not path.startswith(prefix + "/"):
-        raise AccessDeniedError("the macaroon does not reach this path", operation="presign", url=url)
-    return path[len(prefix) :]
+def with_token(url: str, token: str) -> str:
+    """Return the ``https`` form of a URL with a token in its query.
+
+    Parameters
+    ----------
+    url : `str`
+        File or directory.
+    token : `str`
+        Macaroon or other bearer token.
+    """
+    return f"{to_http(url).partition('?')[0]}?authz={quote(token, safe='')}"

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import os
 import weakref
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import BinaryIO, cast
 
+from ..auth.credential import Credential
+from ..auth.macaroon import Activity
 from ..auth.sources import CredentialSource, source_for
 from ..config.settings import EndpointSettings
 from ..errors import (
@@ -30,6 +32,7 @@ from ..webdav.addresses import parent, same_name
 from ..webdav.body import UploadBody
 from ..webdav.door import Door
 from ..webdav.download import Downloads
+from ..webdav.minting import mint
 from ..webdav.reader import WebdavReader
 from ..webdav.rights import Rights
 from .bulk import Listings, at_once, exists_many, files_among
@@ -254,6 +257,45 @@ class WebdavStore:
     def presign(self, url: str, method: str, lifetime_seconds: int) -> str:
         """See `.protocol.Store`."""
         return presign(self._door, self._rights, url, method, lifetime_seconds)
+
+    def delegate(
+        self,
+        url: str,
+        *,
+        activities: Collection[Activity],
+        lifetime_seconds: float,
+        addresses: Collection[str] = (),
+        max_upload_bytes: int | None = None,
+    ) -> Credential:
+        """See `.protocol.Store`."""
+        return self._rights.delegate(
+            url,
+            deadline=self._deadline(),
+            activities=activities,
+            lifetime_seconds=lifetime_seconds,
+            addresses=addresses,
+            max_upload_bytes=max_upload_bytes,
+        )
+
+    def mint(
+        self,
+        url: str,
+        *,
+        activities: Collection[Activity] = (),
+        lifetime_seconds: float | None = None,
+        addresses: Collection[str] = (),
+        max_upload_bytes: int | None = None,
+    ) -> Credential:
+        """See `.protocol.Store`."""
+        return mint(
+            self._door,
+            url,
+            deadline=self._deadline(),
+            activities=activities,
+            lifetime_seconds=lifetime_seconds,
+            addresses=addresses,
+            max_upload_bytes=max_upload_bytes,
+        )
 
     def _deadline(self) -> Deadline:
         return self._door.deadline()

@@ -1,46 +1,82 @@
-"""Credentials that can do less, so that the server itself prevents what must not happen.
+"""Credentials that can do less: one macaroon of an endpoint, narrowed for each purpose at no request.
 
-Two rights matter (protocol page, sections 4.4 and 6.6):
+Who may do less is stopped by the server itself. Two rights matter to the client's own work (protocol page,
+sections 4.4 and 6.6):
 
 - Without DELETE a macaroon creates and never replaces, and dCache's name space sees to it in one step: of
-several
-  writers exactly one succeeds.
+  several writers exactly one succeeds.
 - Without LIST a DELETE, and a MOVE that replaces, cannot look into a directory. dCache removes a tree by
-listing
-  it and removing what it finds, so that with such a macaroon the tree stays.
+  listing it and removing what it finds, so that with such a macaroon the tree stays.
 
-A macaroon is narrowed offline, at no request. Where the credential is something else a macaroon is asked for
-once, over TLS only, and kept until shortly before it ends.
+And whoever gets a URL, or works for us in another process, gets what that takes and no more.
+
+Theory of operation
+-------------------
+Where the endpoint's credential is a macaroon it is narrowed. Where it is something else one wide macaroon is
+asked for, over TLS only, and kept for this process and its forked children. It is renewed when a fifth of its
+life is left, by one thread, while the others go on with it; they wait only where none is good enough. What is
+made of a token ends with the token, so it is made anew when the token changes, and not before.
 """
 
 from __future__ import annotations
 
-import json
+import math
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from ..auth.credential import Credential
-from ..auth.macaroon import Activity, Macaroon, MacaroonAttenuationError, NotAMacaroonError
+from ..auth.macaroon import Activity, Macaroon, MacaroonAttenuationError
 from ..errors import (
     AccessDeniedError,
     CredentialError,
     DcacheError,
+    DeadlineError,
     ProtocolError,
     ServerError,
     UnsupportedError,
 )
 from ..transport.deadline import Deadline
-from .addresses import origin
+from .addresses import decoded_path, origin
 from .door import Door
+from .minting import LifetimeRefusedError, as_macaroon, mint
 
-__all__ = ("Rights", "is_macaroon", "lacks")
+__all__ = ("Rights", "lacks")
 
-_MACAROON_REQUEST = "application/macaroon-request"
-_MINTED_LIFETIME = "PT12H"
-_RENEW_BEFORE = timedelta(minutes=5)
+_LIFETIME_SECONDS = 12 * 3600.0
+_LONGEST_MARGIN_SECONDS = 3600.0
+_SHORTEST_LIFE_SECONDS = 2.0
+_PAUSE_SECONDS = 30.0
 _REFUSED_FOR_SECONDS = 600.0
+_MOST_KEPT = 256
+
+
+@dataclass(frozen=True)
+class _Minted:
+    """A macaroon that a server made for us."""
+
+    credential: Credential
+    asked_seconds: float
+    made: datetime
+    renew: datetime | None
+    """When to ask for the next; `None` where that would not live longer."""
+
+    def left(self, now: datetime) -> float:
+        """Return the rest of its life in seconds."""
+        end = self.credential.expires
+        return math.inf if end is None else (end - now).total_seconds()
+
+
+@dataclass(frozen=True)
+class _Refusal:
+    """When a credential got no macaroon, why, and whether that says that it never gets one."""
+
+    at: float
+    error: DcacheError
+    certain: bool
 
 
 class Rights:
@@ -52,25 +88,33 @@ class Rights:
         Who mints.
     clock : `~collections.abc.Callable`, optional
         Monotonic time in seconds.
+    now : `~collections.abc.Callable`, optional
+        The present.
 
     Notes
     -----
-    Thread-safe. Two threads that find no macaroon may both ask for one, which does no harm; a lock held
-    during a request would make all threads wait for one server.
+    Thread-safe. A forked child goes on with the macaroon of its parent.
     """
 
-    def __init__(self, door: Door, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        door: Door,
+        clock: Callable[[], float] = time.monotonic,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
         self._door = door
         self._clock = clock
-        self._lock = threading.Lock()
+        self._now = now
         self._narrowed: dict[tuple[str, frozenset[Activity]], Credential] = {}
-        self._minted: dict[str, Credential] = {}
-        # When a credential got no macaroon, and whether that says that it never gets one.
-        self._refused: dict[str, tuple[float, bool]] = {}
+        self._parsed: dict[str, Macaroon] = {}
+        self._minted: dict[tuple[str, str], _Minted] = {}
+        self._refused: dict[tuple[str, str], _Refusal] = {}
+        self.after_fork()
 
     def after_fork(self) -> None:
         """Make the locks of a forked child its own."""
         self._lock = threading.Lock()
+        self._minting = threading.Lock()
 
     def without(
         self, *activities: Activity, deadline: Deadline, mint: bool = True, strict: bool = False
@@ -99,18 +143,98 @@ class Rights:
         key = (base.fingerprint, frozenset(activities))
         known = self._narrowed.get(key)
         if known is None:
+            macaroon = self._parse(base)
+            assert macaroon is not None
             try:
-                token = _parse(base).without(*activities)
+                token = macaroon.without(*activities)
             except MacaroonAttenuationError:
                 return None
             known = Credential.bearer(token, f"{base.origin}, narrowed")
             with self._lock:
-                if len(self._narrowed) >= 256:
-                    self._narrowed.clear()
+                _make_room(self._narrowed)
                 self._narrowed[key] = known
         return known
 
-    def macaroon(self, *, deadline: Deadline, mint: bool = True, strict: bool = False) -> Credential | None:
+    def delegate(
+        self,
+        url: str,
+        *,
+        deadline: Deadline,
+        activities: Collection[Activity],
+        lifetime_seconds: float,
+        addresses: Collection[str] = (),
+        max_upload_bytes: int | None = None,
+    ) -> Credential:
+        """Return a macaroon for somebody else: for one file or directory, some activities and some time.
+
+        Parameters
+        ----------
+        url : `str`
+            The file or directory.
+        deadline : `Deadline`
+            When to give up asking for a macaroon, where one has to be asked for.
+        activities : `~collections.abc.Collection` [`Activity`]
+            What it allows.
+        lifetime_seconds : `float`
+            How long; never longer than the macaroon that it is made of.
+        addresses : `~collections.abc.Collection` [`str`], optional
+            Addresses and networks of its users (dCache).
+        max_upload_bytes : `int`, optional
+            Largest file that may be written (dCache).
+
+        Returns
+        -------
+        credential : `Credential`
+            The narrowed macaroon.
+
+        Raises
+        ------
+        UnsupportedError
+            If no macaroon is to be had.
+        AccessDeniedError
+            If ours does not allow that much itself.
+        """
+        if not self._door.settings.is_encrypted:
+            raise UnsupportedError(
+                "a macaroon is accepted over TLS only",
+                operation="delegate",
+                url=url,
+                hint="Use the davs URL.",
+            )
+        base = self.macaroon(deadline=deadline, strict=True, url=url, lifetime_seconds=lifetime_seconds)
+        macaroon = None if base is None else self._parse(base)
+        if base is None or macaroon is None:
+            raise self._none_to_be_had(url)
+        missing = frozenset(activities) - macaroon.activities
+        if missing:
+            names = ", ".join(sorted(activity.value for activity in missing))
+            raise AccessDeniedError(
+                f"the macaroon lacks {names}, so it cannot pass it on", operation="delegate", url=url
+            )
+        path = decoded_path(url)
+        if not macaroon.scope.reaches(path):
+            raise AccessDeniedError("the macaroon does not reach this path", operation="delegate", url=url)
+        try:
+            token = macaroon.narrow(
+                activities=activities,
+                path=path,
+                before=self._now() + timedelta(seconds=lifetime_seconds),
+                addresses=addresses,
+                max_upload_bytes=max_upload_bytes,
+            )
+        except MacaroonAttenuationError as error:
+            raise AccessDeniedError(error.message, operation="delegate", url=url) from error
+        return Credential.bearer(token, f"{base.origin}, narrowed")
+
+    def macaroon(
+        self,
+        *,
+        deadline: Deadline,
+        mint: bool = True,
+        strict: bool = False,
+        url: str = "",
+        lifetime_seconds: float = 0.0,
+    ) -> Credential | None:
         """Return the credential as a macaroon.
 
         Parameters
@@ -121,100 +245,163 @@ class Rights:
             Whether one may be asked for where the credential is none.
         strict : `bool`, optional
             Raise if it cannot be found out now whether there is one to be had.
+        url : `str`, optional
+            What it is for: XRootD's rights differ from path to path.
+        lifetime_seconds : `float`, optional
+            How long it should live at least, if that can be had.
 
         Returns
         -------
         credential : `Credential` or `None`
-            The endpoint's own, or one that the door made; `None` where there is none to be had.
+            The endpoint's own, or one that the server made; `None` where there is none to be had.
         """
         current = self._door.credentials.current()
-        if is_macaroon(current):
+        if self._parse(current) is not None:
             return current
-        minted = self._minted.get(current.fingerprint)
-        if minted is not None and (
-            minted.expires is None or minted.expires - datetime.now(UTC) > _RENEW_BEFORE
-        ):
-            return minted
-        if not mint or not self._may_mint(current, strict):
-            return None
+        place = self._place(url)
+        key = (current.fingerprint, place)
+        held = self._minted.get(key)
+        if held is not None and self._is_good(held, lifetime_seconds):
+            return held.credential
+        usable = held is not None and held.left(self._now()) > max(lifetime_seconds, _SHORTEST_LIFE_SECONDS)
+        if not mint or not self._may_mint(key, current, strict):
+            return held.credential if held is not None and self._is_alive(held) else None
+        if not self._minting.acquire(timeout=0.0 if usable else deadline.remaining()):
+            if held is None or not usable:
+                raise DeadlineError("another thread asks for a macaroon, without an answer yet", url=url)
+            return held.credential
         try:
-            minted = self._mint(current, deadline)
-        except CredentialError:
-            raise
-        except (AccessDeniedError, ProtocolError, UnsupportedError):
-            # This door gives none to this identity, and will not a moment later.
-            self._remember_refusal(current, certain=True)
+            held = self._minted.get(key)
+            if held is not None and self._is_good(held, lifetime_seconds):
+                return held.credential
+            return self._mint(key, current, held, lifetime_seconds, deadline, strict)
+        finally:
+            self._minting.release()
+
+    def _place(self, url: str) -> str:
+        """Return the path that a macaroon is asked for at: as wide as the server allows."""
+        if self._door.dialect != "xrootd" or not url:
+            return "/"
+        first = decoded_path(url).split("/")[1]
+        return f"/{first}/" if first else "/"
+
+    def _is_alive(self, held: _Minted) -> bool:
+        return held.left(self._now()) > _SHORTEST_LIFE_SECONDS
+
+    def _is_good(self, held: _Minted, lifetime_seconds: float) -> bool:
+        now = self._now()
+        if not self._is_alive(held) or (held.renew is not None and now >= held.renew):
+            return False
+        if held.left(now) >= lifetime_seconds or held.renew is None:
+            return True
+        # Longer is wanted than is left. Not asked for anew with each URL as the first second has passed.
+        age = (now - held.made).total_seconds()
+        return held.asked_seconds >= lifetime_seconds and age <= held.asked_seconds / 8
+
+    def _mint(
+        self,
+        key: tuple[str, str],
+        current: Credential,
+        held: _Minted | None,
+        lifetime_seconds: float,
+        deadline: Deadline,
+        strict: bool,
+    ) -> Credential | None:
+        asked = max(_LIFETIME_SECONDS, 1.25 * lifetime_seconds)
+        try:
+            minted = self._ask(key[1], asked, deadline)
+        except DcacheError as error:
+            if held is not None and self._is_alive(held):
+                later = self._now() + timedelta(seconds=_PAUSE_SECONDS)
+                self._keep(key, _Minted(held.credential, held.asked_seconds, held.made, later))
+                return held.credential
+            self._refuse(key, error, strict)
             return None
-        except ServerError:
-            # The answer to an identity with several paths, and to trouble with the store of the secrets
-            # (protocol page, section 6.2): not worth another question soon, and no proof of anything.
-            self._remember_refusal(current, certain=False)
-            if strict:
-                raise
-            return None
-        except DcacheError:
-            if strict:
-                raise
-            return None
-        with self._lock:
-            self._minted = {current.fingerprint: minted}
+        made = self._now()
+        renew = self._time_to_renew(current, minted, made, held)
+        self._keep(key, _Minted(minted, asked, made, renew))
         return minted
 
-    def _remember_refusal(self, current: Credential, *, certain: bool) -> None:
-        with self._lock:
-            self._refused[current.fingerprint] = self._clock(), certain
+    def _ask(self, place: str, asked: float, deadline: Deadline) -> Credential:
+        url = origin(self._door.settings.base_url) + place
+        try:
+            return mint(self._door, url, lifetime_seconds=asked, deadline=deadline)
+        except LifetimeRefusedError:
+            return mint(self._door, url, deadline=deadline)
 
-    def _may_mint(self, current: Credential, strict: bool) -> bool:
+    def _time_to_renew(
+        self, current: Credential, minted: Credential, made: datetime, held: _Minted | None
+    ) -> datetime | None:
+        end = minted.expires
+        if end is None:
+            return None
+        if current.expires is not None and current.expires - end < timedelta(seconds=60):
+            return None
+        if held is not None and held.credential.expires is not None:
+            gained = end - held.credential.expires
+            if current.kind == "bearer" and gained < timedelta(seconds=1):
+                return None  # a token that does not say when it ends
+        margin = min((end - made).total_seconds() / 5, _LONGEST_MARGIN_SECONDS)
+        return end - timedelta(seconds=margin)
+
+    def _refuse(self, key: tuple[str, str], error: DcacheError, strict: bool) -> None:
+        """Remember why there is none, and raise what the caller must know."""
+        if isinstance(error, CredentialError):
+            raise error
+        if isinstance(error, AccessDeniedError | ProtocolError | UnsupportedError):
+            # This door gives none to this identity, and will not a moment later.
+            self._remember_refusal(key, error, certain=True)
+            return
+        if isinstance(error, ServerError):
+            # The answer to an identity with several paths, and to trouble with the store of the secrets
+            # (protocol page, section 6.2): not worth another question soon, and no proof of anything.
+            self._remember_refusal(key, error, certain=False)
+        if strict:
+            raise error
+
+    def _keep(self, key: tuple[str, str], minted: _Minted) -> None:
+        with self._lock:
+            _make_room(self._minted)
+            self._minted[key] = minted
+            self._refused.pop(key, None)
+
+    def _remember_refusal(self, key: tuple[str, str], error: DcacheError, *, certain: bool) -> None:
+        with self._lock:
+            _make_room(self._refused)
+            self._refused[key] = _Refusal(self._clock(), error, certain)
+
+    def _may_mint(self, key: tuple[str, str], current: Credential, strict: bool) -> bool:
         # Over plain http dCache answers 400 "Not secure transport"; nobody in particular has no rights to
         # pass on.
         if current.kind == "none" or not self._door.settings.is_encrypted:
             return False
-        if self._door.dialect not in ("dcache", "auto"):
+        if self._door.dialect == "xrootd" and current.kind == "bearer":
             return False
-        refused = self._refused.get(current.fingerprint)
-        if refused is None or self._clock() - refused[0] > _REFUSED_FOR_SECONDS:
+        refused = self._refused.get(key)
+        if refused is None or self._clock() - refused.at > _REFUSED_FOR_SECONDS:
             return True
-        return strict and not refused[1]
+        return strict and not refused.certain
 
-    def _mint(self, current: Credential, deadline: Deadline) -> Credential:
-        """Ask for a macaroon for everything that this identity may do (protocol page, section 6.1)."""
-        # A session that ends must not be asked to be longer: 400 "cannot extend session lifetime".
-        wishes = {} if current.kind == "bearer" else {"validity": _MINTED_LIFETIME}
-        url = origin(self._door.settings.base_url) + "/"
-        answer = self._door.ask(
-            "POST",
-            url,
-            operation="ask for a macaroon",
-            deadline=deadline,
-            headers={"Content-Type": _MACAROON_REQUEST},
-            body=json.dumps(wishes).encode(),
-            accept=(200,),
+    def _none_to_be_had(self, url: str) -> DcacheError:
+        current = self._door.credentials.current()
+        refusal = self._refused.get((current.fingerprint, self._place(url)))
+        cause = None if refusal is None else refusal.error
+        return UnsupportedError(
+            "the credential of this endpoint is no macaroon, and the server makes none of it",
+            operation="delegate",
+            url=url,
+            status=None if cause is None else cause.status,
+            reason="" if cause is None else cause.reason or cause.message,
         )
-        try:
-            token = str(json.loads(answer.body)["macaroon"])
-            Macaroon.parse(token)
-        except (ValueError, KeyError, TypeError) as error:
-            raise ProtocolError(
-                "the answer holds no macaroon", operation="ask for a macaroon", url=url
-            ) from error
-        return Credential.bearer(token, f"macaroon for {current.origin or current.kind}")
 
-
-def is_macaroon(credential: Credential) -> bool:
-    """Tell whether a credential is a macaroon.
-
-    Parameters
-    ----------
-    credential : `Credential`
-        Any.
-    """
-    if credential.kind != "bearer" or credential.secret is None:
-        return False
-    try:
-        _parse(credential)
-    except NotAMacaroonError:
-        return False
-    return True
+    def _parse(self, credential: Credential) -> Macaroon | None:
+        name = credential.fingerprint
+        parsed = self._parsed.get(name)
+        if parsed is None and (parsed := as_macaroon(credential)) is not None:
+            with self._lock:
+                _make_room(self._parsed)
+                self._parsed[name] = parsed
+        return parsed
 
 
 def lacks(credential: Credential, activity: Activity) -> bool:
@@ -227,9 +414,10 @@ def lacks(credential: Credential, activity: Activity) -> bool:
     activity : `Activity`
         The right.
     """
-    return is_macaroon(credential) and activity not in _parse(credential).activities
+    macaroon = as_macaroon(credential)
+    return macaroon is not None and activity not in macaroon.activities
 
 
-def _parse(credential: Credential) -> Macaroon:
-    assert credential.secret is not None
-    return Macaroon.parse(credential.secret.reveal())
+def _make_room(table: dict[Any, Any]) -> None:
+    if len(table) >= _MOST_KEPT:
+        table.clear()
