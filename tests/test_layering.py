@@ -29,6 +29,7 @@ LEVELS = {
     "tree": 5,
     "read_cache": 5,
     "remote_file": 5,
+    "new_file": 5,
     "spooled_upload": 5,
     "streamed_upload": 5,
     "filesystem_reading": 5,

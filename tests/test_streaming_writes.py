@@ -21,14 +21,17 @@ from pathlib import Path
 from typing import Any
 
 import fsspec
+import pandas as pd
+import pyarrow as pa
 import pytest
 from embedded_client import Client
 from lsst.daf.butler_dcache import errors
 from lsst.daf.butler_dcache.embedded.faults import Fault
-from lsst.daf.butler_dcache.spooled_upload import TextUpload
+from lsst.daf.butler_dcache.spooled_upload import SpooledUpload
 from lsst.daf.butler_dcache.store.writer import StreamingWriter
 from lsst.daf.butler_dcache.streamed_upload import StreamedUpload
 from lsst.daf.butler_dcache.transport.deadline import Deadline
+from pyarrow import parquet as pq
 from request_counter import counted
 from scripted_server import ScriptedServer, Talk
 from test_store_webdav import endpoint
@@ -211,7 +214,7 @@ def test_writers_that_go_back(store: Any, url: str) -> None:
 
 
 def test_byte_order_mark(store: Any, url: str) -> None:
-    with TextUpload(StreamedUpload(store, url), encoding="utf-16") as file:
+    with io.TextIOWrapper(StreamedUpload(store, url), encoding="utf-16") as file:
         file.write("ä")
     assert store.read(url) == "ä".encode("utf-16")
 
@@ -292,6 +295,85 @@ def test_exception_in_the_block(store: Any, url: str) -> None:
     with pytest.raises(TypeError):
         raising(fsspec.open(url, "w"))
     assert_untouched(store, url)
+
+
+def raising_text(file: Any) -> None:
+    with file as stream:
+        stream.write("half a line")
+        stream.write("a" * 3_000_000)
+        raise InterruptError
+
+
+def closing_later(file: Any) -> None:
+    with contextlib.ExitStack() as stack:
+        stack.callback(file.close)
+        raising_inside(file)
+
+
+def writing_a_table(url: str, table: pa.Table) -> None:
+    with pq.ParquetWriter(url, table.schema, filesystem=fsspec.filesystem("davs")) as writer:
+        writer.write_table(table)
+        raise InterruptError
+
+
+def test_exception_in_the_block_of_another_file(store: Any, url: str) -> None:
+    # The ``__exit__`` of these is written in C, and knows nothing but how to close.
+    for make in (StreamedUpload, SpooledUpload):
+        with pytest.raises(InterruptError):
+            raising_text(io.TextIOWrapper(make(store, url)))
+        assert_untouched(store, url)
+        with pytest.raises(InterruptError):
+            raising(io.BufferedWriter(make(store, url)))
+        assert_untouched(store, url)
+    with pytest.raises(InterruptError):
+        closing_later(StreamedUpload(store, url))
+    assert_untouched(store, url)
+
+
+class _Unwritable:
+    def __str__(self) -> str:
+        raise InterruptError
+
+
+def test_table_that_cannot_be_written_to_its_end(store: Any, url: str) -> None:
+    good = ["a" * 1000] * 3000
+    frame = pd.DataFrame({"column": [*good, _Unwritable()]})
+    with pytest.raises(InterruptError):
+        frame.to_csv(url)
+    assert_untouched(store, url)
+    with pytest.raises(InterruptError):
+        writing_a_table(url, pa.table({"column": good}))
+    assert_untouched(store, url)
+
+
+def test_a_file_that_the_program_closes_is_published(store: Any, url: str) -> None:
+    """Also while it deals with an error: what was not published must not look as if it were."""
+
+    def in_except() -> None:
+        file = StreamedUpload(store, url)
+        try:
+            raise KeyError
+        except KeyError:
+            file.write(LARGE)
+            file.close()
+
+    def in_a_block_of_its_own() -> None:
+        class Reporting:
+            def __enter__(self) -> Reporting:
+                self.file = StreamedUpload(store, url)
+                return self
+
+            def __exit__(self, *error: object) -> None:
+                with self.file:
+                    self.file.write(LARGE)
+
+        with contextlib.suppress(KeyError), Reporting():
+            raise KeyError
+
+    for publish in (in_except, in_a_block_of_its_own):
+        store.write(url, OLD)
+        publish()
+        assert store.read(url) == LARGE
 
 
 @pytest.mark.parametrize("compression", ["gzip", "bz2", "xz"])
@@ -485,21 +567,77 @@ def test_killed_client_leaves_nothing_but_a_temporary_name(store: Any, embedded:
     assert left.pop().startswith(TEMPORARY)
 
 
-def test_forgotten_writer(store: Any, embedded: Any, url: str) -> None:
-    def forget(text: bool) -> None:
-        upload = StreamedUpload(store, url)
-        file: Any = TextUpload(upload) if text else upload
-        file.write("a" * 3_000_000 if text else LARGE)
-        del file, upload
+FORGOTTEN: dict[str, Callable[[Any, str], Any]] = {
+    "itself": StreamedUpload,
+    "io.TextIOWrapper": lambda store, url: io.TextIOWrapper(StreamedUpload(store, url)),
+    "io.BufferedWriter": lambda store, url: io.BufferedWriter(StreamedUpload(store, url)),  # type: ignore[type-var]
+    "kept here": lambda store, url: io.TextIOWrapper(SpooledUpload(store, url)),
+    "fs, binary": lambda store, url: fsspec.filesystem("davs").open(url, "wb"),
+    "fs, text": lambda store, url: fsspec.filesystem("davs").open(url, "w"),
+    "fs, gzip": lambda store, url: fsspec.filesystem("davs").open(url, "wb", compression="gzip"),
+    "fs, gzip, text": lambda store, url: fsspec.filesystem("davs").open(url, "w", compression="gzip"),
+    "fsspec.open": lambda store, url: fsspec.open(url, "w").open(),
+    "a finaliser": lambda store, url: _ClosedByFinaliser(store, url),
+    "zip": lambda store, url: zipfile.ZipFile(StreamedUpload(store, url), "w").open("member", "w"),  # noqa: SIM115
+}
+
+
+class _ClosedByFinaliser:
+    """What `pyarrow.parquet.ParquetWriter` does."""
+
+    def __init__(self, store: Any, url: str) -> None:
+        self.file = StreamedUpload(store, url)
+        self.write = self.file.write
+
+    def __del__(self) -> None:
+        self.file.close()
+
+
+@pytest.mark.parametrize("size", [10, 3_000_000])
+@pytest.mark.parametrize("kind", FORGOTTEN)
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning", "ignore::ResourceWarning")
+def test_what_is_forgotten_publishes_nothing(store: Any, url: str, kind: str, size: int) -> None:
+    # A text file or a writer of a library closes the file below it when the collector finds it.
+    def forget() -> None:
+        file = FORGOTTEN[kind](store, url)
+        data = os.urandom(size // 2).hex()  # which no compression keeps from being sent
+        file.write(data if isinstance(file, io.TextIOBase) else data.encode())
+        del file
+
+    forget()
+    gc.collect()
+    for thread in threading.enumerate():
+        if thread.name == "dcache-forgotten-upload":
+            thread.join()
+    assert_untouched(store, url)
+
+
+def test_what_is_forgotten_is_told(store: Any, url: str) -> None:
+    def forget() -> None:
+        StreamedUpload(store, url).write(PIECE)
         gc.collect()
 
-    for text in (False, True):
-        with pytest.warns(ResourceWarning, match="not published"):
-            forget(text)
-        for thread in threading.enumerate():
-            if thread.name == "dcache-forgotten-upload":
-                thread.join()
-        assert_untouched(store, url)
+    with pytest.warns(ResourceWarning, match="not published"):
+        forget()
+
+
+@pytest.mark.parametrize(
+    ("mode", "forgotten"),
+    [("w", ""), ("wb", "holder.append(holder)"), ("w", "del file, holder"), ("wb", "raise KeyError")],
+)
+def test_program_that_ends_without_closing(
+    store: Any, embedded: Any, url: str, mode: str, forgotten: str
+) -> None:
+    code = (
+        "import fsspec, sys\n"
+        f"holder = [fsspec.open(sys.argv[1], {mode!r})]\n"
+        "file = holder[0].open()\n"
+        f"file.write({'b' if 'b' in mode else ''}'a' * 3000000)\n"
+        f"{forgotten}\n"
+    )
+    result = in_process(code, embedded, url)
+    assert result.returncode == (1 if "raise" in forgotten else 0), result.stderr
+    assert_untouched(store, url)
 
 
 def test_forked_child_does_not_touch_the_upload(store: Any, embedded: Any, url: str) -> None:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import io
 import os
-import sys
 from typing import Any, BinaryIO, cast
 from urllib.parse import urlsplit
 
@@ -21,7 +19,7 @@ from .errors import (
 )
 from .filesystem_reading import ReadingFileSystem
 from .remote_file import RemoteFile
-from .spooled_upload import SpooledUpload, TextUpload
+from .spooled_upload import SpooledUpload
 from .streamed_upload import StreamedUpload
 from .tree import are_one, remove_tree
 from .webdav.addresses import decoded_path
@@ -65,7 +63,7 @@ class DcacheFileSystem(ReadingFileSystem):
         if mode in ("wb", "xb") and autocommit:
             return StreamedUpload(store, url, overwrite=mode != "xb", size=size)
         # A transaction closes its files long before it publishes them: no pool is kept waiting for that.
-        upload = SpooledUpload(store, url, overwrite=mode != "xb", publish_on_close=autocommit)
+        upload = SpooledUpload(store, url, overwrite=mode != "xb", published_by_close=autocommit)
         try:
             if mode == "ab" and store.exists(url):
                 upload.load()
@@ -96,16 +94,11 @@ class DcacheFileSystem(ReadingFileSystem):
         file : file-like
             Seekable; a new file only until its first MiB is full, for then it is sent as it is written.
         """
-        compression = get_compression(path, kwargs.get("compression"))
-        reads = set(mode) <= {"r", "t", "b"}
-        if "b" in mode and compression is not None and not reads:
-            kwargs.pop("compression")
-            return _packed(super().open(path, mode, *args, **kwargs), compression, mode)
-        if "b" in mode or reads:
+        if "b" not in mode or mode == "rb":
             return super().open(path, mode, *args, **kwargs)
-        text = {key: kwargs.pop(key) for key in ("encoding", "errors", "newline") if key in kwargs}
-        binary = self.open(path, mode.replace("t", "") + "b", *args, **kwargs)
-        return TextUpload(binary, **text) if compression is None else io.TextIOWrapper(binary, **text)
+        compression = get_compression(path, kwargs.pop("compression", None))
+        upload = super().open(path, mode, *args, **kwargs)
+        return upload if compression is None else _packed(upload, compression, mode)
 
     def pipe_file(self, path: str, value: bytes, mode: str = "overwrite", **kwargs: Any) -> None:
         """Publish bytes as a file.
@@ -316,19 +309,17 @@ class DcacheFileSystem(ReadingFileSystem):
 def _packed(upload: SpooledUpload | StreamedUpload, compression: str, mode: str) -> Any:
     """Return a compressing file that closes the upload below, which most of them leave to the collector."""
     packed = compr[compression](upload, mode=mode[0])
-    handled = sys.exception()
 
     def close() -> None:
+        if getattr(packed, "_finalizing", False):  # which io.IOBase says if the collector has it closed
+            upload._dealloc_warn(packed)
         try:
             type(packed).close(packed)
         except BaseException:
             upload.discard()
             raise
-        # The ``__exit__`` of these classes leaves no frame that could be looked at.
-        if sys.exception() is not None and sys.exception() is not handled:
-            upload.discard()
-        else:
-            upload.close()
+        upload.close()
 
     packed.close = close
+    packed._dealloc_warn = upload._dealloc_warn
     return packed

@@ -1,10 +1,5 @@
 """A new file in the form of Python's binary files: what is written goes to the server as it comes.
 
-A file is published by its ``close``, and a ``with`` block that raises must publish nothing. Where the
-``with`` is not ours (``with fsspec.open(...)``, pandas, `contextlib.closing`), its ``__exit__`` knows of the
-error and calls ``close`` all the same, as it would for a local file, where half a file harms less. So it is
-looked whether ``close`` is called on behalf of an ``__exit__`` that was given an error.
-
 Some writers (zipfile, HDF5) go back in what they have written. They show it at once, by a ``seek`` that local
 files allow: as long as nothing was sent the file then becomes one that is kept on this machine until the end.
 """
@@ -12,23 +7,18 @@ files allow: as long as nothing was sent the file then becomes one that is kept 
 from __future__ import annotations
 
 import io
-import logging
 import os
-import sys
-import warnings
-from types import TracebackType
 from typing import Any
 
 from .model import FileInfo
-from .spooled_upload import SpooledUpload, leaves_by_error
+from .new_file import NewFile
+from .spooled_upload import SpooledUpload
 from .store.protocol import RemoteWriter, Store
 
 __all__ = ("StreamedUpload",)
 
-_log = logging.getLogger(__name__)
 
-
-class StreamedUpload(io.BufferedIOBase):
+class StreamedUpload(NewFile, io.BufferedIOBase):
     """A file that is being written from its beginning to its end, and published when it is closed.
 
     Parameters
@@ -63,23 +53,14 @@ class StreamedUpload(io.BufferedIOBase):
         size: int | None = None,
         directory: str | None = None,
     ) -> None:
-        super().__init__()
         self._store = store
-        self._url = url
         self._overwrite = overwrite
         self._directory = directory
         self._spool: SpooledUpload | None = None
         self._position = 0
-        self._handled = sys.exception()
-        self.info: FileInfo | None = None
-        """What was published."""
-        # Last: without it there is nothing to forget.
         self._writer: RemoteWriter = store.open_writer(url, overwrite=overwrite, size=size)
-
-    @property
-    def name(self) -> str:
-        """URL of the file."""
-        return self._url
+        # Last: without a writer there is nothing to end.
+        super().__init__(url)
 
     def writable(self) -> bool:
         """Return `True`, until it is closed."""
@@ -168,63 +149,27 @@ class StreamedUpload(io.BufferedIOBase):
         self._check_open()
 
     def commit(self) -> FileInfo:
-        """Publish what was written and close.
-
-        Returns
-        -------
-        info : `~lsst.daf.butler_dcache.model.FileInfo`
-            The published file.
-        """
+        """See `NewFile.commit`."""
         self._check_open()
-        # Whatever comes of it: there is no second attempt by close() or by the garbage collector.
-        super().close()
-        self.info = self._writer.commit() if self._spool is None else self._spool.commit()
-        return self.info
+        return super().commit()
 
-    def discard(self) -> None:
-        """Close without publishing; a second time, or after `commit`, it is no error."""
-        if not self.closed:
-            super().close()
-            if self._spool is None:
-                self._writer.abort()
-            else:
-                self._spool.discard()
+    def _publish(self) -> FileInfo:
+        io.BufferedIOBase.close(self)
+        return self._writer.commit() if self._spool is None else self._spool.commit()
 
-    def close(self) -> None:
-        """Publish, if that was not done, and close."""
-        if self.closed:
-            return
-        if leaves_by_error(sys._getframe(1), self._handled):
-            _log.warning("not published, for its block is left by an error: %s", self._url)
-            self.discard()
+    def _drop(self) -> None:
+        io.BufferedIOBase.close(self)
+        if self._spool is None:
+            self._writer.abort()
         else:
-            self.commit()
+            self._spool.discard()
 
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc_value: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        if exc_type is not None:
-            self.discard()
-        elif not self.closed:
-            self.commit()
-
-    def __del__(self) -> None:
-        # io.IOBase closes what is forgotten, which would publish half a file.
-        if hasattr(self, "_writer") and not self.closed:
-            super().close()
-            if self._spool is None:
-                self._writer.forget()
-            else:
-                self._spool.discard()
-            warnings.warn(
-                f"forgotten without being closed, so not published: {self._url}",
-                ResourceWarning,
-                stacklevel=2,
-                source=self,
-            )
+    def _forget(self) -> None:
+        io.BufferedIOBase.close(self)
+        if self._spool is None:
+            self._writer.forget()
+        else:
+            self._spool.discard()
 
     def _kept_here(self) -> SpooledUpload:
         self._check_open()
@@ -233,7 +178,11 @@ class StreamedUpload(io.BufferedIOBase):
             if written is None:
                 raise io.UnsupportedOperation("the beginning of the file has gone to the server")
             self._spool = SpooledUpload(
-                self._store, self._url, overwrite=self._overwrite, directory=self._directory
+                self._store,
+                self._url,
+                overwrite=self._overwrite,
+                published_by_close=False,
+                directory=self._directory,
             )
             self._spool.write(written)
         return self._spool

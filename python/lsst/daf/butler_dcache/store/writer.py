@@ -146,7 +146,7 @@ class StreamingWriter:
                 target=self._publisher.clean_up,
                 args=(put.url, self._url, error),
                 name="dcache-forgotten-upload",
-                daemon=True,
+                daemon=False,  # the end of the program waits for it, for its deadline at the longest
             ).start()
         except RuntimeError:
             # The interpreter ends; the temporary name says what is left.
