@@ -15,6 +15,7 @@ from fsspec.utils import isfilelike, stringify_path
 
 from .errors import DcacheError, ResourceIsDirectoryError, ResourceIsFileError, ResourceNotFoundError
 from .model import ByteRange, FileInfo
+from .redaction import redact_url
 from .store.bulk import at_once
 from .store.protocol import Store
 from .store.registry import store_for
@@ -65,11 +66,11 @@ class ReadingFileSystem(AbstractFileSystem):  # type: ignore[misc]
     def _place(path: str, directory: bool = False) -> tuple[Store, str]:
         """Return the store of a path, and the URL to give to it."""
         parts = urlsplit(path)
-        if parts.scheme not in ("davs", "dav") or not parts.netloc:
-            raise ValueError(f"expected a davs:// or dav:// URL, not {path!r}")
+        if parts.scheme not in ("davs", "dav", "https", "http") or not parts.netloc:
+            raise ValueError(f"expected a davs:// or dav:// URL, not {redact_url(path)!r}")
         name = quote(parts.path.rstrip("/"), safe=_LEGAL)
         url = f"{parts.scheme}://{parts.netloc}{name}"
-        return store_for(url), url + "/" if directory or not name else url
+        return store_for(path), url + "/" if directory or not name else url
 
     @staticmethod
     def _describe(info: FileInfo) -> dict[str, Any]:

@@ -32,6 +32,7 @@ from .errors import (
 )
 from .filesystem import DcacheFileSystem
 from .model import FileInfo
+from .redaction import redact_url
 from .remote_file import RemoteFile
 from .spooled_upload import SpooledUpload
 from .store.protocol import Store
@@ -83,6 +84,20 @@ class DcacheResourcePath(ResourcePath):
     schemes raise. A method that cannot find out whether something exists raises; it never says "absent".
     """
 
+    def __new__(cls, uri: Any, *args: Any, **kwargs: Any) -> DcacheResourcePath:
+        """Make one of a presigned ``https`` URL, too, which `lsst.resources` would take for its own.
+
+        Parameters
+        ----------
+        uri : `str`, `urllib.parse.ParseResult`, `lsst.resources.ResourcePath` or path
+            What it stands for.
+        *args, **kwargs
+            See `lsst.resources.ResourcePath`.
+        """
+        if isinstance(uri, str) and uri.lower().startswith(("https://", "http://")):
+            uri = urlparse(uri)
+        return cast(DcacheResourcePath, super().__new__(cls, uri, *args, **kwargs))
+
     def __reduce__(self) -> tuple[Any, ...]:
         # The base class would make the class of whoever is registered where this is unpickled.
         return _restore, (self.geturl(), self.dirLike, self.isTemporary)
@@ -107,14 +122,20 @@ class DcacheResourcePath(ResourcePath):
         return self._uri._replace(query="", fragment="").geturl()
 
     @property
+    def _presigned_url(self) -> str:
+        """URL of this resource with the token in its query, if it has one there."""
+        if "authz=" not in self._uri.query:
+            return self._url
+        return self._uri._replace(fragment="").geturl()
+
+    @property
     def _store(self) -> Store:
-        return store_for(self._url)
+        return store_for(self._presigned_url)
 
     @property
     def place(self) -> tuple[Store, str]:
         """Store of this resource, and the URL that it knows it by."""
-        url = self._url
-        return store_for(url), url
+        return self._store, self._url
 
     def split(self) -> tuple[ResourcePath, str]:
         """Split into directory and name; see `lsst.resources.ResourcePath.split`.
@@ -319,7 +340,8 @@ class DcacheResourcePath(ResourcePath):
             if not directories and not names:
                 continue
             subdirectories = [unquote(info.name) for info in directories]
-            yield _make(url, True), subdirectories, names
+            query = self._presigned_url[len(self._url) :]
+            yield _make(url + query, True), subdirectories, names
             kept = set(subdirectories)
             directories[:] = [info for info in directories if unquote(info.name) in kept]
 
@@ -402,9 +424,11 @@ class DcacheResourcePath(ResourcePath):
         """
         if transfer not in self.transferModes:
             raise ValueError(f"Transfer mode {transfer} not supported by URI scheme {self.scheme}")
-        _log.debug("Transferring %s -> %s (transfer=%s)", src, self, transfer)
+        _log.debug(
+            "Transferring %s -> %s (transfer=%s)", redact_url(str(src)), redact_url(str(self)), transfer
+        )
         if self == src:
-            _log.debug("Source and target are the same resource: %s", self)
+            _log.debug("Source and target are the same resource: %s", redact_url(str(self)))
             return
         self._require_file("write")
         if isinstance(src, DcacheResourcePath):
@@ -413,7 +437,7 @@ class DcacheResourcePath(ResourcePath):
                 self._transfer_on_server(src, transfer, overwrite)
                 return
             if transfer == "move" and are_one(src._store, src._url, self._store, self._url):
-                _log.debug("Source and target are the same file under two names of its server: %s", self)
+                _log.debug("Source and target are the same file under two names of its server: %s", self._url)
                 return
             with RemoteFile(src._store.open_reader(src._url), src.geturl(), sequential=True) as stream:
                 self.write(cast(BinaryIO, stream), overwrite=overwrite)
@@ -487,7 +511,7 @@ class DcacheResourcePath(ResourcePath):
         """
         if not settings_for(self._url).enable_fsspec:
             raise ImportError(f"fsspec is disabled by the configuration of {self.root_uri()}")
-        return DcacheFileSystem(), self._url
+        return DcacheFileSystem(), self._presigned_url
 
     @classmethod
     def _mexists(
@@ -527,7 +551,6 @@ def _by_store(uris: Iterable[ResourcePath]) -> list[tuple[Store, Mapping[str, li
     """Sort resources by store and URL; members of one zip share a URL."""
     groups: dict[int, tuple[Store, dict[str, list[ResourcePath]]]] = {}
     for uri in uris:
-        url = cast(DcacheResourcePath, uri)._url
-        store = store_for(url)
+        store, url = cast(DcacheResourcePath, uri).place
         groups.setdefault(id(store), (store, defaultdict(list)))[1][url].append(uri)
     return list(groups.values())

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import threading
+from urllib.parse import parse_qsl, urlsplit
 
+from ..auth.credential import ANONYMOUS, Credential
+from ..auth.sources import CredentialSource, StaticSource
 from ..config.loading import settings_for
 from ..config.settings import EndpointSettings
 from .protocol import Store
@@ -14,9 +18,13 @@ from .webdav_store import WebdavStore
 __all__ = ("reset_stores", "store_for")
 
 _MOST_STORES = 64
+_MOST_GUESTS = 256
+_QUERY_KEY = "authz"
+_SCHEME = "bearer "
 
 _lock = threading.Lock()
 _stores: dict[EndpointSettings, WebdavStore] = {}
+_guests: dict[tuple[EndpointSettings, str], WebdavStore] = {}
 _sizes = SizeCache()
 
 
@@ -26,32 +34,72 @@ def store_for(url: str) -> Store:
     Parameters
     ----------
     url : `str`
-        Absolute URL of a scheme that is served here.
+        Absolute URL of a scheme that is served here. A token in its query takes the place of the endpoint's
+        credential; other parts of the query, and the fragment, mean nothing.
 
     Returns
     -------
     store : `Store`
-        The one of this process for this endpoint, as long as its settings stay the same.
+        The one of this process for this endpoint, as long as its settings stay the same, and for this token,
+        if there is one.
 
     Raises
     ------
     ConfigurationError
         Raised if the scheme is another, or the endpoint's configuration is not usable.
+    CredentialError
+        Raised if the token in the query cannot be one.
     """
     settings = settings_for(url)
+    token = _token_in(url)
     with _lock:
-        store = _stores.get(settings)
-        if store is None:
-            while len(_stores) >= _MOST_STORES:
-                _stores.pop(next(iter(_stores)))
-            store = _stores[settings] = WebdavStore(settings, sizes=_sizes)
-        return store
+        if token is not None:
+            return _guest(settings, Credential.bearer(token, "the query of the URL"))
+        return _store(settings)
+
+
+def _store(settings: EndpointSettings, credentials: CredentialSource | None = None) -> WebdavStore:
+    store = _stores.get(settings)
+    if store is None:
+        while len(_stores) >= _MOST_STORES:
+            _stores.pop(next(iter(_stores)))
+        store = _stores[settings] = WebdavStore(settings, credentials, _sizes)
+    return store
+
+
+def _guest(settings: EndpointSettings, credential: Credential) -> WebdavStore:
+    """Return a store that works with nothing but what a URL brought with it.
+
+    The connections of all of them to one endpoint are the same, and present no certificate of ours. Whoever
+    may write one name only cannot write under another and rename.
+    """
+    bare = dataclasses.replace(
+        settings, user_certificate=None, user_key=None, frontend_url=None, publish="in_place"
+    )
+    key = (bare, credential.fingerprint)
+    guest = _guests.get(key)
+    if guest is None:
+        while len(_guests) >= _MOST_GUESTS:
+            _guests.pop(next(iter(_guests)))
+        host = _store(bare, StaticSource(ANONYMOUS))
+        guest = _guests[key] = host.with_credentials(StaticSource(credential))
+    return guest
+
+
+def _token_in(url: str) -> str | None:
+    query = urlsplit(url).query
+    if _QUERY_KEY not in query:
+        return None
+    token = next((value for key, value in parse_qsl(query) if key == _QUERY_KEY), None)
+    # XRootD's own redirects have it with the scheme of the header.
+    return token[len(_SCHEME) :] if token is not None and token.lower().startswith(_SCHEME) else token
 
 
 def reset_stores() -> None:
     """Forget all stores, and with them what they know of sizes and their connections."""
     with _lock:
         _stores.clear()
+        _guests.clear()
         _sizes.clear()
 
 

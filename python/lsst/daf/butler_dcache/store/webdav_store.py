@@ -62,6 +62,8 @@ class WebdavStore:
         Who we are; as the settings say if not given.
     sizes : `SizeCache`, optional
         What is known of files; the stores of a process share one, since a server may have several names.
+    planes : `tuple` [`ControlPlane`, `DataPlane`], optional
+        Whose connections are used; some of its own if not given.
 
     Notes
     -----
@@ -74,11 +76,13 @@ class WebdavStore:
         settings: EndpointSettings,
         credentials: CredentialSource | None = None,
         sizes: SizeCache | None = None,
+        planes: tuple[ControlPlane, DataPlane] | None = None,
     ) -> None:
         credentials = source_for(settings) if credentials is None else credentials
         pacer = pacer_for(settings)
-        control = ControlPlane(settings, credentials, pacer)
-        data = DataPlane(settings, credentials, pacer)
+        if planes is None:
+            planes = ControlPlane(settings, credentials, pacer), DataPlane(settings, credentials, pacer)
+        control, data = planes
         self._door = Door(settings, control, data, credentials)
         self._rights = Rights(self._door)
         frontend = None
@@ -101,6 +105,17 @@ class WebdavStore:
     def settings(self) -> EndpointSettings:
         """What is known of the endpoint."""
         return self._door.settings
+
+    def with_credentials(self, credentials: CredentialSource) -> WebdavStore:
+        """Return a store for somebody else, who uses the connections of this one.
+
+        Parameters
+        ----------
+        credentials : `CredentialSource`
+            Who that is.
+        """
+        planes = self._door.control, self._door.data
+        return WebdavStore(self.settings, credentials, self._sizes, planes)
 
     # Looking
 

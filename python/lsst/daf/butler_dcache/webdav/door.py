@@ -158,7 +158,8 @@ class Door:
             full = dict(headers or {})
             if destination is not None:
                 full["Destination"] = self._destination(destination)
-            who = credential if authenticate else None
+            # Stores of different identities share the planes.
+            who = (credential or self.credentials.current()) if authenticate else None
             if method in _OF_WRITING:
                 return ask_shortly(
                     self.data,
