@@ -41,7 +41,7 @@ def test_defaults_without_a_file() -> None:
     assert settings == EndpointSettings("https://door.example.org:2880/")
     assert (settings.connect_timeout_seconds, settings.read_timeout_seconds) == (10.0, 300.0)
     assert (settings.publish, settings.exclusive, settings.dialect) == ("atomic", "exact", "auto")
-    assert (settings.proxy_upload_max_bytes, settings.requests_per_second) == (100_000, 200.0)
+    assert (settings.proxy_upload_max_bytes, settings.requests_per_second) == (100_000, None)
     assert not settings.allow_http_pools
     assert settings.origins == {("https", "door.example.org", 2880)}
 

@@ -166,9 +166,10 @@ class EndpointSettings:
     held_pool_urls : `int`
         How many files this process keeps open at pools at the same time, whoever reads them: each occupies a
         place among the transfers of its pool.
-    requests_per_second : `float`
-        Ceiling of the requests to doors and frontend; 0 switches pacing off. The door refuses a host
-        above 250 (protocol page, section 1.2).
+    requests_per_second : `float` or `None`
+        Ceiling of this process's requests to the door, and of those to the frontend; 0 switches pacing off.
+        `None` lets the server decide: 240 where it is a dCache that refuses a host above 250 (protocol
+        page, section 1.2), no ceiling elsewhere until a request is refused.
     publish : `str`
         ``atomic`` writes under a temporary name and renames, ``in_place`` writes to the final name.
     exclusive : `str`
@@ -221,7 +222,7 @@ class EndpointSettings:
     frontend_url: str | None = None
     proxy_upload_max_bytes: int = 100_000
     held_pool_urls: int = 32
-    requests_per_second: float = 200.0
+    requests_per_second: float | None = None
     publish: str = "atomic"
     exclusive: str = "exact"
     allow_http_pools: bool = False

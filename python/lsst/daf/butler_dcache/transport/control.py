@@ -177,11 +177,14 @@ class ControlPlane:
         while True:
             refused.check(origin, who, url)
             repetition.attempts += 1
+            # Outside of what follows: whose deadline passes here was not sent.
+            slot = self._pacer.slot(deadline, method)
             try:
-                with self._pacer.slot(deadline):
+                with slot:
                     # Again, for the credential may have been refused while this thread waited its turn.
                     refused.check(origin, who, url)
                     answer = self._once(prepared, deadline, repetition.attempts, started)
+                    slot.answered(answer.status, answer.headers)
                     if answer.status == 401 and answer.status not in ok:
                         refused.remember(origin, who, answer.reason)
             except FailedAttemptError as failure:

@@ -28,7 +28,7 @@ from .deadline import Deadline
 from .exchange import Exchange, is_observed, record
 from .http1 import write_head
 from .outgoing import Outgoing
-from .pacing import Pacer
+from .pacing import UNPACED, Pacer, Slot
 from .request import Request
 from .retry import READS, RULES, Phase, Repetition
 
@@ -67,7 +67,7 @@ class DataPlane:
     ) -> None:
         self._endpoint = endpoint
         self._addressing = Addressing(endpoint, credential)
-        self._pacer = Pacer(0) if pacer is None else pacer
+        self._pacer = UNPACED if pacer is None else pacer
         self._sleep = sleep
         self._connections = ConnectionPool(endpoint)
 
@@ -246,11 +246,16 @@ class DataPlane:
         )
         repetition: Repetition | None = None
         while True:
+            slot = UNPACED.slot(deadline)
+            if own:
+                refused.check(server.origin, who, url)
+                # Outside of what follows: whose deadline passes here was not sent.
+                slot = self._pacer.slot(deadline, method)
             request.begin()
             failure: NotConnectedError | ConnectionLostError | DeadlineError
             try:
                 if own:
-                    answer = self._at_endpoint(request, who, held, hand_over, ok)
+                    answer = self._at_endpoint(request, slot, who, held, hand_over, ok)
                     if isinstance(answer, Outgoing) or answer.status in ok or answer.status not in _JUDGED:
                         return answer
                 else:
@@ -279,18 +284,22 @@ class DataPlane:
     def _at_endpoint(
         self,
         request: Request,
+        slot: Slot,
         who: Credential,
         held: Connection | None,
         hand_over: bool,
         ok: Container[int],
     ) -> DataAnswer | Outgoing:
         """One attempt at a door or frontend: paced, and never with a credential that was refused."""
-        refused.check(request.origin, who, request.url)
-        with self._pacer.slot(request.deadline):
+        with slot:
             # Again, for the credential may have been refused while this thread waited its turn.
             refused.check(request.origin, who, request.url)
             answer = self._once(request, held, hand_over)
-            if isinstance(answer, DataAnswer) and answer.status == 401 and 401 not in ok:
+            if isinstance(answer, Outgoing):
+                slot.answered(100, {})
+                return answer
+            slot.answered(answer.status, answer.headers)
+            if answer.status == 401 and 401 not in ok:
                 refused.remember(request.origin, who, answer.reason)
             return answer
 

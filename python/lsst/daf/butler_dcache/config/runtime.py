@@ -1,0 +1,29 @@
+"""Where processes of one user on one host keep what they share while they run."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+__all__ = ("runtime_folders",)
+
+
+def runtime_folders() -> tuple[Path, ...]:
+    """Return folders for small files that all processes of this user on this host see, best first.
+
+    Returns
+    -------
+    folders : `tuple` [`~pathlib.Path`, ...]
+        None of them need exist; each is this user's by its name.
+
+    Notes
+    -----
+    ``XDG_RUNTIME_DIR`` belongs to a login. Batch jobs have none, and often a temporary directory each, so
+    that memory comes before that: it is the same for all jobs, and gone after the next boot.
+    """
+    name = f"daf_butler_dcache-{os.geteuid()}"
+    runtime = os.environ.get("XDG_RUNTIME_DIR", "")
+    parents = [runtime] if os.path.isabs(runtime) else []
+    parents += ["/dev/shm", tempfile.gettempdir()]  # noqa: S108 (owner and mode are checked by who opens it)
+    return tuple(Path(parent) / name for parent in parents)
