@@ -301,6 +301,15 @@ def test_lost_answer_to_the_rename(store: WebdavStore, embedded: Any, url: str, 
     assert store.read(url) == data
 
 
+def test_rename_whose_time_is_over(embedded: Any, url: str, tmp_path: Path) -> None:
+    """It may have happened or not, and there is no time left to look."""
+    with endpoint(embedded, tmp_path, dcache={"total_timeout_seconds": 1.0}) as store:
+        embedded.faults.add(Fault("stall", method="MOVE", seconds=2))
+        with pytest.raises(errors.OutcomeUnknownError) as caught:
+            store.write(url, SMALL)
+    assert isinstance(caught.value.__cause__, errors.DeadlineError)
+
+
 def test_rename_that_never_reached_the_server(store: WebdavStore, embedded: Any, url: str) -> None:
     embedded.faults.add(Fault("drop", method="POST" if store.settings.frontend_url else "MOVE"))
     store.write(url, SMALL)

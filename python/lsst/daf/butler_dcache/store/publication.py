@@ -25,6 +25,7 @@ from ..errors import (
     AccessDeniedError,
     CredentialError,
     DcacheError,
+    DeadlineError,
     DirectoryNotEmptyError,
     DoorUnavailableError,
     OutcomeUnknownError,
@@ -195,14 +196,29 @@ class Publisher:
         -------
         etag : `str`
             Entity tag of the file, empty if the server does not say.
+
+        Raises
+        ------
+        OutcomeUnknownError
+            Raised if the answer is lost and time or connection do not last to look.
         """
         for attempt in range(_MOST_ROUNDS):
             try:
                 return self._replace_once(source, target, deadline)
             except (DoorUnavailableError, OutcomeUnknownError, ServerError) as error:
                 # 500 is also what the loser of two racing MOVEs gets, 503 what a relay says of its server.
-                if self._was_renamed(source, target, info, error, deadline):
-                    return ""
+                try:
+                    if self._was_renamed(source, target, info, error, deadline):
+                        return ""
+                except (DeadlineError, DoorUnavailableError) as unsettled:
+                    if isinstance(error, DoorUnavailableError):
+                        raise error from unsettled  # nothing was sent
+                    raise OutcomeUnknownError(
+                        "it could not be found out whether the file was renamed",
+                        operation="write",
+                        url=target,
+                        elapsed_seconds=deadline.elapsed,
+                    ) from unsettled
                 if attempt == _MOST_ROUNDS - 1:
                     raise
         raise AssertionError("the last round returns or raises")
