@@ -106,12 +106,14 @@ class Credential:
                 "bearer", Secret(token), claims.expires, origin, claims.not_before, remedy, claims=claims
             )
         try:
-            expires = Macaroon.parse(token).expires
+            scope = Macaroon.parse(token).scope
         except NotAMacaroonError as exc:
             if _begins_as_macaroon(token):
                 raise unusable(f"is damaged: {exc.message}") from None
-            expires = None
-        return cls("bearer", Secret(token), expires, origin, remedy=remedy)
+            return cls("bearer", Secret(token), None, origin, remedy=remedy)
+        if scope.problems:
+            raise unusable(f"is a macaroon that its issuer refuses: {scope.problems[0]}")
+        return cls("bearer", Secret(token), scope.expires, origin, remedy=remedy)
 
     @classmethod
     def basic(cls, name: str, password: str, origin: str = "", remedy: str = "") -> Credential:

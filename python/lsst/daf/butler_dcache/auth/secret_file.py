@@ -81,12 +81,11 @@ class SecretFile:
             If it cannot be read, is no regular file or too long, or others may read it.
         """
         try:
-            # A pipe without a writer would hold `open` for ever.
-            descriptor = os.open(self.path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+            file = open(self.path, "rb", opener=_open)  # noqa: SIM115 - our errors are OSErrors as well
         except (OSError, ValueError) as exc:
             raise self._unreadable(exc) from exc
-        with open(descriptor, "rb") as file:
-            status = os.fstat(descriptor)
+        with file:
+            status = os.fstat(file.fileno())
             if not stat.S_ISREG(status.st_mode):
                 raise self.error("is not a regular file")
             mode = stat.S_IMODE(status.st_mode)
@@ -147,6 +146,11 @@ class SecretFile:
     def _unreadable(self, exc: OSError | ValueError) -> CredentialError:
         reason = exc.strerror if isinstance(exc, OSError) else str(exc)
         return self.error(f"cannot be read: {reason}", "make it, or correct its name")
+
+
+def _open(path: str, flags: int) -> int:
+    # A pipe without a writer would hold us for ever.
+    return os.open(path, flags | os.O_NONBLOCK)
 
 
 def _mark(status: os.stat_result) -> Mark:
