@@ -28,6 +28,7 @@ LEVELS = {
     "orphans": 5,
     "tree": 5,
     "read_cache": 5,
+    "read_ahead": 5,
     "remote_file": 5,
     "new_file": 5,
     "spooled_upload": 5,

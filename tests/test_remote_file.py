@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import gc
 import io
+import os
+import sys
+import threading
 import zipfile
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, BinaryIO
 
@@ -149,7 +153,7 @@ def test_memory_is_bounded() -> None:
     for number in range(40):
         file.seek(number << 20)
         file.read(1_000_000)
-    assert file._cache._bytes <= 16 << 20
+    assert file._bytes._cache._bytes <= 16 << 20
 
 
 def test_size_comes_with_the_end_of_the_file() -> None:
@@ -238,6 +242,50 @@ def test_closing() -> None:
     ):
         with pytest.raises(ValueError, match="closed"):
             operation()
+
+
+@pytest.fixture
+def hasty_threads() -> Iterator[None]:
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(before)
+
+
+@pytest.mark.parametrize("lines", [False, True])
+def test_threads_share_a_file(hasty_threads: None, lines: bool) -> None:
+    """Each byte goes to one of them, and nobody gets an error; without a lock positions and streams clash."""
+    blocks = [b"%0127d\n" % number for number in range(20_000)]
+    file, _ = opened(b"".join(blocks))
+
+    def read() -> list[bytes]:
+        return list(file) if lines else list(iter(lambda: file.read(128), b""))
+
+    with ThreadPoolExecutor(4) as executor:
+        found = [task.result() for task in [executor.submit(read) for _ in range(4)]]
+    assert sorted(piece for pieces in found for piece in pieces) == blocks
+
+
+def test_forked_child_reads_a_file_that_a_thread_of_its_parent_reads() -> None:
+    file, reader = opened()
+    inside, leave = threading.Event(), threading.Event()
+
+    def read_ranges(ranges: Sequence[ByteRange]) -> list[bytes]:
+        inside.set()
+        leave.wait(60)
+        return [bytes(len(one)) for one in ranges]
+
+    reader.read_ranges = read_ranges  # type: ignore[method-assign]
+    with ThreadPoolExecutor(1) as executor:
+        task = executor.submit(file.read, 10)
+        inside.wait(60)
+        child = os.fork()
+        if child == 0:
+            leave.set()
+            os._exit(len(file.read(10)))
+        leave.set()
+        task.result()
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 10
 
 
 def test_stream_that_is_too_short_is_an_error() -> None:

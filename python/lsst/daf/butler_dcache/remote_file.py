@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Generator, Iterator
+import threading
+import weakref
 from typing import TYPE_CHECKING
 
-from .errors import IntegrityError
-from .model import Adler32, ByteRange, FileInfo
-from .read_cache import ReadCache
+from .model import FileInfo
+from .read_ahead import LOOK_BYTES, ReadAhead
 from .store.protocol import RemoteReader
 
 if TYPE_CHECKING:
@@ -17,24 +17,6 @@ if TYPE_CHECKING:
 
 __all__ = ("RemoteFile",)
 
-_TINY_BYTES = 512
-_LOOK_BYTES = 10_752
-"""What a tiny read fetches: it looks at a structure, whose contents follow."""
-
-_TAIL_BYTES = 1024
-"""What is fetched of the end of a file when its size is asked for: the last words of zip and Parquet."""
-
-_WHOLE_AFTER_BYTES = 64 * 1024
-"""A file that is read in order from its first byte on so far is taken for one that is read to its end."""
-
-_STREAM_WHOLE_AFTER_BYTES = 4 * 1024 * 1024
-_STREAM_PART_AFTER_BYTES = 64 * 1024 * 1024
-"""After so many bytes in order the rest of the file comes in one answer."""
-
-_SKIP_BYTES = 1024 * 1024
-"""A jump ahead in a stream that is cheaper than a new request."""
-
-_CACHE_BYTES = 16 * 1024 * 1024
 _PEEK_BYTES = 8192
 
 
@@ -57,7 +39,7 @@ class RemoteFile(io.RawIOBase):
     A read here and there fetches what was asked for. Reads that follow one another fetch more and more ahead,
     and in the end become one stream. What was fetched is kept within 16 MiB. A file that is read in order
     from its first byte to its last is verified by checksum. The size is asked for only if no answer has told
-    it, and comes with the last kilobyte. Not thread-safe.
+    it, and comes with the last kilobyte. Threads may share it; they share its position, too.
     """
 
     mode = "rb"
@@ -67,22 +49,16 @@ class RemoteFile(io.RawIOBase):
         reader: RemoteReader,
         name: str,
         *,
-        read_ahead_bytes: int = _LOOK_BYTES,
+        read_ahead_bytes: int = LOOK_BYTES,
         sequential: bool = False,
     ) -> None:
         super().__init__()
         self.name = name
         self._reader = reader
-        self._read_ahead = read_ahead_bytes
-        self._sequential = sequential
+        self._bytes = ReadAhead(reader, name, least_bytes=read_ahead_bytes, sequential=sequential)
         self._position = 0
-        self._cache = ReadCache(_CACHE_BYTES)
-        self._run_start = self._run_end = 0  # bytes that were fetched in order
-        self._in_order = Adler32()  # of the bytes from the first on
-        self._stream: Iterator[bytes] | None = None
-        self._stream_position = 0
-        self._window = memoryview(b"")  # the last piece of the stream
-        self._window_start = 0
+        self._lock = threading.RLock()
+        _files.add(self)
 
     @property
     def info(self) -> FileInfo:
@@ -92,12 +68,8 @@ class RemoteFile(io.RawIOBase):
     @property
     def size(self) -> int:
         """Size in bytes."""
-        known = self._reader.known_size
-        if known is None:
-            start, data = self._reader.read_tail(_TAIL_BYTES)
-            known = start + len(data)
-            self._take(start, data)
-        return known
+        with self._lock:
+            return self._bytes.size
 
     def readable(self) -> bool:
         """Return `True`."""
@@ -133,18 +105,19 @@ class RemoteFile(io.RawIOBase):
             If the position would be negative, ``whence`` is another number, or the file is closed.
         """
         self._check_open()
-        if whence == os.SEEK_SET:
-            position = offset
-        elif whence == os.SEEK_CUR:
-            position = self._position + offset
-        elif whence == os.SEEK_END:
-            position = self.size + offset
-        else:
-            raise ValueError(f"invalid whence: {whence}")
-        if position < 0:
-            raise ValueError(f"negative seek position {position}")
-        self._position = position
-        return position
+        with self._lock:
+            if whence == os.SEEK_SET:
+                position = offset
+            elif whence == os.SEEK_CUR:
+                position = self._position + offset
+            elif whence == os.SEEK_END:
+                position = self.size + offset
+            else:
+                raise ValueError(f"invalid whence: {whence}")
+            if position < 0:
+                raise ValueError(f"negative seek position {position}")
+            self._position = position
+            return position
 
     def read(self, size: int | None = -1, /) -> bytes:
         """Return the next bytes: as many as asked for, unless the file ends before.
@@ -159,33 +132,46 @@ class RemoteFile(io.RawIOBase):
         data : `bytes`
             Empty at the end of the file.
         """
-        self._check_open()
-        if size is None or size < 0:
-            return self._read_rest()
-        left = size
-        start = self._position
-        pieces: list[memoryview] = []
-        try:
-            while left and (piece := self._available(left)[:left]):
+        with self._lock:
+            self._check_open()
+            if size is None or size < 0:
+                return self._read_rest()
+            left = size
+            position = self._position
+            pieces: list[memoryview] = []
+            while left and (piece := self._bytes.at(position, left)[:left]):
                 pieces.append(piece)
-                self._position += len(piece)
+                position += len(piece)
                 left -= len(piece)
-        except BaseException:
-            # Who tries again must not find a gap.
-            self._position = start
-            raise
+            self._position = position  # only now: who tries again after an error must not find a gap
         if len(pieces) == 1 and isinstance(pieces[0].obj, bytes) and len(pieces[0].obj) == len(pieces[0]):
             return pieces[0].obj  # the very object, without a copy
         return b"".join(pieces)
 
     def _read_rest(self) -> bytes:
-        if not self._available(None):
+        if not self._bytes.at(self._position, None):
             return b""
         # `io.BytesIO` lets its memory be written to and then hands it out as `bytes` without a copy.
         memory = io.BytesIO(bytes(max(0, self.size - self._position)))
         with memory.getbuffer() as view:
-            self._fill(view, None)
+            self._fill(view, to_end=True)
         return memory.getvalue()
+
+    def readline(self, size: int | None = -1, /) -> bytes:
+        """Return the bytes up to and including the next line feed.
+
+        Parameters
+        ----------
+        size : `int`, optional
+            Largest number of bytes.
+
+        Returns
+        -------
+        line : `bytes`
+            Empty at the end of the file.
+        """
+        with self._lock:
+            return super().readline(size)
 
     def readall(self) -> bytes:
         """Return all bytes that are left."""
@@ -204,12 +190,13 @@ class RemoteFile(io.RawIOBase):
         data : `bytes`
             Empty at the end of the file.
         """
-        self._check_open()
-        piece = self._available(max(size, 1))
-        if size >= 0:
-            piece = piece[:size]
-        self._position += len(piece)
-        return bytes(piece)
+        with self._lock:
+            self._check_open()
+            piece = self._bytes.at(self._position, max(size, 1))
+            if size >= 0:
+                piece = piece[:size]
+            self._position += len(piece)
+            return bytes(piece)
 
     def peek(self, size: int = 0, /) -> bytes:
         """Return bytes that lie ready without moving the position.
@@ -224,8 +211,9 @@ class RemoteFile(io.RawIOBase):
         data : `bytes`
             At least one byte, unless the file ends here.
         """
-        self._check_open()
-        return bytes(self._available(1)[:_PEEK_BYTES])
+        with self._lock:
+            self._check_open()
+            return bytes(self._bytes.at(self._position, 1)[:_PEEK_BYTES])
 
     def readinto(self, buffer: Buffer, /) -> int:
         """Fill a buffer; see `io.RawIOBase.readinto`.
@@ -240,24 +228,22 @@ class RemoteFile(io.RawIOBase):
         count : `int`
             Number of bytes; 0 at the end of the file.
         """
-        self._check_open()
         target = memoryview(buffer).cast("B")
-        return self._fill(target, len(target))
+        with self._lock:
+            self._check_open()
+            return self._fill(target)
 
-    def _fill(self, target: memoryview, wanted: int | None) -> int:
+    def _fill(self, target: memoryview, to_end: bool = False) -> int:
         filled = 0
-        start = self._position
-        try:
-            while filled < len(target):
-                piece = self._available(None if wanted is None else wanted - filled)[: len(target) - filled]
-                if not piece:
-                    break
-                target[filled : filled + len(piece)] = piece
-                filled += len(piece)
-                self._position += len(piece)
-        except BaseException:
-            self._position = start
-            raise
+        position = self._position
+        while left := len(target) - filled:
+            piece = self._bytes.at(position, None if to_end else left)[:left]
+            if not piece:
+                break
+            target[filled : filled + len(piece)] = piece
+            filled += len(piece)
+            position += len(piece)
+        self._position = position
         return filled
 
     def readinto1(self, buffer: Buffer, /) -> int:
@@ -280,122 +266,26 @@ class RemoteFile(io.RawIOBase):
 
     def close(self) -> None:
         """Close the file and give the mover back."""
-        if self.closed:
-            return
-        try:
-            self._drop_stream()
-            self._cache.clear()
-            self._reader.close()
-        finally:
-            super().close()
+        with self._lock:
+            if self.closed:
+                return
+            try:
+                self._bytes.close()
+            finally:
+                super().close()
 
     def _check_open(self) -> None:
         if self.closed:
             raise ValueError("I/O operation on closed file")
 
-    def _available(self, wanted: int | None) -> memoryview:
-        """Return bytes at the position, at least one unless the file ends; fetch some if there are none.
 
-        Parameters
-        ----------
-        wanted : `int` or `None`
-            How many would be useful; `None` is all that are left.
-        """
-        position = self._position
-        if 0 <= position - self._window_start < len(self._window):
-            return self._window[position - self._window_start :]
-        found = self._cache.find(position)
-        if found:
-            return found
-        known = self._reader.known_size
-        if known is not None and position >= known:
-            return memoryview(b"")
-        return self._fetch(wanted)
+_files: weakref.WeakSet[RemoteFile] = weakref.WeakSet()
 
-    def _fetch(self, wanted: int | None) -> memoryview:
-        """Return bytes from the position on, from the server; none if the file ends before."""
-        position = self._position
-        if self._stream is not None and 0 <= position - self._stream_position <= _SKIP_BYTES:
-            return self._advance_stream()
-        self._drop_stream()
-        ahead = self._ahead()
-        if wanted is None or ahead is None:
-            self._stream = iter(self._reader.stream(position))
-            self._stream_position = position
-            return self._advance_stream()
-        least = self._read_ahead if wanted < _TINY_BYTES else 0
-        stop = position + max(wanted, least, ahead)
-        behind = self._cache.next_start(position)
-        if behind is not None:
-            stop = min(stop, behind)
-        (data,) = self._reader.read_ranges([ByteRange(position, stop)])
-        if position != self._run_end:
-            self._run_start = position
-        self._run_end = position + len(data)
-        self._take(position, data)
-        return memoryview(data)
 
-    def _ahead(self) -> int | None:
-        """Return how many bytes are worth fetching because of what was read in order; `None` is all."""
-        if self._position != self._run_end:
-            return 0
-        run = self._run_end - self._run_start
-        if self._run_start:
-            # Within a file, as for the tiles of a cutout, at most a fifth is fetched in vain.
-            return run // 5 if run < _STREAM_PART_AFTER_BYTES else None
-        if run >= _STREAM_WHOLE_AFTER_BYTES or self._sequential:
-            return None
-        return 2 * run if run >= _WHOLE_AFTER_BYTES else run // 2
+def _after_fork() -> None:
+    for file in list(_files):
+        # A thread that the child does not have may have held it.
+        file._lock = threading.RLock()
 
-    def _take(self, start: int, data: bytes) -> None:
-        """Keep what was fetched, and verify the file if all of it has come by in order."""
-        self._cache.put(start, data)
-        if start == self._in_order.size:
-            self._in_order.update(data)
-            if data and self._in_order.size == self._reader.known_size:
-                self._verify()
 
-    def _advance_stream(self) -> memoryview:
-        stream, self._stream = self._stream, None
-        assert stream is not None
-        for chunk in stream:
-            start = self._stream_position
-            self._stream_position += len(chunk)
-            self._run_end = self._stream_position
-            if start == self._in_order.size and start > 0:  # one from 0 on is verified by the reader
-                self._in_order.update(chunk)
-            if self._stream_position > self._position:
-                self._window, self._window_start = memoryview(chunk), start
-                self._stream = stream  # one that raised gives nothing any more
-                if self._stream_position >= self.size:
-                    # Only behind its last chunk does a stream compare checksums.
-                    self._exhaust_stream()
-                return self._window[self._position - start :]
-        if self._position < self.size:
-            raise IntegrityError(
-                f"it ended before its size of {self.size} bytes", operation="read", url=self.name
-            )
-        return memoryview(b"")
-
-    def _verify(self) -> None:
-        expected = self._reader.info.checksums.get("adler32")
-        if expected is not None and self._in_order.hexdigest() != expected:
-            raise IntegrityError(
-                f"the bytes that arrived have adler32 {self._in_order.hexdigest()}, the file has {expected}",
-                operation="read",
-                url=self.name,
-            )
-
-    def _exhaust_stream(self) -> None:
-        stream, self._stream = self._stream, None
-        if stream is not None:
-            for _ in stream:
-                pass
-            if self._in_order.size == self.size:
-                self._verify()
-
-    def _drop_stream(self) -> None:
-        self._window = memoryview(b"")
-        stream, self._stream = self._stream, None
-        if isinstance(stream, Generator):
-            stream.close()
+os.register_at_fork(after_in_child=_after_fork)
