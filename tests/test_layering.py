@@ -37,6 +37,7 @@ LEVELS = {
     "filesystem": 5,
     "resource_path": 5,
     "registration": 5,
+    "worker": 5,
     "datastore": 6,
     "bench": 6,
     "cli": 6,

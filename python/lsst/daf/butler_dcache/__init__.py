@@ -15,14 +15,17 @@ if TYPE_CHECKING:
     from .datastore import DcacheDatastore
     from .filesystem import DcacheFileSystem
     from .resource_path import DcacheResourcePath
+    from .worker import WorkerCredential, worker_credential
 
 __all__ = (
     "DcacheDatastore",
     "DcacheFileSystem",
     "DcacheResourcePath",
+    "WorkerCredential",
     "register",
     "registered",
     "unregister",
+    "worker_credential",
 )
 
 # Loaded on demand: the datastore costs the import of the Butler, and neither it nor the ResourcePath can be
@@ -31,6 +34,8 @@ _LAZY = {
     "DcacheDatastore": "datastore",
     "DcacheFileSystem": "filesystem",
     "DcacheResourcePath": "resource_path",
+    "WorkerCredential": "worker",
+    "worker_credential": "worker",
 }
 
 
