@@ -61,6 +61,11 @@ class DataAnswer:
     end is closed then, which at a dCache pool ends the transfer (protocol page, section 2.5).
     """
 
+    _first_chunk = True
+    _received = 0
+    _held = False
+    _closed = False
+
     def __init__(
         self,
         head: Head,
@@ -80,10 +85,6 @@ class DataAnswer:
         self._framing, self._left = framing_of(request.method, head)
         self.length: int | None = None if self._framing in _ENDLESS else self._left
         self._done = self._framing is Framing.NONE
-        self._first_chunk = True
-        self._received = 0
-        self._held = False
-        self._closed = False
 
     @property
     def url(self) -> str:

@@ -29,6 +29,13 @@ class Payload:
         What is sent.
     announced : `int` or `None`, optional
         Total length of the pieces of an iterator.
+
+    Attributes
+    ----------
+    length : `int` or `None`
+        Bytes, if that is known.
+    small : bytes-like or `None`
+        All of it, if it is so small that it travels with the head.
     """
 
     def __init__(self, body: Body | None, announced: int | None = None) -> None:
@@ -38,12 +45,15 @@ class Payload:
         self._start = 0
         self._begun = False
         self.length: int | None = 0
+        self.small: memoryview | bytes | None = b""
         if body is None:
             return
         if isinstance(body, bytes | bytearray | memoryview):
             self._bytes = memoryview(body).cast("B")
             self.length = len(self._bytes)
-        elif not hasattr(body, "read"):
+            self.small = self._bytes if self.length <= _SMALL_BYTES else None
+            return
+        if not hasattr(body, "read"):
             self._pieces = body
             self.length = announced
         elif not (file := cast(BinaryIO, body)).seekable():
@@ -54,18 +64,13 @@ class Payload:
             self._start = file.tell()
             self.length = file.seek(0, os.SEEK_END) - self._start
             file.seek(self._start)
+        if self._pieces is not None or self.length != 0:
+            self.small = None
 
     @property
     def can_be_sent(self) -> bool:
         """Whether all of it can be sent, for the first time or again."""
         return self._pieces is None or not self._begun
-
-    @property
-    def small(self) -> memoryview | bytes | None:
-        """All of it, if it is so small that it travels with the head."""
-        if self._bytes is not None and len(self._bytes) <= _SMALL_BYTES:
-            return self._bytes
-        return b"" if self.length == 0 and self._pieces is None else None
 
     def send(self, connection: Connection, deadline: Deadline, silence: float) -> int:
         """Send all of it.

@@ -56,6 +56,14 @@ class Request:
         Whether its course leaves the connection without use.
     """
 
+    attempt = 0
+    reused = False
+    body_bytes = 0
+    complete = True
+    continued = False
+    ends_connection = False
+    body_error: ConnectionLostError | None = None
+
     def __init__(
         self,
         method: str,
@@ -79,19 +87,17 @@ class Request:
         self.deadline = deadline
         self.silence = silence
         self.patience = patience
-        self.started = time.monotonic()
-        self.attempt = 0
+        self.started = self.begun = time.monotonic()
 
     def begin(self) -> None:
         """Begin an attempt."""
         self.attempt += 1
-        self.begun = time.monotonic()
-        self.reused = False
-        self.body_bytes = 0
-        self.complete = True
-        self.continued = False
-        self.ends_connection = False
-        self.body_error: ConnectionLostError | None = None
+        if self.attempt > 1:
+            self.begun = time.monotonic()
+            self.reused = self.continued = self.ends_connection = False
+            self.complete = True
+            self.body_bytes = 0
+            self.body_error = None
 
     def lost_body(self, error: ConnectionLostError) -> None:
         """Note that the server stopped taking the body; its answer says why.

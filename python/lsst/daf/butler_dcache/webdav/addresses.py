@@ -9,6 +9,7 @@ from __future__ import annotations
 import posixpath
 import re
 import uuid
+from functools import lru_cache
 from urllib.parse import quote, unquote, urlsplit
 
 from ..errors import ConfigurationError
@@ -37,7 +38,11 @@ _NAME_LIMIT_BYTES = 255
 
 _LOCK = re.compile(r"^\.dcb-[0-9a-f]{32}\.lock\.")
 
+_remembered = lru_cache(maxsize=512)
+"""One operation asks the same of the same few names several times."""
 
+
+@_remembered
 def to_http(url: str) -> str:
     """Return the URL that goes to the server for one of ours.
 
@@ -66,6 +71,7 @@ def to_http(url: str) -> str:
     return f"{known}://{rest}"
 
 
+@_remembered
 def origin(url: str) -> str:
     """Return scheme, host and port of a URL in one spelling, as ``https://door:2880``.
 
@@ -86,6 +92,7 @@ def host_of(url: str) -> str:
     return urlsplit(url).netloc.rpartition("@")[2]
 
 
+@_remembered
 def decoded_path(url: str) -> str:
     """Return the decoded path of a URL without doubled and trailing slashes."""
     path = posixpath.normpath("/" + unquote(urlsplit(url).path).lstrip("/"))
