@@ -5,6 +5,9 @@ from __future__ import annotations
 import dataclasses
 import io
 import random
+import signal
+import threading
+import time
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -13,12 +16,17 @@ from urllib.parse import urlsplit
 
 import pytest
 from lsst.daf.butler_dcache import errors
+from lsst.daf.butler_dcache.config.loading import settings_for
 from lsst.daf.butler_dcache.embedded import Fault
 from lsst.daf.butler_dcache.model import Adler32
 from lsst.daf.butler_dcache.store.registry import store_for
+from lsst.daf.butler_dcache.transport.data import DataPlane
+from lsst.daf.butler_dcache.transport.deadline import Deadline
 from lsst.daf.butler_dcache.webdav import download, parallel
+from lsst.daf.butler_dcache.webdav.parallel import ParallelDownload
 from lsst.resources import ResourcePath
 from request_counter import counted
+from scripted_server import ScriptedServer, Talk
 
 DATA = random.Random(3).randbytes(5_000_001)
 
@@ -152,6 +160,32 @@ def test_wrong_bytes_everywhere(embedded: Any, faults: Any, url: str, parallel_r
     faults.add(Fault("corrupt_download", server="pool", at_byte=3, times=None))
     with pytest.raises(errors.IntegrityError, match="adler32"):
         read(url)
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, errors.DoorUnavailableError])
+def test_nobody_waits_for_the_others_after_an_error(error: type[BaseException]) -> None:
+    """Three connections would be silent for a minute when the fourth fails, or the user interrupts."""
+    waiting = threading.Barrier(4, timeout=60)
+
+    def silent(talk: Talk) -> None:
+        talk.head()
+        waiting.wait()
+        talk.head()
+
+    def failing(talk: Talk) -> None:
+        talk.head()
+        waiting.wait()
+        if error is KeyboardInterrupt:
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+            talk.head()
+
+    with ScriptedServer(silent, silent, silent, failing) as pool:
+        settings = settings_for(pool.url.replace("http", "dav"))
+        download = ParallelDownload(DataPlane(settings), pool.url, "url", 1 << 30, lambda at, piece: None)
+        begun = time.monotonic()
+        with pytest.raises(error):
+            download.run(4, Deadline(600))
+        assert time.monotonic() - begun < settings.idle_timeout_seconds / 2
 
 
 @pytest.mark.parametrize("mode", ["copy", "auto"])

@@ -132,6 +132,12 @@ class Connection:
         with contextlib.suppress(OSError):
             self.sock.close()
 
+    def interrupt(self) -> None:
+        """End the waiting of another thread that uses it, which closes it."""
+        self.usable = False
+        with contextlib.suppress(OSError):
+            self.sock.shutdown(socket.SHUT_RDWR)
+
     # -- sending
 
     def send(self, data: bytes | memoryview, deadline: Deadline, silence: float) -> None:

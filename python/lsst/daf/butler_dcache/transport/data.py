@@ -212,6 +212,31 @@ class DataPlane:
 
     # -- attempts
 
+    def connect(self, url: str, *, deadline: Deadline) -> Connection:
+        """Return a connection for the caller's own care, to be given to `open`.
+
+        Parameters
+        ----------
+        url : `str`
+            Any URL of the server.
+        deadline : `~.deadline.Deadline`
+            Limits the connecting.
+
+        Returns
+        -------
+        connection : `~.connection.Connection`
+            The caller closes it.
+
+        Raises
+        ------
+        DoorUnavailableError
+            If there is none.
+        """
+        try:
+            return self._connections.acquire(self._addressing.find(url)[0].origin, deadline)
+        except NotConnectedError as error:
+            raise DoorUnavailableError(str(error), operation="connect", url=url) from error
+
     def _exchange(
         self,
         method: str,

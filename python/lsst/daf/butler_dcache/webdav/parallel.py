@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 
 from ..errors import DoorUnavailableError, ProtocolError
 from ..model import Adler32, ByteRange
@@ -53,6 +53,7 @@ class ParallelDownload:
         self._lock = threading.Lock()
         self._next = 0
         self._failed = False
+        self._connections: list[Connection] = []
         self._sums: dict[int, Adler32] = {}
 
     def run(self, connections: int, deadline: Deadline) -> Adler32:
@@ -75,47 +76,52 @@ class ParallelDownload:
         DoorUnavailableError
             Raised if a connection broke or the URL died; what was put until then is of no use.
         """
-        open_ones: list[Connection] = []
         try:
             with ThreadPoolExecutor(connections, "dcache-range") as executor:
-                tasks = [executor.submit(self._work, open_ones, deadline) for _ in range(connections)]
+                tasks = [executor.submit(self._work, deadline) for _ in range(connections)]
                 try:
-                    for task in tasks:
+                    for task in wait(tasks, return_when=FIRST_EXCEPTION).done:
                         task.result()
                 except BaseException:
-                    self._failed = True
+                    # The others may be waiting for a server that says nothing.
+                    self._give_up()
                     raise
         finally:
             # Only now: each of them keeps the URL alive for the others.
-            for connection in open_ones:
+            for connection in self._connections:
                 connection.close()
         seen = Adler32()
         for start in sorted(self._sums):
             seen.append(self._sums[start])
         return seen
 
-    def _work(self, open_ones: list[Connection], deadline: Deadline) -> None:
+    def _give_up(self) -> None:
+        with self._lock:
+            self._failed = True
+            for connection in self._connections:
+                connection.interrupt()
+
+    def _connect(self, deadline: Deadline) -> Connection:
+        connection = self._data.connect(self._place, deadline=deadline)
+        with self._lock:
+            self._connections.append(connection)
+            if self._failed:
+                connection.interrupt()
+        return connection
+
+    def _work(self, deadline: Deadline) -> None:
         buffer = memoryview(bytearray(_PIECE_BYTES))
         connection: Connection | None = None
-        try:
-            while (segment := self._take()) is not None:
-                answer = self._data.open(
-                    "GET",
-                    self._place,
-                    headers={"Range": segment.header()},
-                    deadline=deadline,
-                    connection=connection,
-                )
-                if connection is None:
-                    connection = answer.hold()
-                    open_ones.append(connection)
-                try:
-                    self._sums[segment.start] = self._fetch(answer, segment, buffer)
-                finally:
-                    answer.close()
-        except BaseException:
-            self._failed = True
-            raise
+        while (segment := self._take()) is not None:
+            connection = connection or self._connect(deadline)
+            headers = {"Range": segment.header()}
+            answer = self._data.open(
+                "GET", self._place, headers=headers, deadline=deadline, connection=connection
+            )
+            try:
+                self._sums[segment.start] = self._fetch(answer, segment, buffer)
+            finally:
+                answer.close()
 
     def _take(self) -> ByteRange | None:
         with self._lock:
