@@ -183,3 +183,42 @@ def test_a_dead_instance_drops_everybody(dcache: EmbeddedDcache) -> None:
     with pytest.raises((http.client.HTTPException, ConnectionError)):
         client.ask("HEAD", "")
     client.close()
+
+
+def test_faults_wait_until_it_is_their_turn(dcache: EmbeddedDcache, client: Client) -> None:
+    fault = dcache.faults.add(Fault("status", path="*/file", status=500, after=2))
+    assert [client.ask("HEAD", "file").status for _ in range(4)] == [200, 200, 500, 200]
+    dcache.faults.remove([dcache.faults.add(Fault("status", path="*/file", status=503))])
+    assert client.ask("HEAD", "file").status == 200
+    assert (fault.hits, fault.seen) == (1, 3)
+
+
+@pytest.mark.parametrize("has_effect", [False, True])
+def test_a_door_crashes_before_or_after_the_effect(
+    dcache: EmbeddedDcache, client: Client, has_effect: bool
+) -> None:
+    dcache.faults.add(Fault("restart", method="DELETE", has_effect=has_effect))
+    with pytest.raises((http.client.RemoteDisconnected, ConnectionError)):
+        client.ask("DELETE", "file")
+    assert Client(dcache).ask("HEAD", "file").status == (404 if has_effect else 200)
+
+
+def fetch(client: Client) -> bytes:
+    return client.ask("GET", client.ask("GET", "file").location).body
+
+
+def test_a_pool_crashes_and_its_urls_are_dead(dcache: EmbeddedDcache, client: Client) -> None:
+    before = [pool.listeners["https"].port for pool in dcache.site.pools]
+    dcache.faults.add(Fault("restart", server="pool", times=1))
+    with pytest.raises((http.client.RemoteDisconnected, ConnectionError)):
+        fetch(client)
+    after = [pool.listeners["https"].port for pool in dcache.site.pools]
+    assert len(set(before) & set(after)) == len(before) - 1
+    assert fetch(client) == DATA
+
+
+def test_an_answer_ends_within_its_head(dcache: EmbeddedDcache, client: Client) -> None:
+    dcache.faults.add(Fault("cut_head", method="DELETE", at_byte=7))
+    with pytest.raises((http.client.HTTPException, ConnectionError)):
+        client.ask("DELETE", "file")
+    assert client.ask("HEAD", "file").status == 404

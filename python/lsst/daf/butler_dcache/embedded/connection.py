@@ -6,16 +6,37 @@ import contextlib
 import select
 import socket
 import ssl
+import struct
 from collections.abc import Callable
+from typing import Literal
 
-__all__ = ["BodyCutError", "Connection", "HangUpError", "Tap"]
+__all__ = ["BodyCutError", "Connection", "Farewell", "HangUpError", "HeadTap", "Tap"]
 
 Tap = Callable[[int, bytes], tuple[bytes, bool]]
 """What a fault does to a body: (offset, piece) to (piece, whether the connection is cut after it)."""
 
+HeadTap = Callable[[bytes], bytes]
+"""What a fault does to the head of an answer, if it does not raise `HangUpError`."""
+
+
+Farewell = Literal["cut", "notice", "reset"]
+"""How a connection ends: at once, after a TLS close_notify, or by a TCP reset."""
+
 
 class HangUpError(Exception):
-    """The connection ends here, without a (further) answer."""
+    """The connection ends here, without a (further) answer.
+
+    Parameters
+    ----------
+    reason : `str`
+        For the log.
+    farewell : `str`
+        How it ends.
+    """
+
+    def __init__(self, reason: str, farewell: Farewell = "cut") -> None:
+        super().__init__(reason)
+        self.farewell: Farewell = farewell
 
 
 class BodyCutError(HangUpError):
@@ -94,6 +115,12 @@ class Connection:
             with contextlib.suppress(OSError, ValueError):
                 self.sock.settimeout(0.0)
                 self.sock.unwrap()
+
+    def reset(self) -> None:
+        """End the connection by a TCP reset."""
+        with contextlib.suppress(OSError):
+            self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            self.sock.close()
 
     def close(self) -> None:
         """End the connection, also where a forked child holds a copy of the socket."""

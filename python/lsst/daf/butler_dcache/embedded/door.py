@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import ssl
+import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 from urllib.parse import quote
@@ -138,12 +139,13 @@ class Door:
             "OPTIONS": self._options,
         }
         self._tls = tls
+        self._restarting = threading.Lock()
         self.listener = self._listen(port)
 
     def _listen(self, port: int) -> Listener:
         site = self.site
         limiter = RateLimiter(time_scale=site.time_scale)
-        return Listener(
+        listener = Listener(
             "door",
             site.faults.around(limited(site, limiter, self._handle)),
             site.transcript,
@@ -152,6 +154,8 @@ class Door:
             software=site.software,
             idle=300.0 * site.time_scale,
         )
+        listener.crash = self.crash
+        return listener
 
     @property
     def port(self) -> int:
@@ -166,6 +170,15 @@ class Door:
         """Cut all connections and listen again on the same port."""
         self.listener.stop()
         self.listener = self._listen(self.port)
+
+    def crash(self) -> None:
+        """Restart without waiting for anybody, from a thread that answers; a second one at a time is none."""
+        if self._restarting.acquire(blocking=False):
+            try:
+                self.listener.stop(patience=0.0)
+                self.listener = self._listen(self.port)
+            finally:
+                self._restarting.release()
 
     def _handle(self, exchange: Exchange) -> None:
         site = self.site

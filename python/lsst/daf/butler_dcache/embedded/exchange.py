@@ -10,7 +10,7 @@ import contextlib
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from .connection import BodyCutError, Connection, HangUpError, Tap
+from .connection import BodyCutError, Connection, Farewell, HangUpError, HeadTap, Tap
 from .transcript import Record
 
 if TYPE_CHECKING:
@@ -133,7 +133,7 @@ class Body:
             Raised if the client closed, or paused longer than the idle limit, before the end.
         """
         if self._is_cut:
-            raise BodyCutError("connection cut by a fault")
+            raise BodyCutError("connection cut by a fault", self._exchange.farewell)
         if self.finished:
             return b""
         buffer = self._exchange.connection.buffer
@@ -242,7 +242,8 @@ class Exchange:
         self.answered = False
         self.tap_received: Tap | None = None
         self.tap_sent: Tap | None = None
-        self.is_mute = False
+        self.tap_head: HeadTap | None = None
+        self.farewell: Farewell = "cut"
         self.has_wrong_digest = False
         self.login: Any = None
         self.extra_headers: list[tuple[str, str]] = []
@@ -293,10 +294,6 @@ class Exchange:
     def _head(
         self, status: int, reason: str, headers: Iterable[tuple[str, str]], *, bare: bool = False
     ) -> bytes:
-        if self.is_mute:
-            raise HangUpError("answer lost by a fault")
-        self.record.status = status
-        self.answered = True
         if self._ends_by_expect:
             self.close = True
         lines = [f"HTTP/1.1 {status} {reason or _REASONS.get(status, str(status))}"]
@@ -305,7 +302,12 @@ class Exchange:
         lines += [f"{name}: {value}" for name, value in every]
         if self.close and not any(name.lower() == "connection" for name, _ in every):
             lines.append("Connection: close")
-        return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1", "replace")
+        head = ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1", "replace")
+        if self.tap_head is not None:
+            head = self.tap_head(head)
+        self.record.status = status
+        self.answered = True
+        return head
 
     def answer(
         self,
@@ -378,7 +380,7 @@ class Exchange:
             self.record.sent += len(data)
             self.connection.send(b"%x\r\n%b\r\n" % (len(data), data) if self._chunking else data)
         if cut:
-            raise HangUpError("connection cut by a fault")
+            raise HangUpError("connection cut by a fault", self.farewell)
 
     def finish(self, trailers: Iterable[tuple[str, str]] = ()) -> None:
         """End a chunked answer."""

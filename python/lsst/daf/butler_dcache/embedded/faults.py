@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import fnmatch
 import threading
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Literal
 
-from .connection import HangUpError
+from .connection import Farewell, HangUpError, HeadTap
 from .exchange import Exchange
 from .wire import Handler
 
@@ -23,6 +24,8 @@ FaultKind = Literal[
     "status",
     "drop",
     "lose_answer",
+    "cut_head",
+    "restart",
     "stall",
     "cut_upload",
     "cut_download",
@@ -55,6 +58,10 @@ class Fault:
         - ``"status"``: answer ``status`` (and ``reason``, ``headers``, ``body``) at once, without effect;
         - ``"drop"``: close the connection without effect or answer;
         - ``"lose_answer"``: do what was asked, then close instead of answering;
+        - ``"cut_head"``: do what was asked, then close after ``at_byte`` bytes of the answer's head;
+        - ``"restart"``: the server (door or pool; the frontend loses its connections only) crashes and comes
+          back, a pool on another port, all its URLs dead; before the request has an effect, or after it if
+          ``has_effect``;
         - ``"stall"``: wait ``seconds`` before doing anything;
         - ``"cut_upload"``, ``"cut_download"``: close the connection at byte ``at_byte`` of the body;
         - ``"stall_download"``: pause for ``seconds`` at byte ``at_byte`` of the answer's body;
@@ -88,6 +95,12 @@ class Fault:
         Where in a body; for listings the number of entries.
     seconds : `float`
         Length of a stall.
+    after : `int`
+        How many matching requests go by before it acts.
+    has_effect : `bool`
+        Whether a restart comes after the effect, and a stall too.
+    farewell : ``"cut"``, ``"notice"`` or ``"reset"``
+        How a connection is closed: without a TLS close_notify, with one, or by a TCP reset.
     """
 
     kind: FaultKind
@@ -101,7 +114,11 @@ class Fault:
     body: str = ""
     at_byte: int = 0
     seconds: float = 0.0
+    after: int = 0
+    has_effect: bool = False
+    farewell: Farewell = "cut"
     hits: int = 0
+    seen: int = 0
 
     def matches(self, exchange: Exchange) -> bool:
         """Whether a request is one of those that this fault waits for."""
@@ -127,6 +144,11 @@ class Faults:
             self._faults.append(fault)
         return fault
 
+    def remove(self, faults: Iterable[Fault]) -> None:
+        """Disarm some."""
+        with self._lock:
+            self._faults = [fault for fault in self._faults if not any(fault is one for one in faults)]
+
     def clear(self) -> None:
         """Disarm everything."""
         with self._lock:
@@ -139,8 +161,10 @@ class Faults:
         with self._lock:
             for fault in self._faults:
                 if fault.kind == kind and fault.matches(exchange):
-                    fault.hits += 1
-                    return fault
+                    fault.seen += 1
+                    if fault.seen > fault.after:
+                        fault.hits += 1
+                        return fault
         return None
 
     def around(self, handler: Handler) -> Handler:
@@ -157,9 +181,17 @@ class Faults:
 
     def _prepare(self, exchange: Exchange) -> None:
         if fault := self.take("stall", exchange):
-            self.stopping.wait(fault.seconds)
-        if self.take("drop", exchange):
-            raise HangUpError("dropped by a fault")
+            if fault.has_effect:
+                exchange.tap_head = _late(fault.seconds, self.stopping)
+            else:
+                self.stopping.wait(fault.seconds)
+        if fault := self.take("drop", exchange):
+            raise HangUpError("dropped by a fault", fault.farewell)
+        if fault := self.take("restart", exchange):
+            if not fault.has_effect:
+                exchange.listener.crash()
+                raise HangUpError("the server crashed by a fault")
+            exchange.tap_head = _crashing(exchange.listener.crash)
         if fault := self.take("status", exchange):
             text = fault.body
             if not text and exchange.listener.server == "door" and fault.status >= 500:
@@ -167,20 +199,50 @@ class Faults:
             kind = [("Content-Type", "text/plain;charset=utf-8")] if text else []
             exchange.answer(fault.status, [*fault.headers.items(), *kind], text.encode(), reason=fault.reason)
             return
-        exchange.is_mute = self.take("lose_answer", exchange) is not None
+        if fault := self.take("lose_answer", exchange):
+            exchange.tap_head = _cutting(exchange, 0, fault.farewell)
+        elif fault := self.take("cut_head", exchange):
+            exchange.tap_head = _cutting(exchange, fault.at_byte, fault.farewell)
         if exchange.has_body:
             if fault := self.take("cut_upload", exchange):
                 exchange.tap_received = _Cut(fault.at_byte)
+                exchange.farewell = fault.farewell
             elif fault := self.take("corrupt_upload", exchange):
                 exchange.tap_received = _Flip(fault.at_byte)
         if exchange.method != "HEAD":
             if fault := self.take("cut_download", exchange):
                 exchange.tap_sent = _Cut(fault.at_byte)
+                exchange.farewell = fault.farewell
             elif fault := self.take("stall_download", exchange):
                 exchange.tap_sent = _Pause(fault.at_byte, fault.seconds, self.stopping)
             elif fault := self.take("corrupt_download", exchange):
                 exchange.tap_sent = _Flip(fault.at_byte)
         exchange.has_wrong_digest = self.take("wrong_digest", exchange) is not None
+
+
+def _cutting(exchange: Exchange, at: int, farewell: Farewell) -> HeadTap:
+    def tap(head: bytes) -> bytes:
+        if at:
+            exchange.connection.send(head[: min(at, len(head) - 1)])
+        raise HangUpError("answer lost by a fault", farewell)
+
+    return tap
+
+
+def _crashing(crash: Callable[[], None]) -> HeadTap:
+    def tap(head: bytes) -> bytes:
+        crash()
+        raise HangUpError("the server crashed by a fault")
+
+    return tap
+
+
+def _late(seconds: float, stopping: threading.Event) -> HeadTap:
+    def tap(head: bytes) -> bytes:
+        stopping.wait(seconds)
+        return head
+
+    return tap
 
 
 @dataclass(frozen=True)

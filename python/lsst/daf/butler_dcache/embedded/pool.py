@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 import ssl
+import threading
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 from urllib.parse import quote, urlencode
@@ -70,6 +71,7 @@ class Pool:
         self.movers = MoverTable(300.0 * site.time_scale)
         self.listeners: dict[str, Listener] = {}
         self._tls = tls
+        self._restarting = threading.Lock()
         self.start()
 
     def start(self) -> None:
@@ -90,6 +92,7 @@ class Pool:
                     silent_limits=True,
                     jetty=False,
                 )
+                self.listeners[scheme].crash = self.crash
         self.is_up = True
 
     def url(self, mover: Mover, scheme: str, door: str, *, port: int | None = None) -> str:
@@ -98,12 +101,21 @@ class Pool:
         query = urlencode({"dcache-http-uuid": mover.id, "dcache-http-ref": door})
         return f"{scheme}://{host}:{port or self.listeners[scheme].port}{encode_path(mover.path)}?{query}"
 
-    def stop(self) -> None:
+    def stop(self, patience: float = 5.0) -> None:
         """End all movers and close all connections; whoever has a URL of this pool is refused."""
         self.is_up = False
         self.movers.stop()
         for listener in self.listeners.values():
-            listener.stop()
+            listener.stop(patience)
+
+    def crash(self) -> None:
+        """Restart without waiting for anybody, from a thread that answers; a second one at a time is none."""
+        if self._restarting.acquire(blocking=False):
+            try:
+                self.stop(patience=0.0)
+                self.start()
+            finally:
+                self._restarting.release()
 
     # ---- answering
     @staticmethod

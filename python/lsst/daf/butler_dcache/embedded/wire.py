@@ -89,6 +89,7 @@ class Listener:
         self.idle, self.line_limit, self.head_limit = idle, line_limit, head_limit
         self.silent_limits, self.jetty = silent_limits, jetty
         self.stopping = threading.Event()
+        self.crash: Callable[[], None] = self.drop_connections
         self.on_stop: list[Callable[[], None]] = []
         self._lock = threading.Lock()
         self._open: dict[Connection, threading.Thread] = {}
@@ -157,6 +158,11 @@ class Listener:
             connection.say_goodbye()
         except (HangUpError, OSError, ValueError) as exc:
             _LOG.debug("%s connection %d ends: %s", self.server, connection.number, exc)
+            farewell = exc.farewell if isinstance(exc, HangUpError) else "cut"
+            if farewell == "notice":
+                connection.say_goodbye()
+            elif farewell == "reset":
+                connection.reset()
         finally:
             connection.close()
             for callback in connection.on_close:
@@ -248,9 +254,9 @@ class Listener:
             callback()
         self._thread.join(patience)
         with self._lock:
-            threads = dict(self._open)
+            # The thread that stops the server ends its own connection, later: the server is back by then.
+            threads = {c: t for c, t in self._open.items() if t is not threading.current_thread()}
         for connection in threads:
             connection.abort()
         for thread in threads.values():
-            if thread is not threading.current_thread():
-                thread.join(patience)
+            thread.join(patience)
