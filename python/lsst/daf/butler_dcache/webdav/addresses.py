@@ -12,6 +12,7 @@ import uuid
 from functools import lru_cache
 from urllib.parse import quote, unquote, urlsplit
 
+from ..config.settings import origin_of
 from ..errors import ConfigurationError
 from .ownership import mark, owner_of
 
@@ -31,7 +32,6 @@ __all__ = (
 )
 
 _SCHEMES = {"davs": "https", "dav": "http", "https": "https", "http": "http"}
-_DEFAULT_PORTS = {"https": 443, "http": 80}
 
 _NAME_LIMIT_BYTES = 255
 """Longer names are refused with 500 ``Name too long`` (protocol page, section 4.1)."""
@@ -71,7 +71,6 @@ def to_http(url: str) -> str:
     return f"{known}://{rest}"
 
 
-@_remembered
 def origin(url: str) -> str:
     """Return scheme, host and port of a URL in one spelling, as ``https://door:2880``.
 
@@ -80,11 +79,8 @@ def origin(url: str) -> str:
     url : `str`
         Any URL of a scheme that is served here.
     """
-    parts = urlsplit(to_http(url))
-    host = (parts.hostname or "").lower()
-    if ":" in host:
-        host = f"[{host}]"
-    return f"{parts.scheme}://{host}:{parts.port or _DEFAULT_PORTS[parts.scheme]}"
+    scheme, host, port = origin_of(url)
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
 
 
 def host_of(url: str) -> str:

@@ -151,6 +151,9 @@ class UploadBody(io.RawIOBase):
     def as_bytes(self) -> bytes:
         """Return everything at once, for a small upload."""
         if self.content is not None:
+            whole = self.content.obj
+            if isinstance(whole, bytes) and len(whole) == self.length:
+                return whole
             return self.content.tobytes()
         self.rewind()
         pieces = []

@@ -444,9 +444,11 @@ class Door:
 
     def _destination(self, target: str) -> str:
         place = self.place(target)
+        if self._dialect != "xrootd":
+            return place
         parts = urlsplit(place)
         decoded = unquote(parts.path)
-        if self._dialect != "xrootd" or not decoded.isprintable():
+        if not decoded.isprintable():
             return place
         # XRootD takes this header literally: quoted, `a%20b` would be the name of the file.
         return f"{parts.scheme}://{parts.netloc}{decoded}".encode().decode("latin-1")
