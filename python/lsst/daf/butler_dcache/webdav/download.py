@@ -2,9 +2,12 @@
 
 Theory of operation: the door answers GET with 302 and a URL at a pool, which is a capability (no credential
 goes there). The pool is asked for adler32 and says the length; both are compared with what arrived. A pool
-that says "no longer valid" (its own ``Location`` is never followed), that cannot be reached or that breaks
-off sends us back to the *original* URL at the door, at most twice (protocol page, sections 2.5 and 3.2). A
-door that proxies answers 200 itself.
+that says "no longer valid" (its own ``Location`` is never followed), that cannot be reached, that breaks off
+or falls silent sends us back to the *original* URL at the door, at most twice (protocol page, sections 2.5
+and 3.2). A door that proxies answers 200 itself.
+
+XRootD is asked for adler32 with care (see `.checksum_turns`); a file that comes without is verified by its
+size alone.
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ import logging
 from collections.abc import Callable
 from typing import Protocol, TypeVar
 
+from ..config.settings import Origin, origin_of
 from ..errors import (
     CredentialError,
     DcacheError,
@@ -28,15 +32,17 @@ from ..redaction import redact_url
 from ..transport.answer import DataAnswer
 from ..transport.deadline import Deadline
 from ..transport.failures import failure, is_mover_gone
+from .checksum_turns import PATIENCE_SECONDS, turns
 from .door import REDIRECTS, Door
 from .parallel import ParallelDownload
-from .whole_answer import Download
+from .whole_answer import Download, shows_whole_file
 
 __all__ = ("Downloads", "Target")
 
 _log = logging.getLogger(__name__)
 
 _MOST_ROUNDS = 3
+_WANT = {"Want-Digest": "adler32"}
 
 PARALLEL_BYTES = 256 << 20
 """Files of this size and more come by several connections, at the price of one more question to the door."""
@@ -190,8 +196,8 @@ class Downloads:
                 result = take(download, deadline)
                 clean = True
                 return result
-            except DoorUnavailableError as error:
-                if attempt == _MOST_ROUNDS - 1 or not restart():
+            except (DoorUnavailableError, DeadlineError) as error:
+                if attempt == _MOST_ROUNDS - 1 or deadline.expired or not restart():
                     raise
                 alone = alone or isinstance(error, _NotInParallelError)
                 _log.debug("reading %s anew, the answer broke off: %s", redact_url(url), error)
@@ -220,15 +226,13 @@ class Downloads:
             if answer is not None:
                 return self._checked(Download(answer, url, at_pool=False), deadline)
             try:
-                answer = self._door.data.open(
-                    "GET", place, headers={"Want-Digest": "adler32"}, deadline=deadline
-                )
-            except DoorUnavailableError:
+                answer = self._open_at_pool(place, deadline)
+            except (DoorUnavailableError, DeadlineError):
                 # This pool does not answer; the door may know another one.
-                if last:
+                if last or deadline.expired:
                     raise
                 continue
-            if answer.status == 200:
+            if answer.status == 200 or shows_whole_file(answer):
                 return self._checked(Download(answer, url, at_pool=True), deadline)
             body = b"" if is_mover_gone(answer) else answer.read_short()
             answer.close()
@@ -244,6 +248,41 @@ class Downloads:
                     elapsed_seconds=deadline.elapsed,
                 )
         raise AssertionError("the last round returns or raises")
+
+    def _open_at_pool(self, place: str, deadline: Deadline) -> DataAnswer:
+        """Ask for a whole file and its checksum; XRootD for the file alone where that may not be answered."""
+        if self._door.dialect != "xrootd":
+            return self._door.data.open("GET", place, headers=_WANT, deadline=deadline)
+        server = origin_of(place)
+        with turns.turn(server) as ours:
+            answer = self._with_checksum(place, server, deadline) if ours else None
+        if answer is None:
+            # What has a range is a file; a directory, whose listing would come as HTML, has none.
+            answer = self._door.data.open("GET", place, headers={"Range": "bytes=0-"}, deadline=deadline)
+            if answer.status == 416:
+                answer.close(False)
+                answer = self._door.data.open("GET", place, deadline=deadline)
+        return answer
+
+    def _with_checksum(self, place: str, server: Origin, deadline: Deadline) -> DataAnswer | None:
+        """Ask XRootD for a file with its checksum; `None` if the checksum seems to be what is in the way."""
+        patience = Deadline(min(PATIENCE_SECONDS, deadline.remaining()))
+        try:
+            answer = self._door.data.open("GET", place, headers=_WANT, deadline=patience)
+        except DeadlineError as error:
+            if deadline.expired:
+                raise
+            _log.warning("reading without checksums for a while, the data server is silent: %s", error)
+            turns.rest(server)
+            return None
+        answer.renew(deadline)
+        if answer.status == 405 or answer.status >= 500:
+            # 405: none is configured. 500: it could not be computed, which says nothing of the file.
+            answer.close(False)
+            if answer.status == 405:
+                turns.rest(server)
+            return None
+        return answer
 
     def locate(
         self, url: str, *, deadline: Deadline, span: str | None = None
@@ -268,9 +307,7 @@ class Downloads:
         """
         if url.endswith("/"):
             raise ResourceIsDirectoryError("a directory has no bytes to read", operation="read", url=url)
-        headers = {"Want-Digest": "adler32"}
-        if span is not None:
-            headers["Range"] = span
+        headers = _WANT if span is None else {**_WANT, "Range": span}
         answer = self._door.open("GET", url, headers=headers, deadline=deadline)
         if answer.status in (200, 206):
             return answer, ""
@@ -290,7 +327,8 @@ class Downloads:
     def _checked(self, download: Download, deadline: Deadline) -> Download:
         """Make sure that a file will come, not the listing of a directory, and that a cut would show."""
         # XRootD sends the listing of a directory as HTML without saying so; it has no checksum then.
-        may_be_listing = self._door.dialect == "xrootd" and "adler32" not in download.checksums
+        is_proven = "adler32" in download.checksums or download.is_range
+        may_be_listing = self._door.dialect == "xrootd" and not is_proven
         if download.shows_cut and not may_be_listing:
             return download
         try:

@@ -16,7 +16,7 @@ import os
 import threading
 import weakref
 
-from ..errors import DoorUnavailableError, IntegrityError
+from ..errors import DeadlineError, DoorUnavailableError, IntegrityError
 from ..transport.answer import DataAnswer
 from ..transport.connection import Connection
 from ..transport.deadline import Deadline
@@ -133,8 +133,8 @@ class ReadSession:
                 headers["Want-Digest"] = "adler32"
             try:
                 answer = self._send("GET", headers, deadline)
-            except DoorUnavailableError:
-                if not left or not self.at_pool:
+            except (DoorUnavailableError, DeadlineError):
+                if not left or not self.at_pool or deadline.expired:
                     raise
             else:
                 if not left or not self.at_pool or not is_mover_gone(answer):

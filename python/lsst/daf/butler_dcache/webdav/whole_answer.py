@@ -14,7 +14,7 @@ from ..transport.answer import DataAnswer
 from ..transport.failures import Outcome
 from .propfind import parse_checksums, parse_time
 
-__all__ = ("Download", "digests")
+__all__ = ("Download", "digests", "shows_whole_file")
 
 _log = logging.getLogger(__name__)
 
@@ -27,7 +27,7 @@ class Download:
     Parameters
     ----------
     answer : `DataAnswer`
-        Answer with status 200.
+        Answer with status 200, or with a range that is the whole file.
     url : `str`
         What is read, in the user's own form.
     at_pool : `bool`
@@ -45,6 +45,7 @@ class Download:
         self.checksums = digests(answer)
         # Framing and checksum each show a cut; where neither does, the size has to come from elsewhere.
         self.shows_cut = not answer.ends_by_close or "adler32" in self.checksums
+        self.is_range = answer.status == 206
 
     @property
     def info(self) -> FileInfo:
@@ -159,3 +160,15 @@ def digests(answer: Outcome) -> dict[str, str]:
         if value := str(answer.headers.get(name, "")):
             found.update(parse_checksums(value))
     return found
+
+
+def shows_whole_file(answer: DataAnswer) -> bool:
+    """Tell whether an answer to a range that was asked for without an end brings all of a file.
+
+    Parameters
+    ----------
+    answer : `DataAnswer`
+        Answer of a pool.
+    """
+    size = answer.length or 0
+    return answer.status == 206 and answer.headers.get("Content-Range") == f"bytes 0-{size - 1}/{size}"
