@@ -49,6 +49,7 @@ SUBCOMMANDS = {
     "doctor": Subcommand("cli.doctor", "Check, step by step, whether an endpoint can be used from here."),
     "embedded": Subcommand("cli.embedded", "Run a dCache in one process, to try things on."),
     "ls": Subcommand("cli.files", "List directories.", attribute="ls"),
+    "macaroon": Subcommand("cli.macaroon", "Make, read, narrow and share macaroons."),
     "mkdir": Subcommand("cli.files", "Make directories and their parents.", attribute="mkdir"),
     "mv": Subcommand("cli.files", "Rename a file.", attribute="mv"),
     "rm": Subcommand("cli.files", "Remove files.", attribute="rm"),
