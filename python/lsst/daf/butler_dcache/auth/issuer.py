@@ -8,6 +8,7 @@ the issuer replaces at its use is put back where it was found, by one process at
 from __future__ import annotations
 
 import fcntl
+import json
 import logging
 import os
 import re
@@ -36,6 +37,8 @@ _log = logging.getLogger(__name__)
 _MAX_ANSWER_BYTES = 256 * 1024
 _PIECE_BYTES = 16 * 1024
 _LOCK_POLL_SECONDS = 0.02
+_UNUSABLE = "answers something that is no token"
+_COMPARE = "compare the keys of oidc with what the issuer's operators say"
 _CODE = re.compile(r"[a-z_]{1,40}")
 
 
@@ -109,12 +112,14 @@ class Issuer:
         except AuthlibBaseError as exc:
             code = exc.error if isinstance(exc.error, str) and _CODE.fullmatch(exc.error) else "an error"
             raise self._error(f"answers {code}", self._remedy(code)) from None
+        except requests.exceptions.InvalidJSONError:
+            raise self._error(_UNUSABLE, _COMPARE) from None
         except (requests.RequestException, lower.HTTPError, OSError) as exc:
             self._token_url = ""  # it may have moved
             raise self._error(f"cannot be reached: {_reason(exc)}", "it is asked again") from None
         except (_UnusableAnswerError, ValueError, TypeError, KeyError, AttributeError) as exc:
-            text = str(exc) if isinstance(exc, _UnusableAnswerError) else "answers something that is no token"
-            raise self._error(text, "compare the keys of oidc with what the issuer's operators say") from None
+            text = str(exc) if isinstance(exc, _UnusableAnswerError) else _UNUSABLE
+            raise self._error(text, _COMPARE) from None
         finally:
             session.close()
         return self._credential(answer)
@@ -130,7 +135,7 @@ class Issuer:
         )
         if answer.status_code != 200:
             raise _UnusableAnswerError(f"answers HTTP {answer.status_code} when asked for its metadata")
-        metadata = answer.json()
+        metadata = json.loads(answer.content)
         if metadata["issuer"].rstrip("/") != issuer.rstrip("/"):
             raise _UnusableAnswerError("calls itself by another name in its metadata")
         url = metadata["token_endpoint"]
