@@ -760,3 +760,17 @@ def test_door_that_does_not_know_us_when_asked_for_a_macaroon(
             store.remove(base + "file")
     embedded.faults.clear()
     refused.clear()
+
+
+def test_rename_into_a_directory_that_is_missing(store: WebdavStore, url: str, base: str) -> None:
+    store.move(url, base + "new/directory/file", overwrite=True)
+    assert store.read(base + "new/directory/file") == OLD
+
+
+def test_empty_file_of_a_server_that_ignores_ranges(store: WebdavStore, embedded: Any, base: str) -> None:
+    store.write(base + "empty", b"")
+    embedded.faults.add(Fault("ignore_range", server="pool", times=None))
+    assert store.read_ranges(base + "empty", [ByteRange(0, 5)]) == [b""]
+    reader = store.open_reader(base + "empty")
+    assert reader.read_tail(10) == (0, b"")
+    reader.close()

@@ -114,6 +114,12 @@ _BY_TEXT: tuple[tuple[re.Pattern[str], type[DcacheError], str, str], ...] = tupl
             "",
         ),
         (
+            r"no such directory",  # the frontend's 400 to a rename
+            ParentNotFoundError,
+            "the parent directory does not exist",
+            "",
+        ),
+        (
             r"not a directory",
             ResourceIsFileError,
             "a file stands where a directory should be",

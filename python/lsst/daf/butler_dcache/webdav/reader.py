@@ -102,6 +102,10 @@ class WebdavReader:
             if size is None:
                 answer.close(False)
                 raise ProtocolError("the server does not tell the size", operation="read", url=self._url)
+            if size == 0:
+                # The whole of an empty file, from a server that ignores ranges.
+                answer.close()
+                return 0, b""
             wanted = ByteRange(max(0, size - count), size)
             return wanted.start, pick(self._take(answer, [wanted]), [wanted], self._url)[0]
 
