@@ -5,6 +5,7 @@ from __future__ import annotations
 __all__ = ("command",)
 
 import json
+import logging
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -13,6 +14,7 @@ from typing import Any
 
 import click
 
+from ..bench.campaign.campaign import run as run_campaign
 from ..bench.environment import describe
 from ..bench.measure import Result
 from ..bench.peers.registry import PEERS
@@ -66,6 +68,36 @@ def figures(**options: Any) -> None:
 def engines(**options: Any) -> None:
     """Measure what different HTTP engines cost."""
     _measure(ENGINES, **options)
+
+
+@command.command(name="faults")
+@click.option("--seed", type=int, default=1, show_default=True, help="Of the operations and of the faults.")
+@click.option("--operations", type=click.IntRange(1), default=2000, show_default=True)
+@click.option(
+    "--processes",
+    type=click.IntRange(1),
+    default=2,
+    show_default=True,
+    help="With one a run is the same each time.",
+)
+@click.option("--restarts/--no-restarts", default=True, show_default=True, help="Whether servers crash, too.")
+def faults(seed: int, operations: int, processes: int, restarts: bool) -> None:
+    """Do random operations while everything goes wrong, and compare with what must be.
+
+    The server is the embedded dCache, on loopback. The tables say what came of each kind of fault; whatever
+    must not be is listed below them, and the exit status is 1 then.
+    """
+    logging.getLogger("lsst.daf.butler_dcache").setLevel(logging.ERROR)
+    report = run_campaign(
+        seed=seed,
+        operations=operations,
+        processes=processes,
+        restarts=restarts,
+        tell=lambda text: click.echo(text, err=True),
+    )
+    click.echo(report.text(), nl=False)
+    if report.problems:
+        sys.exit(1)
 
 
 @command.command(name="list")
