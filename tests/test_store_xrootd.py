@@ -60,3 +60,21 @@ def test_checksums_that_are_not_stored(xrootd: Any, base: str) -> None:
         remove_observer(exchanges.append)
     assert read == list(contents.values())
     assert max(exchange.seconds for exchange in exchanges) < 5
+
+
+def test_requests_of_a_small_write(xrootd: Any, base: str) -> None:
+    store = store_for(xrootd.url)
+    store.write(f"{base}first", b"first")
+    exchanges: list[Exchange] = []
+    add_observer(exchanges.append)
+    try:
+        store.write(f"{base}second", b"x" * 100_000)
+        store.write(f"{base}second", b"y" * 100_000)
+    finally:
+        remove_observer(exchanges.append)
+    assert [(each.method, each.status) for each in exchanges] == [
+        ("PUT", 307),
+        ("PUT", 201),
+        ("MOVE", 201),
+    ] * 2
+    assert store.read(f"{base}second") == b"y" * 100_000

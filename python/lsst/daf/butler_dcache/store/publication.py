@@ -107,7 +107,7 @@ class Publisher:
             info = self._uploads.put(name, body, deadline=deadline)
             if in_place:
                 return _published(info, url, "")
-            return self.publish(info, url, overwrite=overwrite, deadline=deadline)
+            return self.publish(info, url, overwrite=overwrite, deadline=deadline, place=body.place)
         except BaseException as error:
             # In place a PUT that was refused has changed nothing: the name holds a good file, or a directory.
             if not in_place or body.has_entry:
@@ -155,7 +155,9 @@ class Publisher:
             self.clean_up(name, url, error)
             raise
 
-    def publish(self, info: FileInfo, url: str, *, overwrite: bool, deadline: Deadline) -> FileInfo:
+    def publish(
+        self, info: FileInfo, url: str, *, overwrite: bool, deadline: Deadline, place: str = ""
+    ) -> FileInfo:
         """Give a verified upload its name.
 
         Parameters
@@ -168,6 +170,8 @@ class Publisher:
             Whether an existing file is replaced; if not, one of several writers succeeds.
         deadline : `Deadline`
             When to give up.
+        place : `str`, optional
+            Which data server took it (`.webdav.body.UploadBody.place`).
 
         Returns
         -------
@@ -175,12 +179,14 @@ class Publisher:
             The published file.
         """
         if overwrite:
-            etag = self.replace(info.url, url, info, deadline=deadline)
+            etag = self.replace(info.url, url, info, deadline=deadline, place=place)
         else:
             etag = self._exclusion.create(info.url, url, info, deadline=deadline)
         return _published(info, url, etag)
 
-    def replace(self, source: str, target: str, info: FileInfo | None, *, deadline: Deadline) -> str:
+    def replace(
+        self, source: str, target: str, info: FileInfo | None, *, deadline: Deadline, place: str = ""
+    ) -> str:
         """Give a file another name, whatever file has that name now.
 
         Parameters
@@ -191,6 +197,8 @@ class Publisher:
             What the source holds, to recognise it if the answer is lost.
         deadline : `Deadline`
             When to give up.
+        place : `str`, optional
+            Which data server has the source, if that is known.
 
         Returns
         -------
@@ -204,7 +212,7 @@ class Publisher:
         """
         for attempt in range(_MOST_ROUNDS):
             try:
-                return self._replace_once(source, target, deadline)
+                return self._replace_once(source, target, deadline, place if attempt == 0 else "")
             except (DoorUnavailableError, OutcomeUnknownError, ServerError) as error:
                 # 500 is also what the loser of two racing MOVEs gets, 503 what a relay says of its server.
                 try:
@@ -223,7 +231,7 @@ class Publisher:
                     raise
         raise AssertionError("the last round returns or raises")
 
-    def _replace_once(self, source: str, target: str, deadline: Deadline) -> str:
+    def _replace_once(self, source: str, target: str, deadline: Deadline, place: str) -> str:
         door = self._door
         if self._frontend is not None and self._frontend.may_move(source, deadline):
             try:
@@ -236,7 +244,9 @@ class Publisher:
                 _log.info("the frontend does not find the file, so the door renames: %s", error)
         if door.dialect == "xrootd":
             # rename(2) of its file system: in one step, and never onto a directory.
-            return door.move(source, target, overwrite=True, operation="write", deadline=deadline)
+            return door.move(
+                source, target, overwrite=True, operation="write", deadline=deadline, shortcut=place
+            )
         blind = self._rights.without(Activity.LIST, deadline=deadline, mint=False)
         if blind is not None and door.dialect == "dcache":
             try:

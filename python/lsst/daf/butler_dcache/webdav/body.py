@@ -32,6 +32,8 @@ class UploadBody(io.RawIOBase):
 
     def __init__(self, data: bytes | bytearray | memoryview | BinaryIO) -> None:
         super().__init__()
+        self.place = ""
+        """Where a data server of XRootD has it: a capability, for this write alone."""
         self.has_entry = False
         """Whether the server has made an entry for it, so that a failure leaves a ruin which is ours."""
         self.content: memoryview | None = None

@@ -121,6 +121,7 @@ class Door:
         credential: Credential | None = None,
         accept: Container[int] = (),
         destination: str | None = None,
+        shortcut: str = "",
     ) -> Answer:
         """Send a request about a name and return its answer.
 
@@ -142,6 +143,8 @@ class Door:
             Statuses to return; any other raises.
         destination : `str`, optional
             Target of a MOVE, in the user's own form.
+        shortcut : `str`, optional
+            Where an earlier redirect led for this name. It is asked first, and if it refuses, the door.
 
         Returns
         -------
@@ -181,6 +184,10 @@ class Door:
                 authenticate=authenticate,
             )
 
+        if shortcut:
+            answer = send(shortcut, authenticate=False)
+            if answer.status in accept:
+                return answer
         answer = self._doors.ask(lambda: send(self.place(url)))
         self.learn(answer)
         hops = 0
@@ -399,6 +406,7 @@ class Door:
         operation: str,
         deadline: Deadline,
         credential: Credential | None = None,
+        shortcut: str = "",
     ) -> str:
         """Rename; `ResourceExistsError` if the target exists and may not be replaced.
 
@@ -414,6 +422,8 @@ class Door:
             When to give up.
         credential : `Credential`, optional
             Another credential than that of the endpoint.
+        shortcut : `str`, optional
+            As for `ask`.
 
         Returns
         -------
@@ -439,6 +449,7 @@ class Door:
             destination=target,
             credential=credential,
             accept=(200, 201, 204),
+            shortcut=shortcut,
         )
         return str(answer.headers.get("ETag", ""))
 
