@@ -11,7 +11,7 @@ import pytest
 from lsst.daf.butler_dcache.errors import AccessDeniedError
 from lsst.daf.butler_dcache.store.registry import store_for
 from scripted_server import Script, ScriptedServer, Talk
-from test_bad_input import DATA, site
+from test_bad_input import DATA, multistatus, site
 
 
 def answer(status: str, *headers: str) -> bytes:
@@ -89,6 +89,28 @@ def test_a_data_server_that_does_not_rename(tmp_path: Path, known: dict[str, str
     ):
         store_for(url).write(url, DATA)
     assert methods(data) == ["PUT", "MOVE", "DELETE"], "nothing is left"
+
+
+def test_a_rename_that_happened_and_failed(tmp_path: Path, known: dict[str, str]) -> None:
+    def script(talk: Talk) -> None:
+        while head := talk.head():
+            method, path = head.decode().split()[:2]
+            if method == "PROPFIND":
+                talk.body(length_of(head))
+            if method != "PROPFIND":
+                talk.say(answer("307 Temporary Redirect", f"Location: http://127.0.0.1:{data.port}{path}"))
+            elif path == "/file":
+                talk.say(multistatus(len(DATA)))
+            else:
+                talk.say(answer("404 Not Found"))
+
+    with (
+        ScriptedServer(data_server(MOVE=answer("500 Internal Server Error"))) as data,
+        ScriptedServer(script) as door,
+        site(tmp_path, door, **known) as url,
+    ):
+        store_for(url).write(url, DATA)
+        assert methods(door) == ["PUT", "PROPFIND", "PROPFIND"], "a second MOVE would find nothing"
 
 
 def test_a_server_that_stands_alone(tmp_path: Path, known: dict[str, str]) -> None:

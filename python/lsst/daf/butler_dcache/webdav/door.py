@@ -184,12 +184,10 @@ class Door:
                 authenticate=authenticate,
             )
 
-        if shortcut:
-            answer = send(shortcut, authenticate=False)
-            if answer.status in accept:
-                return answer
-        answer = self._doors.ask(lambda: send(self.place(url)))
-        self.learn(answer)
+        answer = send(shortcut, authenticate=False) if shortcut else None
+        if answer is None or 300 <= answer.status < 500:
+            answer = self._doors.ask(lambda: send(self.place(url)))
+            self.learn(answer)
         hops = 0
         while answer.status in REDIRECTS and answer.status not in accept:
             if hops == _MOST_HOPS:
