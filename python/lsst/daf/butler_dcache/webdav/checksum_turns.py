@@ -20,8 +20,8 @@ from ..config.settings import Origin
 
 __all__ = ("PATIENCE_SECONDS", "ChecksumTurns", "turns")
 
-PATIENCE_SECONDS = 10.0
-"""For the first byte of an answer with a checksum; a server reads a gigabyte or more in that time."""
+PATIENCE_SECONDS = 3.0
+"""For the first byte of an answer with a checksum; a server reads some hundred megabytes in that time."""
 
 _WAIT_SECONDS = 0.1
 _REST_SECONDS = 300.0
