@@ -53,6 +53,8 @@ def test_read_that_failed_can_be_tried_again(embedded: Any, url: str, tmp_path: 
         RemoteFile(store.open_reader(url), url, sequential=True) as file,
     ):
         embedded.faults.add(Fault("stall_download", server="pool", at_byte=3_000_000, seconds=3))
+        # Wherever it is asked for then, nothing comes: the read fails after all.
+        embedded.faults.add(Fault("stall_download", server="pool", at_byte=0, seconds=3, times=3))
         found = bytearray()
         failures = 0
         while len(found) < len(DATA) and failures < 2:

@@ -77,6 +77,70 @@ def test_download_that_breaks_off_is_read_anew(store: WebdavStore, embedded: Any
     assert target.getvalue() == b"head" + LARGE
 
 
+BIG = os.urandom(2_500_000)
+
+
+@pytest.mark.parametrize("kind", ["cut_download", "stall_download"])
+def test_download_goes_on_where_it_broke_off(
+    store: WebdavStore, embedded: Any, base: str, tmp_path: Path, kind: Any
+) -> None:
+    store.write(base + "file", BIG)
+    breaks = [200_000, 1_234_567, 1_000_000]  # from the beginning of each answer
+    with endpoint(embedded, tmp_path, dcache={"idle_timeout_seconds": 0.3}) as impatient:
+        for read in (
+            lambda: impatient.read(base + "file"),
+            lambda: b"".join(impatient.open_reader(base + "file").stream()),
+        ):
+            for at_byte in breaks:
+                embedded.faults.add(Fault(kind, server="pool", at_byte=at_byte, seconds=2))
+            seen = len(embedded.transcript())
+            assert read() == BIG
+            answers = [one for one in embedded.transcript()[seen:] if one.server == "pool"]
+            assert [one.status for one in answers][1:] == [206, 206, 206]
+            if kind == "cut_download":
+                assert sum(one.sent for one in answers) == len(BIG)
+
+
+def test_download_of_a_file_that_is_replaced_begins_anew(
+    store: WebdavStore, embedded: Any, base: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.write(base + "file", BIG)
+    other = bytes(len(BIG))
+    door = store._door
+    asked = []
+    original = door.open
+
+    def replacing(method: str, *args: Any, **options: Any) -> Any:
+        if method == "GET":
+            asked.append(method)
+            if len(asked) == 2:
+                embedded.place(base.partition("/data/")[2] + "file", other)
+        return original(method, *args, **options)
+
+    monkeypatch.setattr(door, "open", replacing)
+    embedded.faults.add(Fault("cut_download", server="pool", at_byte=1_500_000))
+    assert store.read(base + "file") == other
+
+
+def test_pool_that_fails_leads_to_another(store: WebdavStore, embedded: Any, url: str) -> None:
+    for status, reason in ((500, "null"), (503, "")):
+        embedded.faults.add(Fault("status", server="pool", status=status, reason=reason))
+        assert store.read(url) == OLD
+        embedded.faults.add(Fault("status", server="pool", status=status, reason=reason))
+        assert store.read_ranges(url, [ByteRange(0, 4)]) == [OLD[:4]]
+
+
+def test_what_lasts_is_not_asked_again(store: WebdavStore, embedded: Any, url: str) -> None:
+    for text in ("File is broken", "File upload not yet completed"):
+        fault = embedded.faults.add(Fault("status", method="GET", reason=text, server="door", times=None))
+        with pytest.raises(errors.FileBrokenError):
+            store.read(url)
+        assert fault.hits == 1
+        embedded.faults.clear()
+    embedded.faults.add(Fault("status", method="GET", reason="null", server="door", times=2))
+    assert store.read(url) == OLD
+
+
 def test_download_that_always_breaks_off(store: WebdavStore, embedded: Any, base: str) -> None:
     store.write(base + "file", LARGE)
     embedded.faults.add(Fault("cut_download", server="pool", at_byte=1000, times=None))

@@ -112,6 +112,11 @@ class DataAnswer:
         return self._framing is Framing.CLOSE
 
     @property
+    def received(self) -> int:
+        """How many bytes of the body have come, of a call that failed as well."""
+        return self._received
+
+    @property
     def connection_id(self) -> int:
         """Number of the connection within this process."""
         return self.connection.number

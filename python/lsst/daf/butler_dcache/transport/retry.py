@@ -2,13 +2,15 @@
 
 What decides is how far a request came. One that was not sent cannot have had an effect and is sent again,
 whatever its method. A 429 is decided before any processing (protocol page, section 1.2), so the same holds.
-Reads can be repeated after anything. Everything else may have had an effect: the caller looks first.
+Reads can be repeated after anything but an answer that will last. Everything else may have had an effect:
+whoever knows what it was looks first (`rounds`), or writes under another name.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -16,7 +18,17 @@ from enum import Enum
 
 from .deadline import Deadline
 
-__all__ = ("READS", "RULES", "Backoff", "Phase", "Repetition", "Rule", "retry_after_seconds", "rule_for")
+__all__ = (
+    "READS",
+    "RULES",
+    "Backoff",
+    "Phase",
+    "Repetition",
+    "Rule",
+    "retry_after_seconds",
+    "rounds",
+    "rule_for",
+)
 
 READS = frozenset({"GET", "HEAD", "OPTIONS", "PROPFIND"})
 """Methods without an effect."""
@@ -29,6 +41,10 @@ class Phase(Enum):
     STALE = "a kept connection turned out to be closed before a byte of the answer"
     NO_ANSWER = "sent, and the connection was lost before the answer was complete"
     ANSWERED = "the server answered"
+    FAILED = "the server answered that it failed, and nothing in its text says that this will last"
+    BROKEN = "the body of the answer broke off or stood still"
+    UNSETTLED = "it may have had an effect; whether it had is looked at before each repetition"
+    REPLACED = "an upload to a temporary name came to nothing; each try has a fresh name"
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +114,14 @@ RULES: tuple[Rule, ...] = (
     Rule(Phase.NO_ANSWER, None, True, 4, Backoff(0.2, 5.0), "a read has no effect"),
     # 50 ms doubling up to 10 s, the length of the block after three 401s (protocol page, section 11, item 3).
     Rule(Phase.ANSWERED, 429, False, 20, Backoff(0.05, 10.0), "decided before any processing"),
+    Rule(Phase.ANSWERED, 502, True, 4, Backoff(0.5, 5.0), "a read; a relay did not reach the server"),
     Rule(Phase.ANSWERED, 503, True, 4, Backoff(0.5, 5.0), "a read; the server says that it is temporary"),
+    Rule(Phase.ANSWERED, 504, True, 4, Backoff(0.5, 5.0), "a read; a relay got no answer from the server"),
+    # 500 is dCache's catch-all: a lasting cause stands in the text (protocol page, section 1.7, `.failures`).
+    Rule(Phase.FAILED, None, True, 3, Backoff(0.3, 3.0), "a read; nothing says that it is lasting"),
+    Rule(Phase.BROKEN, None, True, 3, Backoff(0.1, 2.0), "a read; another pool may have the file"),
+    Rule(Phase.UNSETTLED, None, False, 3, Backoff(0.2, 2.0), "looked at first: it has not happened"),
+    Rule(Phase.REPLACED, None, False, 3, Backoff(0.2, 2.0), "nobody else knows the name, or will"),
 )
 
 
@@ -201,3 +224,33 @@ class Repetition:
         # A little more than asked, drawn for each client, or all come back at the same moment.
         wait = rule.backoff.delay(count, self._draw) if asked is None else asked + self._draw() * 0.1
         return wait if wait < self._deadline.left else None
+
+
+def rounds(
+    phase: Phase, method: str, deadline: Deadline, sleep: Callable[[float], None] = time.sleep
+) -> Iterator[bool]:
+    """Yield once for each attempt at something, and wait in between.
+
+    Parameters
+    ----------
+    phase : `Phase`
+        What will have happened if another attempt is wanted.
+    method : `str`
+        HTTP method.
+    deadline : `~.deadline.Deadline`
+        There is no attempt that would begin after it.
+    sleep : `~collections.abc.Callable`, optional
+        Waits some seconds.
+
+    Yields
+    ------
+    is_last : `bool`
+        Whether there will be no other.
+    """
+    repetition = Repetition(method, deadline)
+    while True:
+        wait = repetition.next_wait(phase)
+        yield wait is None
+        if wait is None:
+            return
+        sleep(wait)

@@ -2,9 +2,10 @@
 
 Theory of operation: the door answers GET with 302 and a URL at a pool, which is a capability (no credential
 goes there). The pool is asked for adler32 and says the length; both are compared with what arrived. A pool
-that says "no longer valid" (its own ``Location`` is never followed), that cannot be reached, that breaks off
-or falls silent sends us back to the *original* URL at the door, at most twice (protocol page, sections 2.5
-and 3.2). A door that proxies answers 200 itself.
+that says "no longer valid" (its own ``Location`` is never followed), that cannot be reached, that fails,
+breaks off or falls silent sends us back to the *original* URL at the door, a few times (protocol page,
+sections 2.5 and 3.2). What had come is kept if the rest is surely of the same file: the 206 has to tell its
+size in ``Content-Range`` and its adler32, as the first answer did. A door that proxies answers 200 itself.
 
 XRootD is asked for adler32 with care (see `.checksum_turns`); a file that comes without is verified by its
 size alone.
@@ -26,23 +27,26 @@ from ..errors import (
     IntegrityError,
     ProtocolError,
     ResourceIsDirectoryError,
+    ServerError,
 )
 from ..model import FileInfo
 from ..redaction import redact_url
 from ..transport.answer import DataAnswer
 from ..transport.deadline import Deadline
 from ..transport.failures import failure, is_mover_gone
+from ..transport.retry import Phase, rounds
 from .checksum_turns import PATIENCE_SECONDS, turns
 from .door import REDIRECTS, Door
+from .multipart import parse_content_range
 from .parallel import ParallelDownload
-from .whole_answer import Download, shows_whole_file
+from .whole_answer import Download, digests, shows_whole_file
 
 __all__ = ("Downloads", "Target")
 
 _log = logging.getLogger(__name__)
 
-_MOST_ROUNDS = 3
 _WANT = {"Want-Digest": "adler32"}
+_VALIDATORS = ("ETag", "Last-Modified")
 
 PARALLEL_BYTES = 256 << 20
 """Files of this size and more come by several connections, at the price of one more question to the door."""
@@ -188,7 +192,7 @@ class Downloads:
         """Take a whole file, anew if the answer breaks off."""
         deadline = self._door.deadline()
         alone = False
-        for attempt in range(_MOST_ROUNDS):
+        for last in rounds(Phase.BROKEN, "GET", deadline):
             download = self.open(url, deadline=deadline)
             download.alone = alone
             clean = False
@@ -197,7 +201,7 @@ class Downloads:
                 clean = True
                 return result
             except (DoorUnavailableError, DeadlineError) as error:
-                if attempt == _MOST_ROUNDS - 1 or deadline.expired or not restart():
+                if last or deadline.expired or not restart():
                     raise
                 alone = alone or isinstance(error, _NotInParallelError)
                 _log.debug("reading %s anew, the answer broke off: %s", redact_url(url), error)
@@ -220,11 +224,14 @@ class Downloads:
         download : `Download`
             To be closed by the caller.
         """
-        for attempt in range(_MOST_ROUNDS):
-            last = attempt == _MOST_ROUNDS - 1
+
+        def resume(download: Download, offset: int) -> DataAnswer | None:
+            return self._resume(download, offset, deadline)
+
+        for attempt, last in enumerate(rounds(Phase.BROKEN, "GET", deadline)):
             answer, place = self.locate(url, deadline=deadline)
             if answer is not None:
-                return self._checked(Download(answer, url, at_pool=False), deadline)
+                return self._checked(Download(answer, url, at_pool=False, resume=resume), deadline)
             try:
                 answer = self._open_at_pool(place, deadline)
             except (DoorUnavailableError, DeadlineError):
@@ -233,21 +240,43 @@ class Downloads:
                     raise
                 continue
             if answer.status == 200 or shows_whole_file(answer):
-                return self._checked(Download(answer, url, at_pool=True), deadline)
+                return self._checked(Download(answer, url, at_pool=True, resume=resume), deadline)
             body = b"" if is_mover_gone(answer) else answer.read_short()
             answer.close()
-            if last or not is_mover_gone(answer):
-                raise failure(
-                    answer,
-                    operation="read",
-                    url=url,
-                    body=body,
-                    method="GET",
-                    at_pool=True,
-                    attempts=attempt + 1,
-                    elapsed_seconds=deadline.elapsed,
-                )
+            error = failure(
+                answer,
+                operation="read",
+                url=url,
+                body=body,
+                method="GET",
+                at_pool=True,
+                attempts=attempt + 1,
+                elapsed_seconds=deadline.elapsed,
+            )
+            # What fails for a reason that will last is not asked again.
+            if last or not (is_mover_gone(answer) or isinstance(error, ServerError | DoorUnavailableError)):
+                raise error
         raise AssertionError("the last round returns or raises")
+
+    def _resume(self, download: Download, offset: int, deadline: Deadline) -> DataAnswer | None:
+        """Return an answer with the rest of a file, `None` if there is none that is surely of this file."""
+        span = f"bytes={offset}-"
+        headers = {"Range": span} if self._door.dialect == "xrootd" else {**_WANT, "Range": span}
+        for last in rounds(Phase.BROKEN, "GET", deadline):
+            try:
+                answer, place = self.locate(download.url, deadline=deadline, span=span)
+                if answer is None:
+                    answer = self._door.data.open("GET", place, headers=headers, deadline=deadline)
+            except (DoorUnavailableError, DeadlineError):
+                if last or deadline.expired:
+                    raise
+                continue
+            if _is_rest(answer, download, offset):
+                return answer
+            answer.close(False)
+            if not is_mover_gone(answer) and answer.status < 500:
+                break
+        return None
 
     def _open_at_pool(self, place: str, deadline: Deadline) -> DataAnswer:
         """Ask for a whole file and its checksum; XRootD for the file alone where that may not be answered."""
@@ -308,21 +337,25 @@ class Downloads:
         if url.endswith("/"):
             raise ResourceIsDirectoryError("a directory has no bytes to read", operation="read", url=url)
         headers = _WANT if span is None else {**_WANT, "Range": span}
-        answer = self._door.open("GET", url, headers=headers, deadline=deadline)
-        if answer.status in (200, 206):
-            return answer, ""
-        body = answer.read_short()
-        answer.close()
-        if answer.status in REDIRECTS:
-            return None, self._door.data_url(answer, url, operation="read")
-        raise failure(
-            answer,
-            operation="read",
-            url=url,
-            body=body,
-            method="GET",
-            elapsed_seconds=deadline.elapsed,
-        )
+        for last in rounds(Phase.FAILED, "GET", deadline):
+            answer = self._door.open("GET", url, headers=headers, deadline=deadline)
+            if answer.status in (200, 206):
+                return answer, ""
+            body = answer.read_short()
+            answer.close()
+            if answer.status in REDIRECTS:
+                return None, self._door.data_url(answer, url, operation="read")
+            error = failure(
+                answer,
+                operation="read",
+                url=url,
+                body=body,
+                method="GET",
+                elapsed_seconds=deadline.elapsed,
+            )
+            if last or not isinstance(error, ServerError):
+                raise error
+        raise AssertionError("the last round returns or raises")
 
     def _checked(self, download: Download, deadline: Deadline) -> Download:
         """Make sure that a file will come, not the listing of a directory, and that a cut would show."""
@@ -370,3 +403,21 @@ def _endless(download: Download) -> IntegrityError:
         operation="read",
         url=download.url,
     )
+
+
+def _is_rest(answer: DataAnswer, download: Download, offset: int) -> bool:
+    """Tell whether an answer brings the bytes from an offset on, and surely of the file that was begun."""
+    if answer.status != 206:
+        return False
+    try:
+        span, size = parse_content_range(
+            str(answer.headers.get("Content-Range", "")), download.size, download.url
+        )
+    except ProtocolError:
+        return False
+    if span.start != offset or size is None or span.stop != size or answer.length not in (None, len(span)):
+        return False
+    known = {**{name: download.headers.get(name) for name in _VALIDATORS}, **download.checksums}
+    told = {**{name: answer.headers.get(name) for name in _VALIDATORS}, **digests(answer)}
+    both = [name for name in known if known[name] and told.get(name)]
+    return bool(both) and all(known[name] == told[name] for name in both)

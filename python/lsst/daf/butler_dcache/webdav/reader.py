@@ -11,10 +11,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from types import MappingProxyType
 
-from ..errors import DoorUnavailableError, IntegrityError, ProtocolError
+from ..errors import DeadlineError, DoorUnavailableError, IntegrityError, ProtocolError
 from ..model import Adler32, ByteRange, EntryKind, FileInfo
 from ..transport.answer import DataAnswer
 from ..transport.deadline import Deadline
+from ..transport.retry import Phase, rounds
 from .door import Door
 from .download import Downloads
 from .multipart import Part, parse_content_range, parts_of, pick, read_up_to, skip, wanted_of
@@ -31,6 +32,8 @@ _GAP_BYTES = 256
 """A gap that costs less than the head of another part."""
 
 _PIECE_BYTES = 1 << 20
+_MOST_BREAKS = 3
+"""How often a stream may break off before it has brought a piece more."""
 
 
 class WebdavReader:
@@ -157,7 +160,7 @@ class WebdavReader:
             Raised after the last byte if these are not those of the file.
         """
         session = self._session
-        seen, position, resumed_at = Adler32(), start, -1
+        seen, position, resumed_at, breaks = Adler32(), start, start, 0
         while session.size is None or position < session.size:
             with session.lock:
                 answer = self._ask(f"bytes={position}-{self._last_byte()}", session.deadline())
@@ -171,16 +174,21 @@ class WebdavReader:
                     with session.lock:
                         # The time between two pieces is the caller's own.
                         answer.renew(session.deadline())
-                        count = answer.fill(view)
+                        count, is_cut = _what_comes(answer, view)
                     if not count:
                         break
                     if start == 0:
                         seen.update(view[:count])
                     position += count
                     yield bytes(view[:count])
+                    if is_cut:
+                        raise DoorUnavailableError(
+                            f"the connection was lost after {position} bytes", operation="read", url=self._url
+                        )
                 clean = True
-            except DoorUnavailableError:
-                if resumed_at == position:
+            except (DoorUnavailableError, DeadlineError):
+                breaks = breaks + 1 if position - resumed_at < _PIECE_BYTES else 1
+                if breaks > _MOST_BREAKS:
                     raise
                 resumed_at = position
             finally:
@@ -258,17 +266,17 @@ class WebdavReader:
     def _fetch(self, wanted: Sequence[ByteRange], deadline: Deadline) -> list[Part]:
         """Return the parts that answer some ranges; none of them if all are beyond the end."""
         span = "bytes=" + ",".join(map(_text, wanted))
-        answer = self._ask(span, deadline)
-        if answer is None:
-            return []
-        try:
-            return self._take(answer, wanted)
-        except DoorUnavailableError:
-            # The body broke off; the same file may be had in another way.
-            if not self._session.at_pool:
-                raise
-        answer = self._ask(span, deadline)
-        return [] if answer is None else self._take(answer, wanted)
+        for last in rounds(Phase.BROKEN, "GET", deadline):
+            answer = self._ask(span, deadline)
+            if answer is None:
+                return []
+            try:
+                return self._take(answer, wanted)
+            except (DoorUnavailableError, DeadlineError):
+                # The body broke off; the same file may be had in another way.
+                if last or deadline.expired or not self._session.at_pool:
+                    raise
+        raise AssertionError("the last round returns or raises")
 
     def _take(self, answer: DataAnswer, wanted: Sequence[ByteRange]) -> list[Part]:
         """Return the parts that an answer holds, and close it."""
@@ -354,6 +362,17 @@ class WebdavReader:
 
 def _text(one: ByteRange) -> str:
     return f"{one.start}-{one.stop - 1}"
+
+
+def _what_comes(answer: DataAnswer, view: memoryview) -> tuple[int, bool]:
+    """Fill memory; return how many bytes came, and whether the answer broke off after them."""
+    before = answer.received
+    try:
+        return answer.fill(view), False
+    except (DoorUnavailableError, DeadlineError):
+        if answer.received == before:
+            raise
+        return answer.received - before, True
 
 
 def _content_range(answer: DataAnswer) -> str:

@@ -2,7 +2,7 @@
 
 Theory of operation (protocol page, section 2.5): the URL that the door gives lives as long as a connection
 that has used it, and serves any number of range requests; closing the connection gives the mover back. When
-the URL has died we go back to the door, twice at most for one request.
+the URL has died, or the pool fails, we go back to the door, a few times for one request.
 
 Neither the redirect nor a 206 of dCache carries an entity tag. What proves that all answers are of one file
 is its size in each ``Content-Range`` and the adler32 of the whole file, which a 206 tells when asked. Other
@@ -16,20 +16,18 @@ import os
 import threading
 import weakref
 
-from ..errors import DeadlineError, DoorUnavailableError, IntegrityError
+from ..errors import DeadlineError, DoorUnavailableError, IntegrityError, ServerError
 from ..transport.answer import DataAnswer
 from ..transport.connection import Connection
 from ..transport.deadline import Deadline
 from ..transport.failures import failure, is_mover_gone
+from ..transport.retry import Phase, rounds
 from .door import Door
 from .download import Downloads
 from .held_urls import hold, let_go
 from .whole_answer import digests
 
 __all__ = ("ReadSession",)
-
-_MOST_ROUNDS = 3
-"""The first and two returns to the door."""
 
 _VALIDATORS = ("ETag", "Last-Modified")
 
@@ -120,29 +118,35 @@ class ReadSession:
         Raises
         ------
         DoorUnavailableError
-            Raised if there is no way to the bytes, also not after two returns to the door.
+            Raised if there is no way to the bytes, also not after some returns to the door.
         """
         if self._closed:
             raise ValueError("the reader is closed")
         headers = {"Range": span}
         if self._place is None:
             self._return_to_door(deadline)
-        for left in reversed(range(_MOST_ROUNDS)):
+        for last in rounds(Phase.BROKEN, "GET", deadline):
             if self.is_dcache:
                 # XRootD would read the whole file for a checksum that it has not stored.
                 headers["Want-Digest"] = "adler32"
             try:
                 answer = self._send("GET", headers, deadline)
             except (DoorUnavailableError, DeadlineError):
-                if not left or not self.at_pool or deadline.expired:
+                if last or not self.at_pool or deadline.expired:
                     raise
             else:
-                if not left or not self.at_pool or not is_mover_gone(answer):
+                if last or not self.at_pool or not (is_mover_gone(answer) or self._may_be_elsewhere(answer)):
                     return answer
                 answer.close(False)
             self._drop()
             self._return_to_door(deadline)
         raise AssertionError("the last round returns or raises")
+
+    def _may_be_elsewhere(self, answer: DataAnswer) -> bool:
+        """Whether a pool fails, and says nothing of the kind that another would say as well."""
+        return answer.status >= 500 and isinstance(
+            failure(answer, operation="read", url=self.url, at_pool=True), ServerError | DoorUnavailableError
+        )
 
     def _return_to_door(self, deadline: Deadline) -> None:
         # What has been read is of the file that was there; the name may be another's by now.

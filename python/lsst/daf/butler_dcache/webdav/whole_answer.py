@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable, Iterator
 from types import MappingProxyType
 
-from ..errors import IntegrityError
+from ..errors import DeadlineError, DoorUnavailableError, IntegrityError
 from ..model import Adler32, EntryKind, FileInfo
 from ..redaction import redact_url
 from ..transport.answer import DataAnswer
@@ -19,6 +19,8 @@ __all__ = ("Download", "digests", "shows_whole_file")
 _log = logging.getLogger(__name__)
 
 _PIECE_BYTES = 1 << 20
+_MOST_BREAKS = 3
+"""How often an answer may break off before it has brought a piece more."""
 
 
 class Download:
@@ -32,25 +34,40 @@ class Download:
         What is read, in the user's own form.
     at_pool : `bool`
         Whether a pool sends it.
+    resume : `~collections.abc.Callable`, optional
+        Returns an answer that goes on at an offset, surely with the same file; `None` if there is none.
     """
 
-    def __init__(self, answer: DataAnswer, url: str, *, at_pool: bool) -> None:
+    def __init__(
+        self,
+        answer: DataAnswer,
+        url: str,
+        *,
+        at_pool: bool,
+        resume: Callable[[Download, int], DataAnswer | None] | None = None,
+    ) -> None:
         self._answer = answer
+        self._resume = resume
+        self._position = self._broken_at = self._breaks = 0
+        self.headers = answer.headers
         self.url = url
         self.at_pool = at_pool
-        self.scheme = answer.url.partition(":")[0].lower()
         self.alone = False  # whether it has to come in one stream
-        length = str(answer.headers.get("Content-Length", ""))
-        self.size = int(length) if length.isdigit() else None
+        self.size = answer.length
         self.checksums = digests(answer)
         # Framing and checksum each show a cut; where neither does, the size has to come from elsewhere.
         self.shows_cut = not answer.ends_by_close or "adler32" in self.checksums
         self.is_range = answer.status == 206
 
     @property
+    def scheme(self) -> str:
+        """``http`` or ``https``."""
+        return self._answer.url.partition(":")[0].lower()
+
+    @property
     def info(self) -> FileInfo:
         """What the answer says of the file."""
-        headers = self._answer.headers
+        headers = self.headers
         return FileInfo(
             url=self.url,
             kind=EntryKind.FILE,
@@ -74,15 +91,16 @@ class Download:
             Raised after the last byte if length or checksum differ from what the server announced.
         """
         seen = Adler32()
-        for piece in self._answer.iter_chunks(_PIECE_BYTES):
-            seen.update(piece)
-            yield piece
+        view = memoryview(bytearray(_PIECE_BYTES))
+        while count := self._fill(view):
+            seen.update(view[:count])
+            yield bytes(view[:count])
         self.verify(seen)
 
     def read(self) -> bytes:
         """Return all bytes, verified as by `pieces`."""
         seen = Adler32()
-        if self.size is None or self.size <= _PIECE_BYTES:
+        if self.size is None:
             data = self._answer.read()
             seen.update(data)
             self.verify(seen)
@@ -91,7 +109,7 @@ class Download:
         memory = io.BytesIO(bytes(self.size))
         with memory.getbuffer() as view:
             # Piece by piece, so that each is still in the processor's cache when its checksum is computed.
-            while count := self._answer.fill(view[seen.size : seen.size + _PIECE_BYTES]):
+            while count := self._fill(view[seen.size : seen.size + _PIECE_BYTES]):
                 seen.update(view[seen.size : seen.size + count])
         self.verify(seen)
         return memory.getvalue()
@@ -106,10 +124,37 @@ class Download:
         """
         seen = Adler32()
         view = memoryview(bytearray(_PIECE_BYTES if self.size is None else min(_PIECE_BYTES, self.size + 1)))
-        while count := self._answer.fill(view):
+        while count := self._fill(view):
             seen.update(view[:count])
             sink(view[:count])
         self.verify(seen)
+
+    def _fill(self, view: memoryview) -> int:
+        """Read until the memory is full or the file ends, on another way where this one breaks off."""
+        count = 0
+        while True:
+            before = self._answer.received
+            try:
+                count += self._answer.fill(view[count:] if count else view)
+                self._position += count
+                return count
+            except (DoorUnavailableError, DeadlineError):
+                count += self._answer.received - before
+                if not self._goes_on(self._position + count):
+                    raise
+
+    def _goes_on(self, offset: int) -> bool:
+        """Let another answer take the place of one that broke off; return whether there is one."""
+        self._breaks = self._breaks + 1 if offset - self._broken_at < _PIECE_BYTES else 1
+        self._broken_at = offset
+        if self._resume is None or offset == 0 or self._breaks > _MOST_BREAKS:
+            return False
+        self._answer.close(False)
+        answer = self._resume(self, offset)
+        if answer is not None:
+            _log.debug("reading %s goes on at byte %d", redact_url(self.url), offset)
+            self._answer = answer
+        return answer is not None
 
     def verify(self, seen: Adler32) -> None:
         """Compare what arrived with what was announced.
@@ -157,8 +202,9 @@ def digests(answer: Outcome) -> dict[str, str]:
     # dCache 12.0 may swap the two names under concurrency (protocol page, section 3.6): the value tells.
     found: dict[str, str] = {}
     for name in ("Digest", "Repr-Digest"):
-        if value := str(answer.headers.get(name, "")):
-            found.update(parse_checksums(value))
+        value = answer.headers.get(name)
+        if value:
+            found |= parse_checksums(value)
     return found
 
 
