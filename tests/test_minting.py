@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import yaml
 from lsst.daf.butler_dcache import errors
-from lsst.daf.butler_dcache.auth.credential import Credential
+from lsst.daf.butler_dcache.auth.credential import Credential, refused
 from lsst.daf.butler_dcache.auth.macaroon import Activity, Dialect, Macaroon
 from lsst.daf.butler_dcache.config.settings import EndpointSettings
 from lsst.daf.butler_dcache.embedded import EmbeddedDcache
@@ -207,7 +207,7 @@ class Bench:
         return Answer(200, "", {}, json.dumps({"macaroon": token}).encode(), "", 1, 0.0)
 
     def get(self, lifetime_seconds: float = 0.0, **options: Any) -> Credential | None:
-        return self.rights.macaroon(deadline=Deadline(5), lifetime_seconds=lifetime_seconds, **options)
+        return self.rights._own.current(deadline=Deadline(5), lifetime_seconds=lifetime_seconds, **options)
 
 
 @pytest.fixture
@@ -278,7 +278,7 @@ def test_waiting_has_an_end(bench: Bench) -> None:
         while not bench.asked:
             os.sched_yield()
         with pytest.raises(errors.DeadlineError):
-            bench.rights.macaroon(deadline=Deadline(0.01))
+            bench.rights._own.current(deadline=Deadline(0.01))
         release.set()
 
 
@@ -319,6 +319,46 @@ def test_longer_where_longer_is_wanted(bench: Bench) -> None:
         bench.get(lifetime_seconds=86400)
         bench.seconds += 60
     assert [wishes["validity"] for wishes in bench.asked] == ["PT43200S", "PT108000S"]
+
+
+def test_made_anew_when_the_server_has_lost_its_secret(bench: Bench) -> None:
+    def narrowed() -> Credential | None:
+        return bench.rights.without(Activity.DELETE, deadline=Deadline(5))
+
+    first = narrowed()
+    assert first is not None
+    refused.remember(("https", "door.example", 2880), first, "Unable to find secret for macaroon")
+    assert narrowed() is first  # it was made a moment ago: another would be no better
+    bench.seconds += 60
+    second = narrowed()
+    assert second not in (None, first)
+    assert narrowed() is second
+    assert len(bench.asked) == 2
+
+
+def test_a_shorter_life_than_asked_for_is_said_once(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+    end = datetime.now(UTC) + timedelta(minutes=10)
+    token = make_macaroon("iid:aaaaaaaa", f"before:{end.strftime('%Y-%m-%dT%H:%M:%SZ')}")
+    bench.credential = Credential.bearer(token, "the file of somebody")
+    for _ in range(3):
+        credential = bench.rights.delegate(
+            "https://door.example:2880/f", activities=DOWNLOAD, lifetime_seconds=3600, deadline=Deadline(5)
+        )
+        assert credential.expires is not None
+        assert credential.expires <= end
+    (record,) = [record for record in caplog.records if record.levelname == "WARNING"]
+    assert "the file of somebody" in record.getMessage()
+    assert token not in record.getMessage()
+    assert bench.asked == []
+
+
+def test_nothing_is_made_of_what_has_ended(bench: Bench) -> None:
+    token = make_macaroon("iid:aaaaaaaa", "before:2020-01-01T00:00:00Z")
+    bench.credential = Credential.bearer(token, "an old file")
+    with pytest.raises(errors.CredentialError, match=r"expired.*an old file"):
+        bench.rights.delegate(
+            "https://door.example:2880/f", activities=DOWNLOAD, lifetime_seconds=60, deadline=Deadline(5)
+        )
 
 
 def test_sites_with_a_shorter_limit(bench: Bench) -> None:
@@ -386,6 +426,12 @@ def test_xrootd_grants_less(xrootd: Any, with_certificate: Store, tmp_path: Path
         pytest.raises(errors.UnsupportedError, match="certificates"),
     ):
         store.mint(xrootd.url)
+
+
+def test_urls_of_xrootd_at_first_sight(xrootd: Any, with_certificate: Store) -> None:
+    presigned = with_certificate.presign(f"{xrootd.url}file", "GET", 60)
+    caveats = Macaroon.parse(presigned.partition("authz=")[2]).caveats
+    assert [caveat for caveat in caveats if caveat.startswith("path:")] == ["path:/rw/", "path:/rw/file"]
 
 
 def test_urls_of_xrootd(xrootd: Any, with_certificate: Store) -> None:

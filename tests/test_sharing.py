@@ -195,6 +195,10 @@ def test_errors_do_not_show_it(embedded: Any, shared: str, nobody: None) -> None
     with pytest.raises(errors.DcacheError) as caught:
         DcacheResourcePath(shared).write(b"other")
     assert token not in str(caught.value) + repr(caught.value)
+    uri = DcacheResourcePath(shared)
+    assert token not in repr(uri)
+    with uri.open("rb") as file:
+        assert token not in file.name
 
 
 def curl(*arguments: Any) -> bytes:
@@ -229,6 +233,8 @@ def test_curl_at_xrootd(xrootd: Any) -> None:
     source = xrootd.folder / "ca.pem"
     curl(*trust, "--upload-file", source, new)
     assert store.read(url + "-new") == source.read_bytes()
-    for arguments in (("--request", "DELETE", presigned), ("--upload-file", source, presigned)):
+    store.write(url + "-other", DATA)
+    other = presigned.replace("?", "-other?")
+    for arguments in (("--request", "DELETE", presigned), ("--upload-file", source, presigned), (other,)):
         with pytest.raises(subprocess.CalledProcessError):
             curl(*trust, *arguments)

@@ -98,6 +98,9 @@ class DcacheResourcePath(ResourcePath):
             uri = urlparse(uri)
         return cast(DcacheResourcePath, super().__new__(cls, uri, *args, **kwargs))
 
+    def __repr__(self) -> str:
+        return f'ResourcePath("{redact_url(self.geturl()) if self._uri.query else self.geturl()}")'
+
     def __reduce__(self) -> tuple[Any, ...]:
         # The base class would make the class of whoever is registered where this is unpickled.
         return _restore, (self.geturl(), self.dirLike, self.isTemporary)
@@ -120,6 +123,11 @@ class DcacheResourcePath(ResourcePath):
     def _url(self) -> str:
         """What the store is asked for: no query, no fragment (the Butler's name members of a zip)."""
         return self._uri._replace(query="", fragment="").geturl()
+
+    @property
+    def _name(self) -> str:
+        """What an open file is called: no query, which may hold a token."""
+        return self._uri._replace(query="").geturl()
 
     @property
     def _presigned_url(self) -> str:
@@ -236,7 +244,7 @@ class DcacheResourcePath(ResourcePath):
         if size == 0:
             return b""
         reader = self._store.open_reader(self._url)
-        with RemoteFile(reader, self.geturl(), read_ahead_bytes=0) as handle:
+        with RemoteFile(reader, self._name, read_ahead_bytes=0) as handle:
             return handle.read(size)
 
     def write(self, data: BinaryIO | bytes, overwrite: bool = True) -> None:
@@ -361,7 +369,7 @@ class DcacheResourcePath(ResourcePath):
     ) -> Generator[ResourceHandleProtocol[Any]]:
         text_encoding = encoding or locale.getpreferredencoding(False)
         if "r" in mode and "+" not in mode:
-            with RemoteFile(self._store.open_reader(self._url), self.geturl()) as reader:
+            with RemoteFile(self._store.open_reader(self._url), self._name) as reader:
                 if "b" in mode:
                     yield cast(Any, reader)
                 else:
