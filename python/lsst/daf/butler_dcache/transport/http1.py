@@ -68,12 +68,12 @@ class Headers(Mapping[str, str]):
         at = low.find(mark)
         if at < 0:
             return default
-        values = []
-        while at >= 0:
+        end = low.find("\r\n", at + 2)
+        value = self._text[at + len(mark) : end].strip(" \t")
+        while (at := low.find(mark, end)) >= 0:
             end = low.find("\r\n", at + 2)
-            values.append(self._text[at + len(mark) : end].strip(" \t"))
-            at = low.find(mark, end)
-        return ", ".join(values)
+            value = f"{value}, {self._text[at + len(mark) : end].strip(' \t')}"
+        return value
 
     def __getitem__(self, name: str) -> str:
         value = self.get(name)
