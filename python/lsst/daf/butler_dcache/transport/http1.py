@@ -72,7 +72,7 @@ class Headers(Mapping[str, str]):
         value = self._text[at + len(mark) : end].strip(" \t")
         while (at := low.find(mark, end)) >= 0:
             end = low.find("\r\n", at + 2)
-            value = f"{value}, {self._text[at + len(mark) : end].strip(' \t')}"
+            value += ", " + self._text[at + len(mark) : end].strip(" \t")
         return value
 
     def __getitem__(self, name: str) -> str:
