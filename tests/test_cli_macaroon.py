@@ -171,6 +171,22 @@ def test_share_a_link(embedded: Any, url: str, tmp_path: Path) -> None:
     assert document["activities"] == ["DOWNLOAD", "READ_METADATA"]
 
 
+def test_whoever_gets_a_link_uses_it_here(embedded: Any, url: str, tmp_path: Path) -> None:
+    link = run("share", url).stdout.strip()
+    token = link.partition("authz=")[2]
+    (tmp_path / "here").mkdir()
+    with endpoint(embedded, tmp_path, token=None):
+        for form in (link, link.replace("https:", "davs:")):
+            assert CliRunner().invoke(main, ["cat", form]).stdout_bytes == DATA
+            result = CliRunner().invoke(main, ["cp", form, str(tmp_path / "here")])
+            assert result.exit_code == 0, result.output
+            assert token not in result.output
+    assert {path.name: path.read_bytes() for path in (tmp_path / "here").iterdir()} == {"a file": DATA}
+    result = CliRunner().invoke(main, ["cat", link.replace("https:", "s3:")])
+    assert result.exit_code == 1
+    assert token not in result.output
+
+
 def test_share_a_directory_as_root(embedded: Any, url: str, tmp_path: Path) -> None:
     link = run("share", url.rpartition("/")[0] + "/", "--chroot").stdout.strip()
     base, _, query = link.partition("?")

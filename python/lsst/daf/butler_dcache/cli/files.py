@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import Any
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
 import click
 from fsspec.implementations.local import LocalFileSystem
@@ -22,6 +22,7 @@ from fsspec.spec import AbstractFileSystem
 
 from ..errors import DcacheError
 from ..filesystem import DcacheFileSystem
+from ..redaction import redact_url
 
 __all__ = ("cat", "checksum", "cp", "ls", "mkdir", "mv", "rm", "stat")
 
@@ -41,7 +42,9 @@ class Place:
     def __init__(self, text: str) -> None:
         parts = urlsplit(text)
         self.fs: AbstractFileSystem
-        self.is_remote = parts.scheme in ("davs", "dav")
+        # A link that somebody shared has its credential with it.
+        is_shared = parts.scheme == "https" and "authz" in dict(parse_qsl(parts.query))
+        self.is_remote = parts.scheme in ("davs", "dav") or is_shared
         if self.is_remote:
             self.fs, self.path = DcacheFileSystem(), text
         elif parts.scheme == "file" or "://" not in text:
@@ -51,12 +54,14 @@ class Place:
                 os.path.abspath(path) + ("/" if path.endswith("/") else ""),
             )
         else:
-            raise ValueError(f"{text}: expected a davs:// or dav:// URL, or a path of this machine")
+            shown = redact_url(text)
+            raise ValueError(f"{shown}: expected a davs:// or dav:// URL, or a path of this machine")
 
     @property
     def name(self) -> str:
         """Last component of the path, as people write it."""
-        name = self.path.rstrip("/").rpartition("/")[2]
+        path = self.path.partition("?")[0] if self.is_remote else self.path
+        name = path.rstrip("/").rpartition("/")[2]
         return unquote(name) if self.is_remote else name
 
     def below(self, relative: str) -> Place:
@@ -69,7 +74,11 @@ class Place:
         """
         place = object.__new__(Place)
         place.fs, place.is_remote = self.fs, self.is_remote
-        place.path = f"{self.path.rstrip('/')}/{quote(relative) if self.is_remote else relative}"
+        if self.is_remote:
+            path, mark, query = self.path.partition("?")
+            place.path = f"{path.rstrip('/')}/{quote(relative)}{mark}{query}"
+        else:
+            place.path = f"{self.path.rstrip('/')}/{relative}"
         return place
 
     def info(self) -> dict[str, Any]:
