@@ -13,14 +13,14 @@ from ..config.netrc import account_in
 from ..config.settings import EndpointSettings, origin_of
 from ..errors import CredentialError
 from .certificates import CertificateSource
-from .credential import ANONYMOUS, Credential
+from .credential import ANONYMOUS, Credential, refused
 from .issuer import Issuer
 from .renewal import RenewedSource
 from .secret_file import Mark, SecretFile
 from .token_command import TokenCommand
 from .token_text import UnusableTextError, token_in
 
-__all__ = ("CredentialSource", "DiscoveredSource", "FileSource", "StaticSource", "source_for")
+__all__ = ("CredentialSource", "DiscoveredSource", "FileSource", "StaticSource", "source_for", "successor")
 
 _log = logging.getLogger(__name__)
 
@@ -189,6 +189,30 @@ def source_for(settings: EndpointSettings) -> CredentialSource:
         paths = settings.token_candidates
         return DiscoveredSource({path: _token_file(settings, path, custom, True) for path in paths})
     return StaticSource(ANONYMOUS)
+
+
+def successor(source: CredentialSource, refused_one: Credential) -> Credential | None:
+    """Return what has taken the place of a credential that a server refused.
+
+    Parameters
+    ----------
+    source : `CredentialSource`
+        Where it came from.
+    refused_one : `~.credential.Credential`
+        The one that was refused, and is known as such.
+
+    Returns
+    -------
+    credential : `~.credential.Credential` or `None`
+        `None` if there is no other, or that one was refused as well: nothing is worth a second try.
+    """
+    try:
+        now = source.current()
+    except CredentialError:
+        return None
+    if now.kind == "none" or now.fingerprint == refused_one.fingerprint or refused.knows(now):
+        return None
+    return now
 
 
 def _token_file(settings: EndpointSettings, path: str, origin: str, unasked: bool) -> FileSource:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from ..auth.credential import ANONYMOUS, Credential
-from ..auth.sources import CredentialSource
+from ..auth.sources import CredentialSource, successor
 from ..config.settings import EndpointSettings, Origin, origin_of
 from ..errors import ConfigurationError, CredentialError
 
@@ -152,6 +152,21 @@ class Addressing:
             credential = self._credential.current()
         credential.check(url)
         return credential
+
+    def has_another_than(self, credential: Credential) -> bool:
+        """Tell whether a credential that was refused has been replaced meanwhile.
+
+        Parameters
+        ----------
+        credential : `~..auth.credential.Credential`
+            The one that was refused.
+
+        Returns
+        -------
+        has : `bool`
+            Whether there is another to be tried.
+        """
+        return self._credential is not None and successor(self._credential, credential) is not None
 
 
 def announced_length(headers: Mapping[str, str], url: str) -> int | None:

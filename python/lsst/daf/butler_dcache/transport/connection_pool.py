@@ -72,20 +72,24 @@ class ConnectionPool:
                 raise NotConnectedError("the connection that was held is closed")
             return held
         oldest = time.monotonic() - self._idle_seconds(origin)
+        presents = self.is_introduced or origin in self._endpoint.origins
+        # With a client certificate a connection speaks for whoever was its owner when it was opened.
+        is_bound = presents and self._endpoint.user_certificate is not None and origin[0] == "https"
+        context = tls_context(self._endpoint, client_certificate=True) if is_bound else None
         while True:
             with self._lock:
                 idle = self._idle.get(origin)
                 connection = idle.pop() if idle else None
             if connection is None:
                 break
-            if connection.idle_since > oldest and connection.is_alive:
+            is_ours = context is None or getattr(connection, "context", None) is context
+            if connection.idle_since > oldest and is_ours and connection.is_alive:
                 return connection
             connection.close()
-        presents = self.is_introduced or origin in self._endpoint.origins
         sock = open_socket(origin, deadline.limit(self._endpoint.connect_timeout_seconds))
         if origin[0] != "https":
             return Connection(sock, origin)
-        context = tls_context(self._endpoint, client_certificate=presents)
+        context = context or tls_context(self._endpoint, client_certificate=presents)
         return EncryptedConnection(
             sock, origin, context, deadline.limit(self._endpoint.connect_timeout_seconds)
         )

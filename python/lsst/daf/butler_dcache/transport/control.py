@@ -20,7 +20,7 @@ import requests
 from urllib3 import exceptions as lower
 
 from ..auth.credential import ANONYMOUS, Credential, refused
-from ..auth.sources import CredentialSource
+from ..auth.sources import CredentialSource, successor
 from ..config.settings import EndpointSettings, Origin, origin_of
 from ..errors import (
     CredentialError,
@@ -174,14 +174,20 @@ class ControlPlane:
         prepared = self._prepare(method, url, headers, body, who.header())
         repetition = Repetition(method, deadline)
         started = time.monotonic()
+        renewed = False
         while True:
+            if repetition.attempts:
+                # Time has passed: the credential may be over, or have been renewed.
+                who = self._who(url, credential, authenticate)
+                prepared = self._prepare(method, url, headers, body, who.header())
             refused.check(origin, who, url)
             repetition.attempts += 1
             # Outside of what follows: whose deadline passes here was not sent.
             slot = self._pacer.slot(deadline, method)
             try:
                 with slot:
-                    # Again, for the credential may have been refused while this thread waited its turn.
+                    # Again, for the credential may have ended or been refused while we waited our turn.
+                    who.check(url)
                     refused.check(origin, who, url)
                     answer = self._once(prepared, deadline, repetition.attempts, started)
                     slot.answered(answer.status, answer.headers)
@@ -195,6 +201,9 @@ class ControlPlane:
                 if answer.status in ok:
                     return answer
                 if answer.status == 401:
+                    if not renewed and credential is None and successor(self._credential, who) is not None:
+                        renewed = True
+                        continue
                     raise who.refusal(
                         operation=method,
                         url=url,

@@ -270,7 +270,14 @@ class DataPlane:
             max(server.silence, endpoint.read_timeout_seconds),
         )
         repetition: Repetition | None = None
+        renewed = False
         while True:
+            if request.attempt and own:
+                # Time has passed: the credential may be over, or have been renewed.
+                who = self._addressing.identity(url, own, credential, authenticate)
+                request.head = _head(
+                    method, target, server.host, headers, payload, expect, keep, who.header()
+                )
             slot = UNPACED.slot(deadline)
             if own:
                 refused.check(server.origin, who, url)
@@ -283,6 +290,12 @@ class DataPlane:
                     answer = self._at_endpoint(request, slot, who, held, hand_over, ok)
                     if isinstance(answer, Outgoing) or answer.status in ok or answer.status not in _JUDGED:
                         return answer
+                    if answer.status == 401 and not renewed and credential is None and payload.can_be_sent:
+                        # Refused before any processing, so that whatever it was can be repeated.
+                        renewed = self._addressing.has_another_than(who)
+                        if renewed:
+                            answer.close()
+                            continue
                 else:
                     return self._once(request, held, hand_over)
             except NotConnectedError as error:
@@ -317,7 +330,8 @@ class DataPlane:
     ) -> DataAnswer | Outgoing:
         """One attempt at a door or frontend: paced, and never with a credential that was refused."""
         with slot:
-            # Again, for the credential may have been refused while this thread waited its turn.
+            # Again, for the credential may have ended or been refused while this thread waited its turn.
+            who.check(request.url)
             refused.check(request.origin, who, request.url)
             answer = self._once(request, held, hand_over)
             if isinstance(answer, Outgoing):

@@ -72,7 +72,7 @@ class EncryptedConnection(Connection):
 
     def __init__(self, sock: socket.socket, origin: Origin, context: ResumingContext, timeout: float) -> None:
         super().__init__(sock, origin)
-        self._context = context
+        self.context = context
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         host, port = origin[1:]
         session = context.session_with(host, port)
@@ -194,4 +194,4 @@ class EncryptedConnection(Connection):
         """Note that an answer has come, which is when tickets come as well: the second follows the first."""
         super().answered()
         if self.requests <= 2:
-            self._context.remember(self.tls, *self.origin[1:])
+            self.context.remember(self.tls, *self.origin[1:])

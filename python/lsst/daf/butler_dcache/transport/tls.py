@@ -97,8 +97,8 @@ def tls_context(settings: EndpointSettings, *, client_certificate: bool) -> Resu
     Returns
     -------
     context : `ResumingContext`
-        The same for the same settings, so that planes share sessions. It verifies certificate and host name
-        and accepts TLS 1.2 and later.
+        The same for the same settings, so that planes share sessions, until a file of the client certificate
+        changes. It verifies certificate and host name and accepts TLS 1.2 and later.
 
     Raises
     ------
@@ -106,12 +106,22 @@ def tls_context(settings: EndpointSettings, *, client_certificate: bool) -> Resu
         If certificates cannot be loaded.
     """
     certificate = settings.user_certificate if client_certificate else None
-    key = (settings.trusted_authorities, certificate, settings.user_key)
+    files = settings.trusted_authorities, certificate, settings.user_key
+    marks = () if certificate is None else (_mark(certificate), _mark(settings.user_key or certificate))
     with _lock:
-        context = _contexts.get(key)
-        if context is None:
-            context = _contexts[key] = _make_context(*key)
-        return context
+        known = _contexts.get(files)
+        if known is None or known[0] != marks:
+            known = _contexts[files] = marks, _make_context(*files)
+        return known[1]
+
+
+def _mark(path: str) -> tuple[int, ...] | None:
+    """What tells one state of a file from another; whether it can be used is found out when it is loaded."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 
 
 def _make_context(authorities: str | None, certificate: str | None, key: str | None) -> ResumingContext:
@@ -198,14 +208,16 @@ def is_alive(sock: socket.socket) -> bool:
     return False
 
 
-_contexts: dict[tuple[str | None, str | None, str | None], ResumingContext] = {}
+_contexts: dict[
+    tuple[str | None, str | None, str | None], tuple[tuple[tuple[int, ...] | None, ...], ResumingContext]
+] = {}
 _lock = threading.Lock()
 
 
 def _after_fork() -> None:
     global _lock
     _lock = threading.Lock()
-    for context in _contexts.values():
+    for _, context in _contexts.values():
         context._sessions.clear()
 
 
