@@ -168,7 +168,7 @@ class EndpointSettings:
         place among the transfers of its pool.
     requests_per_second : `float` or `None`
         Ceiling of this process's requests to the door, and of those to the frontend; 0 switches pacing off.
-        `None` lets the server decide: 240 where it is a dCache that refuses a host above 250 (protocol
+        `None` lets the server decide: 248 where it is a dCache that refuses a host above 250 (protocol
         page, section 1.2), no ceiling elsewhere until a request is refused.
     publish : `str`
         ``atomic`` writes under a temporary name and renames, ``in_place`` writes to the final name.

@@ -18,10 +18,10 @@ from enum import IntEnum
 
 __all__ = ("LIMITED_RATE", "Bucket", "Kind", "Turn")
 
-LIMITED_RATE = 240.0
+LIMITED_RATE = 248.0
 """Requests per second to a door that limits at 250."""
-_CAPACITY = 120.0
-"""Half of what the door keeps; the rest is for requests under way and for others behind the address."""
+_CAPACITY = 200.0
+"""The door keeps 250, and fills up while requests that have left are still under way: for 200 ms at most."""
 _FORGOTTEN_AFTER_SECONDS = 9.0
 """A little less than the 10 s after which the door forgets a client."""
 _WARM_UP_SECONDS = 0.010
@@ -149,7 +149,7 @@ class Bucket:
             0 if it is to be sent now, else when to ask again.
         """
         self._advance(now)
-        if turn.epoch != self.epoch:
+        if turn.epoch != self.epoch or self._is_late(turn, now):
             turn.ticket = turn.due = None
         if now - self.last > max(_FORGOTTEN_AFTER_SECONDS, turn.cost / LIMITED_RATE):
             self._forget()
@@ -246,6 +246,13 @@ class Bucket:
         self.alone_until, self.second = 0.0, 0
         warm = max(now + _AFTER_ANSWER_SECONDS, self.last + _WARM_UP_SECONDS)
         self.credit = self.tail + 1.0 - (warm - now) * self.rate
+
+    def _is_late(self, turn: Turn, now: float) -> bool:
+        """Whether its place was called so long ago that the door no longer keeps it: the host stood still."""
+        keeps = max(_CAPACITY, turn.cost)
+        if turn.due is not None:
+            return (now - turn.due) * self.rate > keeps
+        return turn.ticket is not None and self.credit - turn.ticket > keeps
 
     def _queue(self, turn: Turn, now: float, patience: float) -> float:
         if turn.due is not None:
