@@ -80,7 +80,7 @@ class Backoff:
         return draw() * min(self.cap_seconds, self.base_seconds * 2.0 ** min(repetition - 1, 32))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)  # each is the only one of its kind, and counted by many
 class Rule:
     """One row of the table.
 
