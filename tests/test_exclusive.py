@@ -130,7 +130,7 @@ def test_a_loser_is_one_only_after_looking(embedded: Any, status: int) -> None:
     """The refusal of a rename has other causes too."""
     store = WebdavStore(settings_for(embedded.url))
     url = f"{embedded.url}{uuid.uuid4().hex}"
-    embedded.faults.add(Fault("status", method="MOVE", status=status, reason="Refused"))
+    embedded.faults.add(Fault("status", method="MOVE", status=status, reason="Refused", times=None))
     with pytest.raises(errors.DcacheError) as caught:
         store.write(url, b"mine", overwrite=False)
     embedded.faults.clear()

@@ -22,6 +22,7 @@ from lsst.daf.butler_dcache.embedded import EmbeddedDcache
 from lsst.daf.butler_dcache.embedded.faults import Fault
 from lsst.daf.butler_dcache.model import ByteRange
 from lsst.daf.butler_dcache.store.registry import store_for
+from lsst.daf.butler_dcache.store.space import Space
 from lsst.daf.butler_dcache.store.webdav_store import WebdavStore
 from lsst.daf.butler_dcache.tree import remove_tree
 from request_counter import counted
@@ -270,7 +271,8 @@ def test_cause_of_a_refused_read(
         (Fault("corrupt_upload", at_byte=1000, server="pool"), errors.IntegrityError),
         (Fault("keep", at_byte=1000), errors.IntegrityError),
         (Fault("wrong_digest", server="pool"), errors.IntegrityError),
-        (Fault("lose_answer", server="pool", method="PUT"), errors.OutcomeUnknownError),
+        (Fault("lose_answer", server="pool", method="PUT", times=None), errors.DoorUnavailableError),
+        (Fault("status", server="pool", method="PUT", status=500, times=None), errors.ServerError),
         (Fault("status", server="pool", method="PUT", status=507, reason="disk full"), errors.StoreFullError),
         (
             Fault("status", server="pool", method="PUT", status=400, reason="Checksum mismatch (x)"),
@@ -838,3 +840,102 @@ def test_empty_file_of_a_server_that_ignores_ranges(store: WebdavStore, embedded
     reader = store.open_reader(base + "empty")
     assert reader.read_tail(10) == (0, b"")
     reader.close()
+
+
+# What is looked at, and done again
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        Fault("lose_answer", server="pool", method="PUT"),
+        Fault("lose_answer", server="door", method="PUT"),
+        Fault("drop", server="pool", method="PUT", farewell="reset"),
+        Fault("cut_upload", server="pool", at_byte=100),
+        Fault("status", server="pool", method="PUT", status=500),
+        Fault("status", server="door", method="PUT", status=503),
+        Fault("restart", server="pool", method="PUT"),
+        Fault("restart", server="door", method="PUT", has_effect=True),
+        Fault("lose_answer", method="MOVE"),
+        Fault("lose_answer", method="POST"),
+        Fault("status", method="MOVE", status=503),
+        Fault("status", method="POST", status=504),
+    ],
+    ids=lambda fault: f"{fault.kind}-{fault.server}-{fault.method}{fault.status}",
+)
+@pytest.mark.parametrize("data", [SMALL, LARGE], ids=["small", "large"])
+@pytest.mark.parametrize("overwrite", [True, False])
+def test_write_that_is_settled(
+    store: WebdavStore, embedded: Any, url: str, fault: Fault, data: bytes, overwrite: bool
+) -> None:
+    fault.hits = fault.seen = 0
+    name = url if overwrite else url + "-new"
+    embedded.faults.add(fault)
+    assert store.write(name, data, overwrite=overwrite).size == len(data)
+    embedded.faults.clear()
+    assert store.read(name) == data
+    listed = [entry.url for entry in store.list_directory(url.rpartition("/")[0] + "/")]
+    assert listed == sorted({url, name})
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        Fault("lose_answer", server="door"),
+        Fault("lose_answer", server="frontend"),
+        Fault("drop", farewell="notice"),
+        Fault("status", status=504),
+        Fault("status", status=500),
+        Fault("restart", server="door", has_effect=True),
+    ],
+    ids=lambda fault: f"{fault.kind}-{fault.server}{fault.status}",
+)
+def test_what_has_happened_is_not_an_error(
+    store: WebdavStore, embedded: Any, url: str, base: str, fault: Fault
+) -> None:
+    for method, act in (
+        ("MOVE", lambda: store.move(url, url + "-moved", overwrite=True)),
+        ("POST", lambda: store.move(url + "-moved", url, overwrite=True)),
+        ("MOVE", lambda: store.move(url, url + "-moved")),
+        ("DELETE", lambda: store.remove(url + "-moved")),
+        ("MKCOL", lambda: store.make_directory(base + "made/")),
+        ("PUT", lambda: store.make_directory(base + "made/of/many/")),
+    ):
+        embedded.faults.add(dataclasses.replace(fault, method=method, hits=0, seen=0))
+        act()
+        embedded.faults.clear()
+    assert store.exists(url) is store.exists(url + "-moved") is False
+    assert store.stat(base + "made/of/many/").is_directory
+
+
+def test_rename_of_what_is_not_there(store: WebdavStore, embedded: Any, url: str) -> None:
+    for overwrite in (False, True):
+        with pytest.raises(FileNotFoundError):
+            store.move(url + "-missing", url, overwrite=overwrite)
+    assert store.read(url) == OLD
+
+
+def test_full_store_is_not_asked_again_and_again(
+    store: WebdavStore, embedded: Any, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [0.0]
+    monkeypatch.setattr(store._publisher, "_space", Space(lambda: now[0]))
+    fault = embedded.faults.add(Fault("full", times=None))
+    for _ in range(10):
+        with pytest.raises(errors.StoreFullError):
+            store.write(url, LARGE)
+    assert fault.hits == 2
+    with pytest.raises(errors.StoreFullError):
+        store.write(url, SMALL)  # smaller: there may be room for it
+    assert fault.hits == 3
+    now[0] += 2.5
+    with pytest.raises(errors.StoreFullError):
+        store.write(url, SMALL)
+    assert fault.hits == 4
+    embedded.faults.clear()
+    with pytest.raises(errors.StoreFullError, match="a moment ago"):
+        store.open_writer(url).write(bytes(2_000_000))
+    now[0] += 10
+    store.write(url, SMALL)
+    store.write(url, LARGE)
+    assert store.read(url) == LARGE

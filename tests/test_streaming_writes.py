@@ -425,8 +425,8 @@ def test_files_that_are_closed_while_an_error_is_dealt_with(store: Any, url: str
         (Fault("wrong_digest", server="pool"), errors.IntegrityError),
         (Fault("full", server="pool"), errors.StoreFullError),
         (Fault("full", server="door"), errors.StoreFullError),
-        (Fault("status", server="pool", method="PUT", status=500), errors.ServerError),
-        (Fault("lose_answer", server="pool", method="PUT"), errors.OutcomeUnknownError),
+        (Fault("status", server="pool", method="PUT", status=500, times=None), errors.ServerError),
+        (Fault("lose_answer", server="pool", method="PUT"), errors.DoorUnavailableError),
         (Fault("status", server="door", method="MOVE", status=403, times=None), errors.AccessDeniedError),
     ],
 )

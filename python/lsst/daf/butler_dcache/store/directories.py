@@ -11,6 +11,7 @@ from ..errors import (
     AccessDeniedError,
     CredentialError,
     DcacheError,
+    DoorUnavailableError,
     OutcomeUnknownError,
     ParentNotFoundError,
     ProtocolError,
@@ -22,6 +23,7 @@ from ..errors import (
 )
 from ..model import FileInfo
 from ..transport.deadline import Deadline
+from ..transport.retry import Phase, rounds
 from ..webdav.addresses import as_directory, decoded_path, join, parent, temporary_name
 from ..webdav.door import Door
 from ..webdav.listing_page import shows_names
@@ -121,14 +123,18 @@ class Directories:
         url = as_directory(url)
         if decoded_path(url) == "/":
             return
-        try:
-            self._make(url, deadline)
-        except OutcomeUnknownError as error:
-            # To make it again does no harm.
+        for last in rounds(Phase.UNSETTLED, "MKCOL", deadline):
             try:
-                self._check(url, deadline, error)
-            except ResourceNotFoundError:
                 self._make(url, deadline)
+                return
+            except (DoorUnavailableError, OutcomeUnknownError, ServerError) as error:
+                try:
+                    self._check(url, deadline, error)
+                    return
+                except ResourceNotFoundError:
+                    # To make it again does no harm.
+                    if last:
+                        raise error from None
 
     def _make(self, url: str, deadline: Deadline) -> None:
         # MKCOL makes one level, an upload makes all of them: with the file's removal that is two requests

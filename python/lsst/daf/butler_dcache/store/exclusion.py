@@ -22,7 +22,10 @@ from ..errors import (
     AccessDeniedError,
     CredentialError,
     DcacheError,
+    DeadlineError,
+    DoorUnavailableError,
     OutcomeUnknownError,
+    ParentNotFoundError,
     ResourceExistsError,
     ResourceNotFoundError,
     ServerBusyError,
@@ -32,6 +35,8 @@ from ..errors import (
 )
 from ..model import FileInfo
 from ..transport.deadline import Deadline
+from ..transport.failures import was_not_sent
+from ..transport.retry import Phase, rounds
 from ..webdav.addresses import lock_name
 from ..webdav.door import Door
 from ..webdav.rights import Rights
@@ -116,15 +121,12 @@ class Exclusion:
         self.check(url)
         creator = self._create_only(deadline)
         if creator is not None:
-            try:
-                if self._door.dialect == "xrootd":
-                    return self._move_and_look(temporary, url, deadline, creator)
-                return self._move(temporary, url, deadline, creator)
-            except CredentialError:
-                raise
-            except (ResourceExistsError, AccessDeniedError, ServerError, OutcomeUnknownError) as error:
-                self._judge(temporary, url, info, error, deadline)
-                return ""
+            rename = self._move_and_look if self._door.dialect == "xrootd" else self._move
+
+            def create() -> str:
+                return rename(temporary, url, deadline, creator)
+
+            return self._until_settled(create, temporary, url, info, deadline)
         if self._door.dialect == "dcache":
             with self._lock(url, deadline):
                 return self._move_looking(temporary, url, info, deadline)
@@ -164,11 +166,9 @@ class Exclusion:
         if self._door.dialect == "xrootd" and self._look(url, deadline) is not None:
             # It takes `Overwrite: F` for T.
             raise _taken(url)
-        try:
-            return self._move(temporary, url, deadline)
-        except (ResourceExistsError, ServerError, OutcomeUnknownError) as error:
-            self._judge(temporary, url, info, error, deadline)
-            return ""
+        return self._until_settled(
+            lambda: self._move(temporary, url, deadline), temporary, url, info, deadline
+        )
 
     def _move_and_look(self, temporary: str, url: str, deadline: Deadline, creator: Credential) -> str:
         """Rename, then see whose file has the name.
@@ -186,15 +186,62 @@ class Exclusion:
         answer = self._door.ask("HEAD", url, operation="look", deadline=deadline, accept=(200, 404))
         return str(answer.headers.get("ETag", "")) if answer.status == 200 else ""
 
-    def _judge(
-        self, temporary: str, url: str, info: FileInfo | None, error: DcacheError, deadline: Deadline
-    ) -> None:
-        """Return if the file was renamed in spite of an error, else raise what is true."""
-        # 412 comes before anything is done, the other errors also when the file was renamed.
-        if not isinstance(error, ResourceExistsError) and self._look(temporary, deadline) is None:
+    def _until_settled(
+        self,
+        rename: Callable[[], str],
+        temporary: str,
+        url: str,
+        info: FileInfo | None,
+        deadline: Deadline,
+    ) -> str:
+        """Rename until it is known who has the name."""
+        may_be_renamed = False
+        for last in rounds(Phase.UNSETTLED, "MOVE", deadline):
+            try:
+                return rename()
+            except (CredentialError, ParentNotFoundError):
+                raise
+            except (
+                AccessDeniedError,
+                DoorUnavailableError,
+                OutcomeUnknownError,
+                ResourceExistsError,
+                ResourceNotFoundError,
+                ServerError,
+            ) as error:
+                is_missing = isinstance(error, ResourceNotFoundError) and info is None
+                if not may_be_renamed and (was_not_sent(error) or is_missing):
+                    raise
+                # 412 comes before anything is done, the other errors also when the file was renamed.
+                may_be_renamed = may_be_renamed or not isinstance(error, ResourceExistsError)
+                try:
+                    if self._was_renamed(temporary, url, info, error, may_be_renamed, deadline):
+                        return ""
+                except (DeadlineError, DoorUnavailableError) as unsettled:
+                    raise OutcomeUnknownError(
+                        "it could not be found out who has the name",
+                        operation="write",
+                        url=url,
+                        elapsed_seconds=deadline.elapsed,
+                    ) from unsettled
+                if last or isinstance(error, AccessDeniedError):
+                    raise
+        raise AssertionError("the last round returns or raises")
+
+    def _was_renamed(
+        self,
+        temporary: str,
+        url: str,
+        info: FileInfo | None,
+        error: DcacheError,
+        may_be_renamed: bool,
+        deadline: Deadline,
+    ) -> bool:
+        """Return whether the file was renamed in spite of an error; raise if another has the name."""
+        if may_be_renamed and self._look(temporary, deadline) is None:
             found = self._look(url, deadline)
             if found is not None and (info is None or holds(found, info)):
-                return
+                return True
             raise UploadDisplacedError(
                 "the file was published and then replaced or removed by another writer",
                 operation="write",
@@ -202,7 +249,7 @@ class Exclusion:
             ) from error
         if self._look(url, deadline) is not None:
             raise _taken(url, error) from error
-        raise error
+        return False
 
     def _look(self, url: str, deadline: Deadline) -> FileInfo | None:
         try:

@@ -10,6 +10,9 @@ a
   whole *tree* of that name too, so it is sent with a macaroon without LIST, with which dCache cannot look
   into a directory. Without a macaroon the target is looked at when, and only when, there is one.
 
+An upload that comes to nothing, by a lost answer or connection or a server that fails, is begun anew under
+another temporary name: whatever became of the first, nobody will use its name. A stream cannot be sent again.
+
 Whether a rename whose answer was lost or strange has happened is found out by looking: the temporary name is
 ours alone, so the file was renamed if and only if that name is gone.
 """
@@ -19,6 +22,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 from datetime import UTC, datetime
+from typing import NoReturn
 
 from ..auth.macaroon import Activity
 from ..errors import (
@@ -29,16 +33,20 @@ from ..errors import (
     DirectoryNotEmptyError,
     DoorUnavailableError,
     OutcomeUnknownError,
+    ParentNotFoundError,
     ResourceExistsError,
     ResourceIsDirectoryError,
     ResourceNotFoundError,
     ServerError,
+    StoreFullError,
     UnsupportedError,
     UploadDisplacedError,
 )
 from ..model import FileInfo
 from ..redaction import redact_url
 from ..transport.deadline import Deadline
+from ..transport.failures import was_not_sent
+from ..transport.retry import Phase, rounds
 from ..webdav.addresses import temporary_name
 from ..webdav.body import UploadBody
 from ..webdav.door import Door
@@ -46,12 +54,13 @@ from ..webdav.rights import Rights
 from ..webdav.upload import StreamedPut, Uploads, may_clean_up
 from .exclusion import Exclusion, holds
 from .frontend import Frontend
+from .space import Space
 
 __all__ = ("Publisher", "look")
 
 _log = logging.getLogger(__name__)
 
-_MOST_ROUNDS = 3
+_CAME_TO_NOTHING = (DoorUnavailableError, OutcomeUnknownError, ServerError)
 _CLEAN_UP_SECONDS = 60.0
 
 
@@ -74,6 +83,7 @@ class Publisher:
         self._frontend = frontend
         self._uploads = Uploads(door)
         self._exclusion = Exclusion(door, rights)
+        self._space = Space()
 
     def write(self, url: str, body: UploadBody, *, overwrite: bool, deadline: Deadline) -> FileInfo:
         """Upload and publish a file.
@@ -100,19 +110,54 @@ class Publisher:
             Raised by cause. The name holds what it held before, and the temporary name is removed where it is
             surely ours; a note on the error says if that failed.
         """
-        in_place = overwrite and self._door.settings.publish == "in_place"
         self.check(url, overwrite=overwrite)
-        name = url if in_place else temporary_name(url)
+        self._space.check(url, body.length)
         try:
-            info = self._uploads.put(name, body, deadline=deadline)
-            if in_place:
-                return _published(info, url, "")
+            if overwrite and self._door.settings.publish == "in_place":
+                info = self._put_in_place(url, body, deadline)
+            else:
+                info = self._put_aside(url, body, overwrite=overwrite, deadline=deadline)
+        except StoreFullError:
+            self._space.refused(body.length)
+            raise
+        self._space.accepted()
+        return info
+
+    def _put_in_place(self, url: str, body: UploadBody, deadline: Deadline) -> FileInfo:
+        try:
+            return _published(self._uploads.put(url, body, deadline=deadline), url, "")
+        except BaseException as error:
+            # A PUT that was refused has changed nothing: the name holds a good file, or a directory.
+            if body.has_entry:
+                self.clean_up(url, url, error)
+            raise
+
+    def _put_aside(self, url: str, body: UploadBody, *, overwrite: bool, deadline: Deadline) -> FileInfo:
+        """Upload under temporary names until one is complete, and publish that.
+
+        Whether an upload whose answer was lost is complete need not be found out: nobody else has its name.
+        """
+        for last in rounds(Phase.REPLACED, "PUT", deadline):
+            name = temporary_name(url)
+            try:
+                info = self._uploads.put(name, body, deadline=deadline)
+                break
+            except BaseException as error:
+                self.clean_up(name, url, error)
+                if not isinstance(error, _CAME_TO_NOTHING):
+                    raise
+                if last or deadline.expired:
+                    _raise_unpublished(error, url, deadline)
+                _log.info("an upload came to nothing and begins anew: %s", error)
+        try:
             return self.publish(info, url, overwrite=overwrite, deadline=deadline, place=body.place)
         except BaseException as error:
-            # In place a PUT that was refused has changed nothing: the name holds a good file, or a directory.
-            if not in_place or body.has_entry:
-                self.clean_up(name, url, error)
+            self.clean_up(name, url, error)
             raise
+
+    def after_fork(self) -> None:
+        """Make what a forked child must not share its own."""
+        self._space.after_fork()
 
     def check(self, url: str, *, overwrite: bool) -> None:
         """Refuse before a byte is sent what cannot succeed.
@@ -148,12 +193,49 @@ class Publisher:
             may look like a good file on dCache if its length was not announced. End it with `publish` or
             `clean_up`.
         """
-        name = temporary_name(url)
+        self._space.check(url, length)
+        for last in rounds(Phase.REPLACED, "PUT", deadline):
+            name = temporary_name(url)
+            try:
+                return self._uploads.begin(name, length, deadline=deadline)
+            except BaseException as error:
+                self.clean_up(name, url, error)
+                if isinstance(error, StoreFullError):
+                    self._space.refused(length)
+                if not isinstance(error, _CAME_TO_NOTHING):
+                    raise
+                if last or deadline.expired:
+                    _raise_unpublished(error, url, deadline)
+        raise AssertionError("the last round returns or raises")
+
+    def finish(self, put: StreamedPut, url: str, *, overwrite: bool, deadline: Deadline) -> FileInfo:
+        """End an upload that was begun, and give it its name.
+
+        Parameters
+        ----------
+        put : `StreamedPut`
+            The upload, all of it sent.
+        url : `str`
+            Name that it shall have.
+        overwrite : `bool`
+            Whether an existing file is replaced.
+        deadline : `Deadline`
+            When to give up.
+
+        Returns
+        -------
+        info : `FileInfo`
+            The published file.
+        """
         try:
-            return self._uploads.begin(name, length, deadline=deadline)
-        except BaseException as error:
-            self.clean_up(name, url, error)
+            info = put.finish(deadline)
+        except StoreFullError:
+            self._space.refused(None)
             raise
+        except OutcomeUnknownError as error:
+            _raise_unpublished(error, url, deadline)
+        self._space.accepted()
+        return self.publish(info, url, overwrite=overwrite, deadline=deadline)
 
     def publish(
         self, info: FileInfo, url: str, *, overwrite: bool, deadline: Deadline, place: str = ""
@@ -210,34 +292,44 @@ class Publisher:
         OutcomeUnknownError
             Raised if the answer is lost and time or connection do not last to look.
         """
-        for attempt in range(_MOST_ROUNDS):
+        may_be_renamed = False
+        for attempt, last in enumerate(rounds(Phase.UNSETTLED, "MOVE", deadline)):
             try:
-                return self._replace_once(source, target, deadline, place if attempt == 0 else "")
-            except (DoorUnavailableError, OutcomeUnknownError, ServerError) as error:
+                return self._replace_once(source, target, deadline, "" if attempt else place, attempt == 0)
+            except ParentNotFoundError:
+                raise
+            except (DoorUnavailableError, OutcomeUnknownError, ServerError, ResourceNotFoundError) as error:
                 # 500 is also what the loser of two racing MOVEs gets, 503 what a relay says of its server.
+                if not may_be_renamed and (
+                    was_not_sent(error) or (info is None and isinstance(error, ResourceNotFoundError))
+                ):
+                    raise
+                may_be_renamed = True
                 try:
                     if self._was_renamed(source, target, info, error, deadline):
                         return ""
                 except (DeadlineError, DoorUnavailableError) as unsettled:
-                    if isinstance(error, DoorUnavailableError):
-                        raise error from unsettled  # nothing was sent
                     raise OutcomeUnknownError(
                         "it could not be found out whether the file was renamed",
                         operation="write",
                         url=target,
                         elapsed_seconds=deadline.elapsed,
                     ) from unsettled
-                if attempt == _MOST_ROUNDS - 1:
+                if last:
                     raise
         raise AssertionError("the last round returns or raises")
 
-    def _replace_once(self, source: str, target: str, deadline: Deadline, place: str) -> str:
+    def _replace_once(
+        self, source: str, target: str, deadline: Deadline, place: str, by_frontend: bool
+    ) -> str:
         door = self._door
-        if self._frontend is not None and self._frontend.may_move(source, deadline):
+        if by_frontend and self._frontend is not None and self._frontend.may_move(source, deadline):
             try:
                 self._frontend.move(source, target, operation="write", deadline=deadline)
                 return ""
             except (DoorUnavailableError, UnsupportedError) as error:
+                if not was_not_sent(error) and not isinstance(error, UnsupportedError):
+                    raise
                 _log.warning("the frontend does not rename, so the door does: %s", error)
             except ResourceNotFoundError as error:
                 # The target's directory is missing, or its root is not that of the door.
@@ -320,6 +412,20 @@ class Publisher:
             return
         except DcacheError as second:
             error.add_note(f"what is left of it could not be removed: {second}")
+
+
+def _raise_unpublished(error: DcacheError, url: str, deadline: Deadline) -> NoReturn:
+    """Raise that an upload came to nothing: whatever became of it, its temporary name is not used."""
+    if not isinstance(error, OutcomeUnknownError):
+        raise error
+    kind = DeadlineError if isinstance(error.__cause__, DeadlineError) else DoorUnavailableError
+    raise kind(
+        f"the upload did not come to its end, and nothing was published: {error.message}",
+        operation="write",
+        url=url,
+        attempts=error.attempts,
+        elapsed_seconds=deadline.elapsed,
+    ) from error
 
 
 def _published(info: FileInfo, url: str, etag: str) -> FileInfo:

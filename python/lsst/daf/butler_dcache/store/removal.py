@@ -16,6 +16,7 @@ from ..auth.macaroon import Activity
 from ..errors import (
     AccessDeniedError,
     CredentialError,
+    DeadlineError,
     DirectoryNotEmptyError,
     DoorUnavailableError,
     OutcomeUnknownError,
@@ -23,6 +24,8 @@ from ..errors import (
     ServerError,
 )
 from ..transport.deadline import Deadline
+from ..transport.failures import was_not_sent
+from ..transport.retry import Phase, rounds
 from ..webdav.door import Door
 from ..webdav.rights import Rights
 from .directories import Directories
@@ -76,14 +79,30 @@ class Remover:
         DirectoryNotEmptyError
             Raised if it is a directory that holds something.
         """
-        for last in (False, True):
+        may_be_gone = False
+        for last in rounds(Phase.UNSETTLED, "DELETE", deadline):
             try:
                 self._remove_once(url, deadline, known_file)
                 return
-            except OutcomeUnknownError:
-                # The answer was lost; what is not there any more needs no second request.
-                if look(self._door, url, deadline) is None:
+            except ResourceNotFoundError:
+                if may_be_gone:
                     return
+                raise
+            except (DoorUnavailableError, OutcomeUnknownError, ServerError) as error:
+                if not may_be_gone and was_not_sent(error):
+                    raise
+                may_be_gone = True
+                # What is not there any more needs no second request.
+                try:
+                    if look(self._door, url, deadline) is None:
+                        return
+                except (DeadlineError, DoorUnavailableError) as unsettled:
+                    raise OutcomeUnknownError(
+                        "it could not be found out whether the file was removed",
+                        operation="remove",
+                        url=url,
+                        elapsed_seconds=deadline.elapsed,
+                    ) from unsettled
                 if last:
                     raise
 
@@ -154,6 +173,8 @@ class Remover:
         try:
             self._frontend.remove(url, operation="remove", deadline=deadline)
         except DoorUnavailableError as error:
+            if not was_not_sent(error):
+                raise
             _log.warning("the frontend does not remove, so the door does: %s", error)
             return False
         return True

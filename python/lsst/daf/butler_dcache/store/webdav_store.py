@@ -317,6 +317,7 @@ class WebdavStore:
 
     def _after_fork(self) -> None:
         self._rights.after_fork()
+        self._publisher.after_fork()
         self._directories.after_fork()
         self._listings.after_fork()
 

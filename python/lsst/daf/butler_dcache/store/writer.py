@@ -173,8 +173,7 @@ class StreamingWriter:
             return self._publisher.write(self._url, body, overwrite=self._overwrite, deadline=deadline)
         if self._held:
             self._put.send(self._held, deadline)
-        info = self._put.finish(deadline)
-        return self._publisher.publish(info, self._url, overwrite=self._overwrite, deadline=deadline)
+        return self._publisher.finish(self._put, self._url, overwrite=self._overwrite, deadline=deadline)
 
     def _fail(self, error: BaseException) -> None:
         """Clean up and raise."""

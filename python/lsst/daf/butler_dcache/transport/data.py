@@ -347,7 +347,7 @@ class DataPlane:
         """Return how long to wait before the request is repeated, `None` if the answer stands."""
         status = answer.status
         wait = repetition.next_wait(Phase.ANSWERED, status, answer.headers)
-        if status == 503 and (wait is None or not request.payload.can_be_sent):
+        if status not in (401, 429) and (wait is None or not request.payload.can_be_sent):
             return None
         answer.close()
         elapsed = time.monotonic() - request.started

@@ -34,7 +34,7 @@ from ..errors import (
     UploadDisplacedError,
 )
 
-__all__ = ("MOVER_GONE", "Outcome", "failure", "is_mover_gone", "words")
+__all__ = ("MOVER_GONE", "Outcome", "failure", "is_mover_gone", "was_not_sent", "words")
 
 MOVER_GONE = "no longer valid"
 """What a pool says of a URL whose mover has ended (protocol page, section 2.5)."""
@@ -181,6 +181,17 @@ def is_mover_gone(outcome: Outcome) -> bool:
         The pool's answer.
     """
     return outcome.status == 307 or (outcome.status == 400 and MOVER_GONE in outcome.reason.lower())
+
+
+def was_not_sent(error: DcacheError) -> bool:
+    """Tell whether a request surely had no effect, since there was no connection to send it by.
+
+    Parameters
+    ----------
+    error : `DcacheError`
+        Why it failed. A relay's 502, 503 and 504 are answers, behind which anything may have happened.
+    """
+    return isinstance(error, DoorUnavailableError) and error.status is None
 
 
 def failure(

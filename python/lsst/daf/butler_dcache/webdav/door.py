@@ -14,7 +14,7 @@ from urllib.parse import unquote, urlsplit, urlunsplit
 from ..auth.credential import Credential
 from ..auth.sources import CredentialSource
 from ..config.settings import EndpointSettings
-from ..errors import ConfigurationError, ProtocolError, ResourceIsDirectoryError
+from ..errors import ConfigurationError, ProtocolError, ResourceIsDirectoryError, ServerError
 from ..model import FileInfo
 from ..transport.answer import DataAnswer
 from ..transport.body import Body
@@ -23,6 +23,7 @@ from ..transport.data import DataPlane
 from ..transport.deadline import Deadline
 from ..transport.failures import Outcome, failure
 from ..transport.outgoing import Outgoing
+from ..transport.retry import Phase, rounds
 from ..transport.short_answers import ask_shortly
 from .addresses import decoded_path, same_name
 from .doors import Doors
@@ -184,27 +185,31 @@ class Door:
                 authenticate=authenticate,
             )
 
-        answer = send(shortcut, authenticate=False) if shortcut else None
-        if answer is None or 300 <= answer.status < 500:
-            answer = self._doors.ask(lambda: send(self.place(url)))
-            self.learn(answer)
-        hops = 0
-        while answer.status in REDIRECTS and answer.status not in accept:
-            if hops == _MOST_HOPS:
-                raise ProtocolError("the server redirects again and again", operation=operation, url=url)
-            hops += 1
-            answer = send(self.data_url(answer, url, operation=operation), authenticate=False)
-        if answer.status in accept:
-            return answer
-        raise failure(
-            answer,
-            operation=operation,
-            url=url,
-            body=answer.body,
-            method=method,
-            attempts=answer.attempts,
-            elapsed_seconds=deadline.elapsed,
-        )
+        for last in rounds(Phase.FAILED, method, deadline):
+            answer = send(shortcut, authenticate=False) if shortcut else None
+            if answer is None or 300 <= answer.status < 500:
+                answer = self._doors.ask(lambda: send(self.place(url)))
+                self.learn(answer)
+            hops = 0
+            while answer.status in REDIRECTS and answer.status not in accept:
+                if hops == _MOST_HOPS:
+                    raise ProtocolError("the server redirects again and again", operation=operation, url=url)
+                hops += 1
+                answer = send(self.data_url(answer, url, operation=operation), authenticate=False)
+            if answer.status in accept:
+                return answer
+            error = failure(
+                answer,
+                operation=operation,
+                url=url,
+                body=answer.body,
+                method=method,
+                attempts=answer.attempts,
+                elapsed_seconds=deadline.elapsed,
+            )
+            if last or not isinstance(error, ServerError):
+                raise error
+        raise AssertionError("the last round returns or raises")
 
     def open(
         self,
