@@ -25,6 +25,7 @@ from cryptography.hazmat.primitives.serialization import (
     PrivateFormat,
 )
 from cryptography.x509.oid import NameOID
+from lsst.daf.butler_dcache.auth.clock import clock_offset
 from lsst.daf.butler_dcache.auth.credential import Credential
 from lsst.daf.butler_dcache.auth.sources import source_for
 from lsst.daf.butler_dcache.config import discovery, loading
@@ -383,6 +384,10 @@ def test_a_credential_that_ends_soon_is_said_once(
     credential()
     assert "dcache: token" in caplog.records[0].getMessage()
     caplog.clear()
+    configure(user_cert=chain(tmp_path / "proxy", life=timedelta(hours=1, seconds=60))[0])
+    credential()
+    assert "voms-proxy-init" in caplog.records[0].getMessage()
+    caplog.clear()
     configure(dcache={"token": jwt(exp=int(time.time()) + 3600)})
     credential()
     assert caplog.records == []
@@ -396,6 +401,32 @@ def test_an_expired_token_names_place_and_remedy(configure: Callable[..., None],
     ) as caught:
         credential().check(BASE)
     assert str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("sent", "received", "offset"),
+    [
+        (0.1, 0.2, 0),
+        (-0.4, 0.5, 0),  # the answer was made in between
+        (0.9, 1.3, 0),  # the header has whole seconds
+        (301.0, 301.2, 300),
+        (-300.5, -300.0, -300),
+    ],
+)
+def test_clocks_are_compared(sent: float, received: float, offset: float) -> None:
+    theirs = datetime(2026, 1, 1, tzinfo=UTC)
+    found = clock_offset(
+        "Thu, 01 Jan 2026 00:00:00 GMT",
+        theirs + timedelta(seconds=sent),
+        theirs + timedelta(seconds=received),
+    )
+    assert found == timedelta(seconds=offset)
+
+
+@pytest.mark.parametrize("date", ["", "now", "Thu, 32 Jan 2026 00:00:00 GMT", "0", "Thu, 01 Jan 99999"])
+def test_what_is_no_date(date: str) -> None:
+    now = datetime.now(UTC)
+    assert clock_offset(date, now, now) is None
 
 
 # -- netrc

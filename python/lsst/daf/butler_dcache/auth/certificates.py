@@ -1,19 +1,20 @@
 """Client certificates and proxies: whether they can be used, and until when.
 
 What TLS presents is read from the same files by `..transport.tls`; here they are judged before that, so that
-a certificate that is over costs no connection, and its renewal is noticed.
+a certificate that is over costs no connection, and its renewal is noticed. The library that reads them takes
+70 ms to import, and most jobs have a token: it is imported when it is needed.
 """
 
 from __future__ import annotations
 
 import hashlib
-
-from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
+from typing import TYPE_CHECKING
 
 from .credential import Credential
 from .secret_file import Mark, SecretFile
+
+if TYPE_CHECKING:
+    from cryptography import x509
 
 __all__ = ("CertificateSource",)
 
@@ -69,12 +70,16 @@ class CertificateSource:
             self._certificate.origin,
             not_before=max(certificate.not_valid_before_utc for certificate in chain),
             remedy=f"renew {self._certificate.path}, for instance with voms-proxy-init",
-            mark=hashlib.sha256(b"".join(c.public_bytes(Encoding.DER) for c in chain)).hexdigest(),
+            mark=hashlib.sha256(b"".join(c.tbs_certificate_bytes for c in chain)).hexdigest(),
         )
+        if known is None:
+            credential.warn_if_short()
         self._known = (certificate_mark, key_mark), credential
         return credential
 
     def _read_chain(self) -> tuple[Mark, list[x509.Certificate]]:
+        from cryptography import x509
+
         mark, content = self._certificate.read(private=self._certificate.path == self._key.path)
         try:
             chain = x509.load_pem_x509_certificates(content)
@@ -85,6 +90,9 @@ class CertificateSource:
         return mark, chain
 
     def _check_key(self, certificate: x509.Certificate) -> Mark:
+        from cryptography.exceptions import UnsupportedAlgorithm
+        from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
+
         mark, content = self._key.read()
         try:
             key = load_pem_private_key(content, None)

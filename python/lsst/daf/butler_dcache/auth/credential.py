@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import logging
 import os
 import re
 import threading
@@ -19,6 +20,9 @@ from .macaroon import Macaroon, NotAMacaroonError
 
 __all__ = ("ANONYMOUS", "Credential", "RefusedCredentials", "refused")
 
+_log = logging.getLogger(__name__)
+
+_SHORT_SECONDS = 300.0
 _MAX_TOKEN_LENGTH = 64 * 1024
 """Servers take heads of 8 KiB (protocol page, section 1.1), some of 64 KiB."""
 _TOKEN = re.compile(r"[A-Za-z0-9._~+/-]+=*")
@@ -196,6 +200,25 @@ class Credential:
         if self.not_before is not None and self.not_before > now + _TOLERANCE:
             begin = self.not_before.isoformat(timespec="seconds")
             raise self._untimely(f"is not valid before {begin}; is the clock of this machine right?", url)
+
+    def warn_if_short(self) -> None:
+        """Log a warning if the life of the credential ends within minutes: for sources to call, once each.
+
+        Notes
+        -----
+        It names where the credential is from and how another one is had, before the work that it is too short
+        for begins.
+        """
+        if self.expires is None:
+            return
+        left = (self.expires - datetime.now(UTC)).total_seconds()
+        if 0 < left < _SHORT_SECONDS:
+            _log.warning(
+                "the credential ends in %.0f s, and what takes longer will fail (%s): %s",
+                left,
+                self.origin,
+                self.remedy or "renew it",
+            )
 
     def _untimely(self, text: str, url: str) -> CredentialError:
         return CredentialError(

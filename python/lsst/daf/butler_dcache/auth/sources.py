@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import threading
 from collections.abc import Callable, Hashable
-from datetime import UTC, datetime
 from typing import Protocol
 
 from ..config.netrc import account_in
@@ -22,10 +20,6 @@ from .token_text import UnusableTextError, token_in
 
 __all__ = ("CredentialSource", "DiscoveredSource", "FileSource", "StaticSource", "source_for", "successor")
 
-_log = logging.getLogger(__name__)
-
-_SHORT_SECONDS = 300.0
-"""What is left of a credential that is worth a warning before work begins."""
 _PATIENCE_SECONDS = 5.0
 """How much longer than the program or the issuer may take callers wait for a credential."""
 
@@ -55,7 +49,7 @@ class StaticSource:
         """Return the credential; the first time with a warning if it ends soon."""
         if self._is_fresh:
             self._is_fresh = False
-            _warn_if_short(self._credential)
+            self._credential.warn_if_short()
         return self._credential
 
 
@@ -109,7 +103,7 @@ class FileSource:
         except UnusableTextError as exc:
             raise self._file.error(str(exc)) from None
         if known is None:
-            _warn_if_short(credential)
+            credential.warn_if_short()
         self._known = mark, credential
         return credential
 
@@ -270,19 +264,6 @@ def _renewed(
                 lambda: _fitting(obtain(), settings), seconds + _PATIENCE_SECONDS, settings.credential_origin
             )
         return source
-
-
-def _warn_if_short(credential: Credential) -> None:
-    if credential.expires is None:
-        return
-    left = (credential.expires - datetime.now(UTC)).total_seconds()
-    if 0 < left < _SHORT_SECONDS:
-        _log.warning(
-            "the credential ends in %.0f s, and what takes longer will fail (%s): %s",
-            left,
-            credential.origin,
-            credential.remedy or "renew it",
-        )
 
 
 def _after_fork() -> None:
