@@ -180,6 +180,7 @@ class TestDoctor:
         assert "Server" not in output
         assert "dCache/11.2.4" in output
         assert "bearer, valid until" in output
+        assert "pacing: at most 248 requests a second; shared" in output
         assert output.count("pool localhost:2") == 2
         secret = Path(embedded.environment["BEARER_TOKEN_FILE"]).read_text().strip()
         assert secret not in output

@@ -85,6 +85,7 @@ class Examination:
             ("trust", self.trust),
             ("credential", self.credential),
             ("door", self.door),
+            ("pacing", self.pacing),
             ("directory", self.directory),
             ("write through a pool", self.write),
             ("read through a pool", self.read),
@@ -137,6 +138,10 @@ class Examination:
         finally:
             plane.close()
         return answer.headers.get("Server") or "reachable; it does not say what it is"
+
+    def pacing(self) -> str:
+        """Say how fast requests are sent, and whether other processes know of it."""
+        return pacer_for(self.settings).describe()
 
     def directory(self) -> str:
         """See whether there is the directory, which a write would make."""
