@@ -106,7 +106,7 @@ class ConnectionPool:
         surplus: list[Connection] = []
         with self._lock:
             idle = self._idle.setdefault(connection.origin, [])
-            if connection.process == os.getpid() and len(idle) < self._endpoint.persistent_connections:
+            if connection.usable and len(idle) < self._endpoint.persistent_connections:
                 idle.append(connection)
             else:
                 surplus.append(connection)
