@@ -57,4 +57,4 @@ $(BIN)/pip:
 	$(BIN)/python -m pip install --quiet --upgrade pip
 
 clean:
-	rm -rf $(VENV) .xrootd demo-output
+	rm -rf $(VENV) .xrootd .oidc-provider demo-output
