@@ -292,6 +292,21 @@ def test_a_cut_answer_is_repeated(pauses: list[float]) -> None:
     assert server.connections == 2
 
 
+@pytest.mark.parametrize(
+    "head", [b"HTTP/1.1 2", b"HTTP/1.1 200 OK\r\n", b"HTTP/1.1 200 OK\r\nDate: today\r\n"]
+)
+def test_an_answer_that_ends_within_its_head_is_none(pauses: list[float], head: bytes) -> None:
+    def cut(talk: Talk) -> None:
+        talk.head()
+        talk.say(head)
+
+    with ScriptedServer(cut, answering(ok(b"data"))) as server:
+        assert plane(server.url).request("GET", server.url, deadline=deadline()).body == b"data"
+    with ScriptedServer(cut) as server, pytest.raises(OutcomeUnknownError):
+        plane(server.url).request("MKCOL", server.url, deadline=deadline())
+    assert server.connections == 1
+
+
 def test_a_write_without_answer_is_not_repeated() -> None:
     with ScriptedServer(lost) as server, pytest.raises(OutcomeUnknownError) as caught:
         plane(server.url).request("MOVE", server.url, deadline=deadline())

@@ -8,7 +8,7 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from http.client import HTTPException, HTTPResponse
+from http.client import HTTPException, HTTPResponse, RemoteDisconnected
 from typing import Any
 
 import requests
@@ -90,7 +90,10 @@ def classify(error: Exception) -> FailedAttemptError:
 
 
 def _judge(chain: list[BaseException], text: str) -> FailedAttemptError:
-    if any(isinstance(item, lower.SSLError | requests.exceptions.SSLError) for item in chain):
+    was_sent = any(hasattr(item, "kept_connection") for item in chain)
+    if not was_sent and any(
+        isinstance(item, lower.SSLError | requests.exceptions.SSLError) for item in chain
+    ):
         return FailedAttemptError(Phase.NOT_SENT, f"no TLS connection: {text}")
     if any(isinstance(item, lower.NewConnectionError) for item in chain):
         return FailedAttemptError(Phase.NOT_SENT, f"no connection: {text}")
@@ -192,6 +195,35 @@ class _Response(HTTPResponse):
     def __init__(self, sock: socket.socket, *args: Any, **kwargs: Any) -> None:
         super().__init__(sock, *args, **kwargs)
         self.fp: Any = io.BufferedReader(_BoundedReader(sock, self.fp.detach()))
+
+    def begin(self) -> None:
+        """Read the head, to its empty line: `http.client` takes the end of the connection for one.
+
+        A head that is cut after its first line would be an answer without a length, and its body empty.
+        """
+        lines = self.fp = _Lines(self.fp)
+        super().begin()
+        if self.fp is lines:
+            self.fp = lines.file
+        if lines.last not in (b"\r\n", b"\n", None):
+            self.close()
+            raise RemoteDisconnected("the connection ended within the head of the answer")
+
+
+class _Lines:
+    """A file that remembers the last line that was read."""
+
+    def __init__(self, file: Any) -> None:
+        self.file = file
+        self.last: bytes | None = None
+
+    def readline(self, limit: int) -> bytes:
+        line: bytes = self.file.readline(limit)
+        self.last = line
+        return line
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.file, name)
 
 
 class _Connection(HTTPConnection):
