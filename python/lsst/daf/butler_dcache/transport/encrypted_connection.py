@@ -27,8 +27,8 @@ from .tls import ResumingContext
 
 __all__ = ("EncryptedConnection",)
 
-_TAKE_BYTES = 128 * 1024
-"""What is taken from the socket at a time. OpenSSL's memory for it stays with an idle connection."""
+_TAKE_BYTES = 256 * 1024
+"""What is taken from the socket at a time; an idle connection keeps memory for what ever came at once."""
 _GIVE_BYTES = 64 * 1024
 _MOST_UNASKED = 16
 """An idle server has a few tickets to say, not two megabytes."""
@@ -67,8 +67,6 @@ class EncryptedConnection(Connection):
     -----
     Not thread-safe.
     """
-
-    _kernel_sends_files = False
 
     def __init__(self, sock: socket.socket, origin: Origin, context: ResumingContext, timeout: float) -> None:
         super().__init__(sock, origin)
