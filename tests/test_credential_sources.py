@@ -237,6 +237,9 @@ def test_mistakes_in_keys(configure: Callable[..., None], keys: dict[str, Any], 
     with pytest.raises(ConfigurationError) as caught:
         settings_for(URL)
     assert "webdav.yaml" in str(caught.value)
+    if "must be" not in str(caught.value) and "is unknown" not in str(caught.value):
+        assert isinstance(caught.value, CredentialError)
+        assert "nothing was sent" in str(caught.value)
     for name in names:
         assert name in str(caught.value)
 

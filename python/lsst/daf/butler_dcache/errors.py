@@ -13,6 +13,7 @@ local files keeps working::
     ├── DirectoryNotEmptyError      OSError (ENOTEMPTY)  only empty directories are removed
     ├── AccessDeniedError           PermissionError      the identity is known and has not the right (403)
     │   └── CredentialError         PermissionError      no credential, or one that the server refuses (401)
+    │       └── CredentialConfigurationError ValueError      what the configuration says of it is wrong
     ├── StoreFullError              OSError (ENOSPC)     no space, or no right to that much (507)
     ├── FileNearlineError           OSError (EAGAIN)     the file is on tape only and is not to be had now
     ├── FileBrokenError             OSError (EIO)        the name holds an unfinished or cut upload
@@ -37,6 +38,7 @@ from .redaction import redact_text, redact_url
 __all__ = (
     "AccessDeniedError",
     "ConfigurationError",
+    "CredentialConfigurationError",
     "CredentialError",
     "DcacheError",
     "DeadlineError",
@@ -182,6 +184,10 @@ class AccessDeniedError(DcacheError, PermissionError):
 
 class CredentialError(AccessDeniedError):
     """There is no credential, or the server does not accept it."""
+
+
+class CredentialConfigurationError(CredentialError, ConfigurationError):
+    """What the configuration says of a credential is contradictory, or no such file is there."""
 
 
 class StoreFullError(DcacheError, OSError):

@@ -81,16 +81,18 @@ def read_own_credential(entry: Entry, site: dict[str, Any]) -> None:
         return
     key = given[0]
     if len(given) > 1:
-        raise entry.error(key, f"and the key {entry.prefix}{given[1]} are both given: which one is meant?")
+        raise entry.credential_error(
+            key, f"and the key {entry.prefix}{given[1]} are both given: which one is meant?"
+        )
     if "token" in site or "token_file" in site:
-        raise entry.error(key, "and the key token are both given: which one is meant?")
+        raise entry.credential_error(key, "and the key token are both given: which one is meant?")
     for name in ("user_name", "user_password", "user_password_file", "user_certificate", "user_key"):
         site.pop(name, None)
     origin = entry.found["credential_origin"] = f"{entry.where}: key {entry.prefix}{key}"
     if key == "token":
         token = entry.text(key) or ""
         if _looks_like_a_path(token):
-            raise entry.error(key, "looks like the path of a file, which is the key token_file")
+            raise entry.credential_error(key, "looks like the path of a file, which is the key token_file")
         entry.found["token"] = Secret(token)
     elif key in ("token_file", "netrc_file"):
         entry.found[key] = entry.file(key)
@@ -118,11 +120,11 @@ def _command(entry: Entry) -> tuple[str, ...]:
         try:
             value = shlex.split(value)
         except ValueError as exc:
-            raise entry.error("token_command", f"cannot be divided into words: {exc}") from None
+            raise entry.credential_error("token_command", f"cannot be divided into words: {exc}") from None
     if not isinstance(value, list) or not value or not all(isinstance(word, str) for word in value):
-        raise entry.error("token_command", "must be a list of texts, or one text")
+        raise entry.credential_error("token_command", "must be a list of texts, or one text")
     if not value[0]:
-        raise entry.error("token_command", "names no program")
+        raise entry.credential_error("token_command", "names no program")
     return tuple(os.path.expandvars(word) for word in value)
 
 
@@ -137,9 +139,9 @@ def _oidc(entry: Entry, origin: str) -> OidcSettings:
     below.end()
     for key in ("issuer", "client_id"):
         if key not in below.found:
-            raise below.error(key, "is missing")
+            raise below.credential_error(key, "is missing")
     if not below.found["issuer"].startswith("https://"):
-        raise below.error("issuer", "must be an https URL: secrets are sent there")
+        raise below.credential_error("issuer", "must be an https URL: secrets are sent there")
     if not {"client_secret_file", "refresh_token_file"} & below.found.keys():
-        raise below.error("client_secret_file", "is missing, and so is refresh_token_file")
+        raise below.credential_error("client_secret_file", "is missing, and so is refresh_token_file")
     return OidcSettings(**below.found, origin=origin)

@@ -16,7 +16,7 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from ..errors import ConfigurationError
+from ..errors import ConfigurationError, CredentialConfigurationError
 from ..redaction import Secret
 from .netrc import account_in
 from .settings import EndpointSettings, origin_of
@@ -101,7 +101,9 @@ def _certificate(environment: Mapping[str, str]) -> dict[str, Any]:
     if certificate or key:
         if not (certificate and key):
             given, missing = ("CERT", "KEY") if certificate else ("KEY", "CERT")
-            raise ConfigurationError(f"X509_USER_{given} is set, and X509_USER_{missing} is not")
+            raise CredentialConfigurationError(
+                f"X509_USER_{given} is set, and X509_USER_{missing} is not", hint="nothing was sent; set both"
+            )
         origin = "X509_USER_CERT and X509_USER_KEY"
         return {"user_certificate": certificate, "user_key": key, "credential_origin": origin}
     path = os.path.join(_TEMPORARY, f"x509up_u{os.geteuid()}")

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from ..errors import ConfigurationError
+from ..errors import ConfigurationError, CredentialConfigurationError
 from .settings import Origin, origin_of
 
 __all__ = ("Entry",)
@@ -80,6 +80,25 @@ class Entry:
             To be raised.
         """
         return ConfigurationError(f"{self.where}: key {self.prefix}{key} {text}")
+
+    def credential_error(self, key: str, text: str) -> CredentialConfigurationError:
+        """Return the same as an error of a credential.
+
+        Parameters
+        ----------
+        key : `str`
+            The key.
+        text : `str`
+            What is wrong with it.
+
+        Returns
+        -------
+        error : `~..errors.CredentialConfigurationError`
+            To be raised.
+        """
+        return CredentialConfigurationError(
+            self.error(key, text).message, hint="nothing was sent; correct the configuration"
+        )
 
     def put(self, name: str, value: Any) -> None:
         """Set a setting, unless the value is `None`.

@@ -17,7 +17,7 @@ from typing import Any
 
 import yaml
 
-from ..errors import ConfigurationError
+from ..errors import ConfigurationError, CredentialConfigurationError
 from .credentials import read_own_credential, read_site_credential
 from .discovery import VARIABLES, discover
 from .entry import Entry
@@ -249,5 +249,8 @@ def _check_files(entry: EndpointSettings) -> EndpointSettings:
         directory = key.endswith("trusted_authorities")
         if path is not None and not os.path.isfile(path) and not (directory and os.path.isdir(path)):
             kind = "no such file or directory" if directory else "no such file"
-            raise ConfigurationError(f"{entry.source}: entry {entry.base_url}: key {key}: {kind}: {path}")
+            text = f"{entry.source}: entry {entry.base_url}: key {key}: {kind}: {path}"
+            if directory:
+                raise ConfigurationError(text)
+            raise CredentialConfigurationError(text, hint="nothing was sent; make it, or correct its name")
     return entry
