@@ -18,10 +18,12 @@ import yaml
 from lsst.daf.butler_dcache import errors
 from lsst.daf.butler_dcache.auth.credential import Credential, refused
 from lsst.daf.butler_dcache.auth.macaroon import Activity, Dialect, Macaroon
+from lsst.daf.butler_dcache.config.loading import settings_for
 from lsst.daf.butler_dcache.config.settings import EndpointSettings
 from lsst.daf.butler_dcache.embedded import EmbeddedDcache
 from lsst.daf.butler_dcache.store.protocol import Store
 from lsst.daf.butler_dcache.store.registry import store_for
+from lsst.daf.butler_dcache.store.webdav_store import WebdavStore
 from lsst.daf.butler_dcache.transport.control import Answer
 from lsst.daf.butler_dcache.transport.deadline import Deadline
 from lsst.daf.butler_dcache.webdav.minting import mint
@@ -162,6 +164,25 @@ def test_forked_children_go_on_with_it(embedded: Any, with_account: Store) -> No
                     os._exit(code)
             assert os.waitpid(child, 0)[1] == 0
     assert counter.records == []
+
+
+@pytest.mark.parametrize("operation", ["read", "stat", "write"])
+def test_doors_are_asked_again_with_a_renewed_token(embedded: Any, operation: str) -> None:
+    """The token is renewed just as the old one is refused."""
+    good = Path(embedded.environment["BEARER_TOKEN_FILE"]).read_text().strip()
+    bad = Credential.bearer(good[:-24] + uuid.uuid4().hex[:8] + good[-16:])
+    url = f"{embedded.url}{uuid.uuid4().hex}"
+    store_for(url).write(url, b"x")
+
+    class Renewing:
+        def current(self) -> Credential:
+            return Credential.bearer(good) if refused.knows(bad) else bad
+
+    store = WebdavStore(settings_for(url), Renewing())
+    with counted(embedded) as counter:
+        {"read": lambda: store.read(url), "stat": lambda: store.stat(url),
+         "write": lambda: store.write(url, b"y")}[operation]()  # fmt: skip
+    assert [record["status"] for record in counter.records].count(401) == 1
 
 
 # The engine alone, with a clock that is moved and a door that is scripted.

@@ -80,10 +80,11 @@ class WebdavStore:
     ) -> None:
         credentials = source_for(settings) if credentials is None else credentials
         pacer = pacer_for(settings)
+        is_guest = planes is not None
         if planes is None:
             planes = ControlPlane(settings, credentials, pacer), DataPlane(settings, credentials, pacer)
         control, data = planes
-        self._door = Door(settings, control, data, credentials)
+        self._door = Door(settings, control, data, credentials, is_guest=is_guest)
         self._rights = Rights(self._door)
         frontend = None
         if settings.frontend_url is not None:

@@ -53,6 +53,8 @@ class Door:
         For bodies.
     credentials : `CredentialSource`
         Who we are.
+    is_guest : `bool`, optional
+        Whether the planes are those of somebody else.
 
     Notes
     -----
@@ -65,11 +67,14 @@ class Door:
         control: ControlPlane,
         data: DataPlane,
         credentials: CredentialSource,
+        *,
+        is_guest: bool = False,
     ) -> None:
         self.settings = settings
         self.control = control
         self.data = data
         self.credentials = credentials
+        self._is_guest = is_guest
         self._dialect = settings.dialect
         self._doors = Doors(settings.base_url, settings.door_urls)
         self._introduce()
@@ -78,6 +83,13 @@ class Door:
     def dialect(self) -> str:
         """``dcache``, ``xrootd`` or ``generic``; ``auto`` as long as no server has answered."""
         return self._dialect
+
+    def _guest(self) -> Credential | None:
+        """Return who we are where the planes do not know it.
+
+        Where they do they look themselves, and repeat what was refused if the credential is another by then.
+        """
+        return self.credentials.current() if self._is_guest else None
 
     def deadline(self) -> Deadline:
         """Return the deadline of an operation that begins now."""
@@ -162,8 +174,7 @@ class Door:
             full = dict(headers or {})
             if destination is not None:
                 full["Destination"] = self._destination(destination)
-            # Stores of different identities share the planes.
-            who = (credential or self.credentials.current()) if authenticate else None
+            who = (credential or self._guest()) if authenticate else None
             if method in _OF_WRITING:
                 return ask_shortly(
                     self.data,
@@ -253,7 +264,8 @@ class Door:
                 expect=expect,
                 keep=keep,
                 deadline=deadline,
-                credential=self.credentials.current(),
+                credential=self._guest(),
+                authenticate=True,
             )
         )
         self.learn(answer)
@@ -293,7 +305,8 @@ class Door:
                 headers=headers or {},
                 length=length,
                 deadline=deadline,
-                credential=self.credentials.current(),
+                credential=self._guest(),
+                authenticate=True,
             )
         )
         if not isinstance(answer, Outgoing):
