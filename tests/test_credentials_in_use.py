@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import ssl
 import time
 from collections.abc import Iterator
@@ -13,9 +15,11 @@ import pytest
 from lsst.daf.butler_dcache.auth.credential import Credential, refused
 from lsst.daf.butler_dcache.auth.renewal import RenewedSource
 from lsst.daf.butler_dcache.auth.sources import FileSource, StaticSource, source_for
+from lsst.daf.butler_dcache.config.discovery import VARIABLES
 from lsst.daf.butler_dcache.config.settings import EndpointSettings
 from lsst.daf.butler_dcache.embedded import EmbeddedDcache
 from lsst.daf.butler_dcache.errors import CredentialError
+from lsst.daf.butler_dcache.store.registry import store_for
 from lsst.daf.butler_dcache.store.webdav_store import WebdavStore
 from lsst.daf.butler_dcache.transport.control import ControlPlane
 from lsst.daf.butler_dcache.transport.data import DataPlane
@@ -184,6 +188,48 @@ def test_a_credential_that_ends_while_its_turn_is_awaited(dcache: EmbeddedDcache
             with pytest.raises(CredentialError, match="over"):
                 ask()
     assert len(dcache.transcript()) == before
+
+
+@pytest.mark.parametrize(
+    "place", ["token", "command", "rclone", "netrc_file", "discovered", "BEARER_TOKEN", "NETRC"]
+)
+def test_each_place_is_good_for_a_file(
+    dcache: EmbeddedDcache, place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Write, read and remove, by an entry of the site's file or by the environment alone."""
+    for name in VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+    token, rclone, netrc = (tmp_path / name for name in (f"bt_u{os.geteuid()}", "rclone.conf", "netrc"))
+    for path in (token, rclone, netrc):
+        path.touch(0o600)
+    token.write_text(macaroon(dcache) + "\n")
+    rclone.write_text(f"[dc]\nurl = {endpoint(dcache).base_url}data/\nbearer_token = {macaroon(dcache)}\n")
+    password = Path(dcache.password_file).read_text()
+    netrc.write_text(f"machine localhost login {dcache.user} password {password}\n")
+    own: dict[str, object] = {}
+    if place == "token":
+        own = {"token": macaroon(dcache)}
+    elif place == "command":
+        own = {"token_command": ["cat", str(token)]}
+    elif place == "rclone":
+        own = {"token_file": str(rclone)}
+    elif place == "netrc_file":
+        own = {"netrc_file": str(netrc)}
+    elif place == "discovered":
+        monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    else:
+        monkeypatch.setenv(place, macaroon(dcache) if place == "BEARER_TOKEN" else str(netrc))
+    entry = {"base_url": endpoint(dcache).base_url, "trusted_authorities": dcache.ca_file, "dcache": own}
+    (tmp_path / "webdav.yaml").write_text(json.dumps([entry]))
+    monkeypatch.setenv("LSST_RESOURCES_WEBDAV_CONFIG", str(tmp_path / "webdav.yaml"))
+    before = refusals(dcache)
+    store = store_for(dcache.url)
+    url = f"{dcache.url}places/{place}"
+    data = bytes(200_000)
+    store.write(url, data)
+    assert store.read(url) == data
+    store.remove(url)
+    assert refusals(dcache) == before
 
 
 # -- certificates
