@@ -21,7 +21,7 @@ from ..redaction import Secret
 from .netrc import account_in
 from .settings import EndpointSettings, origin_of
 
-__all__ = ("VARIABLES", "discover")
+__all__ = ("VARIABLES", "discover", "is_open")
 
 VARIABLES = (
     "BEARER_TOKEN",
@@ -38,6 +38,22 @@ VARIABLES = (
 
 _MAX_NETRC_BYTES = 1024 * 1024
 _TEMPORARY = "/tmp"  # noqa: S108 - the specification's; the file must be ours
+
+
+def is_open(settings: EndpointSettings) -> bool:
+    """Tell whether the environment has a say in an endpoint.
+
+    Parameters
+    ----------
+    settings : `~.settings.EndpointSettings`
+        As configured.
+
+    Returns
+    -------
+    open : `bool`
+        `False` if the configuration names trust and credential.
+    """
+    return settings.trusted_authorities is None or (settings.is_encrypted and not settings.credential_origin)
 
 
 def discover(settings: EndpointSettings, environment: Mapping[str, str]) -> EndpointSettings:

@@ -19,7 +19,7 @@ import yaml
 
 from ..errors import ConfigurationError, CredentialConfigurationError
 from .credentials import read_own_credential, read_site_credential
-from .discovery import VARIABLES, discover
+from .discovery import VARIABLES, discover, is_open
 from .entry import Entry
 from .settings import EndpointSettings, origin_of
 
@@ -28,14 +28,16 @@ __all__ = ("load_file", "reset", "settings_for")
 _log = logging.getLogger(__name__)
 
 _FILE = "LSST_RESOURCES_WEBDAV_CONFIG"
-_VARIABLES = (_FILE, *VARIABLES)
+_Offer = tuple[str | None, ...]
 _MIB = 1024 * 1024
 _CHECKSUMS = ("adler32", "md5", "sha-256", "sha-512")
 
 _lock = threading.Lock()
-_environment: tuple[str | None, ...] | None = None
+_file: str | None = None
+"""Value of the variable when the file was read, `None` before that."""
 _entries: dict[str, EndpointSettings] = {}
-_selected: dict[str, EndpointSettings] = {}
+_selected: dict[str, tuple[EndpointSettings, _Offer | None]] = {}
+"""Settings by endpoint, and the environment that they depend on, if they do."""
 _warned: set[tuple[str, str, str]] = set()
 
 
@@ -59,35 +61,45 @@ def settings_for(url: str) -> EndpointSettings:
 
     Notes
     -----
-    Thread-safe. The file is read again when one of the environment variables has another value.
+    Thread-safe. The file is read again when the variable that names it has another value; what the
+    environment offers is looked at with each question, where it counts.
     """
-    global _environment
+    global _file
     scheme, host, port = origin_of(url)
     base_url = f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}/"
-    environment = tuple(os.environ.get(name) for name in _VARIABLES)
     with _lock:
-        if environment != _environment:
+        file = os.environ.get(_FILE, "")
+        if file != _file:
             _entries.clear()
             _selected.clear()
-            _environment = None
-            if environment[0]:
-                path = os.path.expanduser(os.path.expandvars(environment[0]))
+            _file = None
+            if file:
+                path = os.path.expanduser(os.path.expandvars(file))
                 _entries.update({entry.base_url: entry for entry in load_file(path)})
-            _environment = environment
-        settings = _selected.get(base_url)
-        if settings is None:
-            entry = _entries.get(base_url)
-            settings = EndpointSettings(base_url) if entry is None else _check_files(entry)
-            offered = {name: value for name, value in zip(_VARIABLES, environment, strict=True) if value}
-            settings = _selected[base_url] = discover(settings, offered)
+            _file = file
+        known = _selected.get(base_url)
+        # Each variable costs a microsecond, and settings are asked for with every operation.
+        if known is not None and (known[1] is None or known[1] == _offer()):
+            return known[0]
+        entry = _entries.get(base_url)
+        settings = EndpointSettings(base_url) if entry is None else _check_files(entry)
+        offer = _offer() if is_open(settings) else None
+        if offer is not None:
+            values = {name: value for name, value in zip(VARIABLES, offer, strict=True) if value}
+            settings = discover(settings, values)
+        _selected[base_url] = settings, offer
         return settings
+
+
+def _offer() -> _Offer:
+    return tuple(map(os.environ.get, VARIABLES))
 
 
 def reset() -> None:
     """Forget everything that was read, so that the next question reads it again."""
-    global _environment
+    global _file
     with _lock:
-        _environment = None
+        _file = None
         _entries.clear()
         _selected.clear()
         _warned.clear()
