@@ -14,6 +14,7 @@ import pytest
 from click.testing import CliRunner
 from lsst.daf.butler_dcache.bench import partial_reads, report, suite
 from lsst.daf.butler_dcache.bench.measure import Result, Sample, measure, spread
+from lsst.daf.butler_dcache.bench.peers import crowd
 from lsst.daf.butler_dcache.bench.row import Claim, Row
 from lsst.daf.butler_dcache.bench.servers import start
 from lsst.daf.butler_dcache.bench.target import Counts
@@ -124,6 +125,22 @@ class TestMeasuring:
         # Upstream: the size first, then a redirect for each MiB that is touched.
         assert theirs is not None
         assert theirs.door_requests > 5
+
+    def test_a_crowd_begins_together(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(crowd, "_FORGOTTEN_AFTER_SECONDS", 0.0)
+        with start("embedded") as target:
+            work = Work("look", 1, 5, processes=3)
+            job = Job("crowd-ours", work, target.access, (target.provide("file", 1),), "", "")
+            run = crowd.make("crowd-ours").prepare(job)
+            before = target.counts()
+            assert before is not None
+            assert before.door_requests == 0
+            outcome = run()
+            after = target.counts()
+        assert outcome.bytes_moved == work.total_bytes == 15
+        assert after is not None
+        assert after.door_requests >= 15
+        assert after.refused == 0
 
     def test_uploads_arrive_and_are_removed(self) -> None:
         row = Row("put", "uploads", Work("put", 10_000, 3, 2), ("ours",), ("embedded",))

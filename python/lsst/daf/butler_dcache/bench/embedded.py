@@ -43,6 +43,7 @@ class Embedded:
             "tls" if tls else "plain",
             "1" if name.startswith("rehearsal") else "0",
             str(run),
+            "11.1" if name == "unlimited" else "11.2.4",
         ]
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True

@@ -1,4 +1,4 @@
-"""The embedded dCache in a process of its own: ``python -m ... tls|plain LATENCY FOLDER``.
+"""The embedded dCache in a process of its own: ``python -m ... tls|plain LATENCY FOLDER VERSION``.
 
 It says one line of JSON when it is ready and then answers each line of its standard input with one line;
 the end of the input ends it.
@@ -18,7 +18,7 @@ from .work import Access
 __all__ = ("serve",)
 
 
-def serve(tls: bool, latency: float, folder: Path) -> None:
+def serve(tls: bool, latency: float, folder: Path, version: str) -> None:
     """Run until the standard input ends.
 
     Parameters
@@ -29,8 +29,10 @@ def serve(tls: bool, latency: float, folder: Path) -> None:
         Factor on the times that a real dCache takes.
     folder : `~pathlib.Path`
         Where the files lie.
+    version : `str`
+        Which dCache it is.
     """
-    with EmbeddedDcache(tls=tls, latency=latency, root=folder / "dcache") as dcache:
+    with EmbeddedDcache(tls=tls, latency=latency, root=folder / "dcache", version=version) as dcache:
         access = Access(
             url="http" + dcache.url.removeprefix("dav"),
             environment=dcache.environment,
@@ -71,6 +73,7 @@ def _answer(dcache: EmbeddedDcache, question: dict[str, Any]) -> dict[str, Any]:
                 "pool_requests": len(pool),
                 "pool_connections": len({record.connection for record in pool}),
                 "sent_bytes": sum(record.sent for record in records),
+                "refused": sum(record.status == 429 for record in door),
             }
     raise ValueError(f"nobody knows how to {question['do']}")
 
@@ -88,4 +91,4 @@ def _clear(dcache: EmbeddedDcache, prefix: str) -> None:
 
 
 if __name__ == "__main__":
-    serve(sys.argv[1] == "tls", float(sys.argv[2]), Path(sys.argv[3]))
+    serve(sys.argv[1] == "tls", float(sys.argv[2]), Path(sys.argv[3]), sys.argv[4])

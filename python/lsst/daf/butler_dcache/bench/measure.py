@@ -178,6 +178,12 @@ def _quantity(name: str, sample: Sample, work: Work) -> float | None:
             return None if counts is None else counts.pool_connections
         case "bytes":
             return None if counts is None or counts.sent_bytes < 0 else counts.sent_bytes / work.total_bytes
+        case "rate":
+            if counts is None or counts.refused < 0:
+                return None
+            return (counts.door_requests - counts.refused) / sample.wall_seconds
+        case "refused":
+            return None if counts is None or counts.refused < 0 else counts.refused
     raise ValueError(f"no quantity is called {name}")
 
 

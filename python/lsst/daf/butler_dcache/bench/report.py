@@ -25,6 +25,8 @@ _WORDS = {
     "requests": "requests",
     "connections": "pool connections",
     "bytes": "bytes sent / bytes needed",
+    "rate": "door requests per second",
+    "refused": "door requests refused (429)",
 }
 _UNITS = {"peak": 1 / _MIB, "each": 1000.0}
 
@@ -177,6 +179,8 @@ def _judged(result: Result) -> list[list[str]]:
 def _missed(claim: Claim, measured: Spread) -> str:
     if claim.quantity == "cpu_excess":
         return f"{measured.median - claim.limit:.2f} s/GiB more"
+    if claim.limit == 0:
+        return f"{measured.median:g} too many"
     return f"{measured.median / claim.limit:.2f} x the limit"
 
 

@@ -20,7 +20,8 @@ class Claim:
     quantity : `str`
         ``wall`` or ``cpu``: seconds; ``cpu_excess``: CPU seconds per GiB more than the peer; ``peak``: bytes;
         ``door``, ``pool``, ``requests``: their number; ``connections``: to pools; ``each``: median seconds of
-        one operation; ``bytes``: bytes that the server sent, over those that were asked for.
+        one operation; ``bytes``: bytes that the server sent, over those that were asked for; ``rate``: door
+        requests per second that were let through; ``refused``: those that were not.
     limit : `float`
         At most this, or at least this for ``at_least``.
     peer : `str`
@@ -88,7 +89,7 @@ class Row:
             return self
         work = self.work
         count = work.count if work.count < 3 else max(2, round(work.count * factor))
-        if work.operation in ("get", "put") and work.count > 1:
+        if work.operation in ("get", "put", "look") and work.count > 1:
             return dataclasses.replace(self, work=dataclasses.replace(work, count=count))
         # All the pieces must fit in.
         least = max(work.piece_bytes * count * 2, 1000)

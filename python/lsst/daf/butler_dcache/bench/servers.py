@@ -10,6 +10,8 @@
 `embedded`
     The embedded dCache, in a process of its own: the rehearsal for request counts and for what happens below
     HTTP. It is a Python program; its wall times are not dCache's.
+`unlimited`
+    The same as a release that does not limit its clients: what the limiter is measured against.
 """
 
 from __future__ import annotations
@@ -37,6 +39,7 @@ TARGETS = {
     "pool-tls": "nginx alone, TLS (not dCache)",
     "xrootd": "XRootD 6 cluster, http",
     "xrootd-tls": "XRootD 6 cluster, TLS on both",
+    "unlimited": "embedded dCache as 11.1, which does not limit its clients, http (not dCache)",
     "embedded": "embedded dCache, http (not dCache)",
     "embedded-tls": "embedded dCache, TLS on both (not dCache)",
     "rehearsal": "embedded dCache with dCache's latencies, http (not dCache)",
@@ -77,7 +80,7 @@ def start(name: str, folder: Path | None = None) -> Iterator[Target]:
                 yield Pool(name, run, bool(tls), processes)
             case "xrootd":
                 yield Xrootd(name, run, bool(tls), processes)
-            case "embedded" | "rehearsal":
+            case "embedded" | "unlimited" | "rehearsal":
                 yield Embedded(name, run, bool(tls), processes)
             case _:
                 raise ValueError(f"{name} is none of {', '.join(TARGETS)}")

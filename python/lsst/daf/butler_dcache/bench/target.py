@@ -29,6 +29,8 @@ class Counts:
         Connections that carried them.
     sent_bytes : `int`
         Bytes of bodies that pools and door sent; -1 where nobody counts them.
+    refused : `int`
+        Requests that the door refused since there were too many; -1 where nobody counts them.
     """
 
     door_requests: int
@@ -36,6 +38,7 @@ class Counts:
     pool_requests: int
     pool_connections: int
     sent_bytes: int = -1
+    refused: int = -1
 
     def since(self, earlier: Counts) -> Counts:
         """Return what came after an earlier look.
@@ -56,6 +59,7 @@ class Counts:
             self.pool_requests - earlier.pool_requests,
             self.pool_connections - earlier.pool_connections,
             -1 if self.sent_bytes < 0 else self.sent_bytes - earlier.sent_bytes,
+            -1 if self.refused < 0 else self.refused - earlier.refused,
         )
 
 

@@ -27,7 +27,7 @@ class Work:
         ``get``, ``put``: whole files, ``count`` of them. ``read_random``, ``read_vector``: ``count`` pieces
         of one file, one at a time or in one call. ``read_sequential``, ``write_sequential``: one file through
         ``open`` in pieces. ``read_scattered``, ``column``, ``column_by_name``, ``member``: parts of a file as
-        libraries read them.
+        libraries read them. ``look``: one file is asked for ``count`` times, whether it is there.
     size_bytes : `int`
         Size of each file.
     count : `int`
@@ -48,6 +48,8 @@ class Work:
         Of everything that is random.
     needed_bytes : `int`
         How many bytes of the file are wanted, where its contents say so.
+    processes : `int`
+        How many processes do all this, each of them.
     """
 
     operation: str
@@ -60,6 +62,7 @@ class Work:
     publish: str = "atomic"
     seed: int = 20261124
     needed_bytes: int = 0
+    processes: int = 1
 
     @property
     def file_count(self) -> int:
@@ -73,6 +76,8 @@ class Work:
         """Size in bytes of all that the caller gets or gives."""
         if self.operation in ("get", "put"):
             return self.size_bytes * self.count
+        if self.operation == "look":
+            return self.size_bytes * self.count * self.processes
         if self.operation in ("read_random", "read_vector", "read_scattered"):
             return self.piece_bytes * self.count
         return self.needed_bytes or self.size_bytes
@@ -137,7 +142,8 @@ class Job:
     names : `tuple` [`str`, ...]
         Files to read, or to write, below the target's directory.
     contact : `str`
-        A small file that is there, for a client's first contact; XRootD 6.2.1 does not always answer a HEAD
+        A small file that is there, for a client's first contact before the clock starts; empty if that is
+        part of the work. XRootD 6.2.1 does not always answer a HEAD
         for its top directory.
     scratch : `str`
         Local folder for results, whose content nobody needs afterwards.

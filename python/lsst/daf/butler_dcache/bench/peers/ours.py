@@ -30,9 +30,12 @@ class _Ours:
             raise UnsupportedWorkError("the store always verifies; see the peer plane")
         store = store_for(job.access.dav_url)
         # First contact: what the server is, and a connection to it.
-        store.exists(f"{job.access.dav_url}{job.contact}")
+        if job.contact:
+            store.exists(f"{job.access.dav_url}{job.contact}")
         urls = [f"{job.access.dav_url}{name}" for name in job.names]
         match job.work.operation:
+            case "look":
+                return lambda: Outcome(sum(store.exists(urls[0]) for _ in range(job.work.count)))
             case "get":
                 return lambda: _get(store, urls, job)
             case "put":

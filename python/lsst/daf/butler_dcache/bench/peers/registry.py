@@ -16,6 +16,8 @@ PEERS = {
     "ours-proxied": ("upload_way", "this package, every file through the door in one request"),
     "ours-redirected": ("upload_way", "this package, every file straight to a pool"),
     "upstream": ("resource_path", "lsst.resources davs, without this package"),
+    "crowd-ours": ("crowd", "this package, in many processes that begin together"),
+    "crowd-upstream": ("crowd", "lsst.resources davs, in many processes that begin together"),
     "plane": ("plane", "this package's data plane alone: one redirect, no checksum, no rename"),
     "curl": ("curl", "curl, with -Z --parallel-max where there are several files"),
     "curl-move": ("curl", "curl, PUT under another name and MOVE"),

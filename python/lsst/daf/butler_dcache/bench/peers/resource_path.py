@@ -40,9 +40,11 @@ class _Path:
             except ModuleNotFoundError as error:
                 raise UnsupportedWorkError(f"needs {error.name}") from error
         # First contact: which server this is.
-        make_path(f"{job.access.dav_url}{job.contact}").exists()
+        if job.contact:
+            make_path(f"{job.access.dav_url}{job.contact}").exists()
         paths = [make_path(f"{job.access.dav_url}{name}") for name in job.names]
         runs: dict[str, Callable[[], int]] = {
+            "look": lambda: sum(paths[0].exists() for _ in range(work.count)),
             "get": lambda: add_up(lambda path: _get(path, work.sink), paths, work.threads),
             "put": _put(make_path, paths, job),
             "read_random": lambda: _read_random(paths[0], job),

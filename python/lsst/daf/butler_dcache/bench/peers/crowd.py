@@ -1,0 +1,87 @@
+"""Another peer in many processes: all are ready, with everything imported, before the first may begin."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+from ..work import Job, Outcome, UnsupportedWorkError
+
+__all__ = ("make",)
+
+_CHILD = f"{__name__.rpartition('.peers.')[0]}.child"
+_FORGOTTEN_AFTER_SECONDS = 11.0
+"""The door forgets a client that was silent for 10 s: each crowd comes to a door that does not know it."""
+
+
+class _Crowd:
+    who = resource.RUSAGE_SELF
+    idle: Callable[[], Outcome] | None = None
+
+    def __init__(self, peer: str) -> None:
+        self._peer = peer
+
+    def prepare(self, job: Job) -> Callable[[], Outcome]:
+        begun = time.monotonic()
+        count = job.work.processes
+        alone = dataclasses.replace(job.work, processes=1)
+        # The first contact belongs to the work here.
+        one = dataclasses.replace(job, peer=self._peer, work=alone, contact="")
+        children = [_start(one) for _ in range(count)]
+        for child in children:
+            ready = _read(child)
+            if "unsupported" in ready:
+                for other in children:
+                    other.kill()
+                raise UnsupportedWorkError(ready["unsupported"])
+        time.sleep(max(0.0, begun + _FORGOTTEN_AFTER_SECONDS - time.monotonic()))
+        return lambda: _run(children)
+
+
+def _start(job: Job) -> subprocess.Popen[str]:
+    child = subprocess.Popen(
+        [sys.executable, "-m", _CHILD], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    _tell(child, json.dumps(job.to_json()))
+    return child
+
+
+def _run(children: list[subprocess.Popen[str]]) -> Outcome:
+    for child in children:
+        _tell(child, "go")
+    figures = [_read(child) for child in children]
+    cpu = sum(figure["user_seconds"] + figure["system_seconds"] for figure in figures)
+    slowest = max(figure["wall_seconds"] for figure in figures)
+    moved = sum(figure["bytes_moved"] for figure in figures)
+    return Outcome(moved, [f"{cpu:.1f} CPU s in all processes, the slowest took {slowest:.1f} s"])
+
+
+def _tell(child: subprocess.Popen[str], line: str) -> None:
+    assert child.stdin is not None
+    child.stdin.write(line + "\n")
+    child.stdin.flush()
+
+
+def _read(child: subprocess.Popen[str]) -> Any:
+    assert child.stdout is not None
+    line = child.stdout.readline()
+    if not line:
+        raise RuntimeError("a process of the crowd ended before its work was done")
+    return json.loads(line)
+
+
+def make(name: str) -> _Crowd:
+    """Return the peer of this name.
+
+    Parameters
+    ----------
+    name : `str`
+        A key of `~.registry.PEERS`.
+    """
+    return _Crowd(name.removeprefix("crowd-"))
