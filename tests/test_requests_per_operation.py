@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+import fsspec
 import pytest
 from lsst.daf.butler_dcache.errors import ResourceExistsError
 from lsst.daf.butler_dcache.model import ByteRange
@@ -133,6 +134,17 @@ def test_writing(site: Store, embedded: Any, base: str) -> None:
         writer.write(LARGE)
         writer.commit()
     assert_cost(counter, 2, 1)
+
+
+@pytest.mark.parametrize("mode", ["wb", "w"])
+def test_opening_by_fsspec(site: Any, embedded: Any, base: str, mode: str) -> None:
+    """Two requests less than when ``fsspec.open`` has the directory made, which an upload makes itself."""
+    with counted(embedded) as counter, fsspec.open(f"{base}new/directory/file", mode) as file:
+        file.write("a" if mode == "w" else b"a")
+    assert_cost(counter, 2)
+    assert site.read(f"{base}new/directory/file") == b"a"
+    fsspec.filesystem("davs").makedirs(f"{base}real", exist_ok=True)
+    assert site.list_directory(f"{base}real/") == []
 
 
 def test_reading_on_and_jumping(embedded: Any, site: Any, base: str) -> None:

@@ -6,6 +6,7 @@ import uuid
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import fsspec
 import pytest
 from lsst.daf.butler_dcache.store.protocol import Store
 from lsst.daf.butler_dcache.store.registry import store_for
@@ -78,3 +79,14 @@ def test_requests_of_a_small_write(xrootd: Any, base: str) -> None:
         ("MOVE", 201),
     ] * 2
     assert store.read(f"{base}second") == b"y" * 100_000
+
+
+@pytest.mark.parametrize("size", [10, 3_000_000])
+def test_opening_by_fsspec_in_a_new_directory(xrootd: Any, base: str, size: int) -> None:
+    """An upload makes the directories above it here, too, so that nothing has to be made for it."""
+    store = store_for(xrootd.url)
+    store.exists(base)
+    assert store.makes_parents
+    with fsspec.open(f"{base}new/directory/{size}", "wb") as file:
+        file.write(bytes(size))
+    assert store.read(f"{base}new/directory/{size}") == bytes(size)

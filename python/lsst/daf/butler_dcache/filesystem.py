@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import sys
 from typing import Any, BinaryIO, cast
 from urllib.parse import urlsplit
 
 from fsspec.callbacks import DEFAULT_CALLBACK
 from fsspec.compression import compr
-from fsspec.core import get_compression
+from fsspec.core import get_compression, open_files
 
 from .errors import (
     ResourceExistsError,
@@ -169,6 +170,8 @@ class DcacheFileSystem(ReadingFileSystem):
             Whether it may be there.
         """
         store, url = self._place(self._strip_protocol(path), directory=True)
+        if sys._getframe(1).f_code is open_files.__code__ and store.makes_parents:
+            return  # `fsspec.open` asks for it before each upload, which makes the directory itself
         if not exist_ok and store.exists(url):
             raise ResourceExistsError("the name is taken", operation="mkdir", url=url)
         store.make_directory(url)

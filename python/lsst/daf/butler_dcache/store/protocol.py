@@ -163,6 +163,11 @@ class Store(Protocol):
         """
         ...
 
+    @property
+    def makes_parents(self) -> bool:
+        """Whether an upload makes the directories above it; `False` as long as that is not known."""
+        ...
+
     def make_directory(self, url: str) -> None:
         """Make a directory and its parents; one that exists is not an error."""
         ...

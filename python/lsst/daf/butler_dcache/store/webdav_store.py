@@ -197,6 +197,11 @@ class WebdavStore:
             sizes=self._sizes,
         )
 
+    @property
+    def makes_parents(self) -> bool:
+        """See `.protocol.Store`."""
+        return self._door.dialect in ("dcache", "xrootd")
+
     def make_directory(self, url: str) -> None:
         """See `.protocol.Store`."""
         self._directories.make(url, deadline=self._deadline())
