@@ -18,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -33,6 +34,7 @@ __all__ = ("PeerFailedError", "Result", "Sample", "Spread", "measure", "spread")
 
 _PACKAGE = __name__.rpartition(".")[0]
 _CHILD_SECONDS = 900.0
+_FILLS_SECONDS = 1.1
 _GIB = 1024**3
 
 
@@ -302,6 +304,10 @@ def _in_child(job: Job, target: Target) -> tuple[Sample, list[str]]:
         ready = child.read()
         if "unsupported" in ready:
             raise UnsupportedWorkError(ready["unsupported"])
+        if target.name.startswith("rehearsal"):
+            # The door keeps up to a second's worth of requests for a host. Whoever comes soon after another
+            # client finds that full, and whoever has just been the first finds it empty: now it is for all.
+            time.sleep(_FILLS_SECONDS)
         counts, cpu = target.counts(), target.cpu_seconds()
         child.go()
         figures = child.read()
