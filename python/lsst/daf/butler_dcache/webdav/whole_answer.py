@@ -134,14 +134,20 @@ class Download:
         count = 0
         while True:
             before = self._answer.received
+            broken: DoorUnavailableError | DeadlineError | None = None
             try:
                 count += self._answer.fill(view[count:] if count else view)
                 self._position += count
                 return count
-            except (DoorUnavailableError, DeadlineError):
-                count += self._answer.received - before
+            except (DoorUnavailableError, DeadlineError) as error:
+                broken = error
+            count += self._answer.received - before
+            try:
                 if not self._goes_on(self._position + count):
-                    raise
+                    raise broken
+            finally:
+                # Its traceback holds the memory; in a circle it would hold it for ever so long.
+                broken = None
 
     def _goes_on(self, offset: int) -> bool:
         """Let another answer take the place of one that broke off; return whether there is one."""
