@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
-from lsst.daf.butler_dcache.bench.campaign import campaign
+from lsst.daf.butler_dcache.bench.campaign import campaign, kills
 from lsst.daf.butler_dcache.bench.campaign.steps import Step, content, plan
 from lsst.daf.butler_dcache.bench.campaign.world import ABSENT, Outcome, Sight, World, fingerprint
 from lsst.daf.butler_dcache.cli.main import main
@@ -83,3 +83,10 @@ def test_a_problem_is_an_exit_status(monkeypatch: pytest.MonkeyPatch) -> None:
     assert done.exit_code == 1
     assert "Seed 5: 7 operations by 2 processes" in done.output
     assert "- a byte was lost" in done.output
+
+
+def test_killed_writers_leave_old_or_new() -> None:
+    report = kills.kill_writers(seed=20261124, kills=12)
+    assert report.problems == []
+    assert report.moments.total() > 0
+    assert "12 writers killed" in report.text()

@@ -15,6 +15,7 @@ from typing import Any
 import click
 
 from ..bench.campaign.campaign import run as run_campaign
+from ..bench.campaign.kills import kill_writers
 from ..bench.environment import describe
 from ..bench.measure import Result
 from ..bench.peers.registry import PEERS
@@ -95,6 +96,20 @@ def faults(seed: int, operations: int, processes: int, restarts: bool) -> None:
         restarts=restarts,
         tell=lambda text: click.echo(text, err=True),
     )
+    click.echo(report.text(), nl=False)
+    if report.problems:
+        sys.exit(1)
+
+
+@command.command(name="kills")
+@click.option("--seed", type=int, default=1, show_default=True, help="Of what is written.")
+@click.option("--kills", type=click.IntRange(1), default=500, show_default=True)
+def kills(seed: int, kills: int) -> None:
+    """Kill writers at random moments, and see that each name holds the old or the new file.
+
+    The server is the embedded dCache, on loopback. The exit status is 1 if something is not as it must be.
+    """
+    report = kill_writers(seed=seed, kills=kills, tell=lambda text: click.echo(text, err=True))
     click.echo(report.text(), nl=False)
     if report.problems:
         sys.exit(1)

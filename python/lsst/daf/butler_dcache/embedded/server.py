@@ -29,6 +29,7 @@ from .tape import TapeSystem
 from .third_party import ThirdPartyCopy
 from .transcript import Record
 from .version import Version
+from .wire import Listener
 
 __all__ = ["EmbeddedDcache"]
 
@@ -130,6 +131,7 @@ class EmbeddedDcache:
         self.environment: dict[str, str] = {}
         self.password_files: dict[str, str] = {}
         self.ca_file: str | None = None
+        self._frontends: list[Listener] = []
         self._running = contextlib.ExitStack()
 
     @staticmethod
@@ -189,6 +191,7 @@ class EmbeddedDcache:
         if self._with_frontend:
             frontend = Frontend(site, context, tape, ports=(self._ports[1],))
             stack.callback(frontend.stop)
+            self._frontends = [frontend.listener]
             self.frontend_url = site.frontend_url = frontend.url
             discovery = frontend.discovery_url
         self._door = Door(
@@ -217,6 +220,11 @@ class EmbeddedDcache:
     def restart_door(self) -> None:
         """Let the door crash and come back on its port: clients are cut off, URLs at the pools live on."""
         self._door.restart()
+
+    def open_connections(self) -> int:
+        """Return how many connections clients have to all servers together."""
+        pools = [listener for pool in self.site.pools for listener in pool.listeners.values()]
+        return sum(one.open_connections() for one in [self._door.listener, *self._frontends, *pools])
 
     def stop_pool(self, number: int) -> None:
         """Let a pool (counted from 0) go away: its URLs are refused, its files unavailable."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import multiprocessing
-import os
 import tempfile
 import threading
 import time
@@ -14,8 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ...embedded import EmbeddedDcache
-from ...orphans import find_orphans, remove_orphans
-from ...store.registry import store_for
+from .kills import remove_what_is_left
 from .referee import RUIN, Referee
 from .worker import Told, WorkerJob, work
 from .world import ABSENT, DIRECTORY
@@ -24,7 +22,6 @@ __all__ = ("Report", "run")
 
 _NO_FAULT = "(no fault)"
 _UNKNOWN = ("OutcomeUnknownError", "UploadDisplacedError")
-_WEEK_SECONDS = 7 * 86400.0
 
 
 @dataclasses.dataclass
@@ -235,15 +232,8 @@ def _is_temporary(name: str) -> bool:
 def _clean_up(context: Any, referee: Referee, job: WorkerJob) -> list[str]:
     """Remove what the workers, which have ended, left; return what is still there."""
     referee.renew(job.process)
-    process = context.Process(target=_remove_orphans, args=(job,))
+    process = context.Process(target=remove_what_is_left, args=(job.environment, job.url))
     process.start()
     process.join()
     left = referee.temporaries("campaign")
     return [f"after the clean-up there still is {name}" for name in left]
-
-
-def _remove_orphans(job: WorkerJob) -> None:
-    os.environ.update(job.environment)
-    store = store_for(job.url)
-    found = find_orphans(store, job.url, older_than_seconds=_WEEK_SECONDS, lock_seconds=_WEEK_SECONDS)
-    remove_orphans(store, list(found))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import Counter
 from collections.abc import Iterator
 from multiprocessing.connection import Connection
@@ -23,6 +24,8 @@ __all__ = ("RUIN", "Referee")
 RUIN = "an unfinished upload"
 
 _HOME = "/data/"
+_RECOVERY_SECONDS = 2.0
+"""A server that crashed is back by then, and clients have noticed that their kept connections are cut."""
 _TEMPORARY = ".dcb-"
 
 
@@ -43,7 +46,8 @@ class Referee:
         self._lock = threading.Lock()
         self._changes: list[Change] = []
         self._faults: dict[int, list[tuple[Misfortune, Fault]]] = {}
-        self._past_restarts = 0
+        self._past_restarts = self._restarts_seen = 0
+        self._restarted_at = -_RECOVERY_SECONDS
         dcache.site.namespace.watchers.append(self._note)
 
     def environment(self, process: int, *, with_frontend: bool) -> dict[str, str]:
@@ -109,7 +113,7 @@ class Referee:
             What it tells of each step, and what it tells at its end.
         """
         step: Step | None = None
-        restarts = [0, 0]
+        restarts, began_at = 0, 0.0
         while True:
             try:
                 message = worker.recv()
@@ -120,14 +124,16 @@ class Referee:
                 continue
             match message:
                 case ("begin", step, misfortunes):
-                    restarts = [restarts[1], self._restarts()]
+                    restarts, began_at = self._restarts(), time.monotonic()
                     self._arm(process, misfortunes)
                     worker.send(None)
                 case ("end",):
                     assert step is not None
                     hits = self._disarm(process)
-                    # A kept connection that was cut before this step shows in it.
-                    worker.send(self._sight(process, step, hits, self._restarts() == restarts[0]))
+                    is_calm = (
+                        self._restarts() == restarts and began_at - self._restarted_at > _RECOVERY_SECONDS
+                    )
+                    worker.send(self._sight(process, step, hits, is_calm))
                 case ("renew",):
                     self.renew(process)
                     worker.send(None)
@@ -202,7 +208,10 @@ class Referee:
     def _restarts(self) -> int:
         with self._lock:
             every = [fault for pairs in self._faults.values() for _, fault in pairs]
-        return self._past_restarts + sum(fault.hits for fault in every if fault.kind == "restart")
+            count = self._past_restarts + sum(fault.hits for fault in every if fault.kind == "restart")
+            if count != self._restarts_seen:
+                self._restarts_seen, self._restarted_at = count, time.monotonic()
+            return count
 
     def _arm(self, process: int, misfortunes: list[Misfortune]) -> None:
         armed = []

@@ -145,7 +145,7 @@ class _Worker:
         self._ask("begin", step, misfortunes)
         outcome = self._act(step)
         sight: Sight = self._ask("end")
-        if "CredentialError" in (outcome.error, *outcome.each.values()):
+        if "401 in flight" in sight.hits:
             # As a user would: with another token one may ask again.
             self._ask("renew")
         flipped = {"download flipped"} & set(sight.hits)

@@ -30,6 +30,7 @@ __all__ = ("ABSENT", "DIRECTORY", "Outcome", "Sight", "World", "fingerprint")
 ABSENT = "absent"
 DIRECTORY = "directory"
 
+_UPLOADS = frozenset({"put", "create", "streamed", "copy"})
 _UNKNOWN = frozenset({"OutcomeUnknownError", "UploadDisplacedError"})
 _OURS_TO_SAY = frozenset(
     {
@@ -119,6 +120,7 @@ class World:
     def __init__(self) -> None:
         self.states: dict[str, str] = {}
         self.haunted: dict[str, set[str]] = {}
+        self._was_full = False
 
     @property
     def files(self) -> list[str]:
@@ -170,7 +172,12 @@ class World:
         is_vacuous = disturbed and must_fail == "ResourceNotFoundError"
         if outcome.error == "" and must_fail and not step.is_reading and not is_vacuous:
             problems.append(f"succeeded, which is impossible: {must_fail}")
-        if outcome.error and not disturbed and outcome.error != must_fail:
+        # A client that was told that there is no space does not ask again for a while.
+        is_full = outcome.error == "StoreFullError"
+        is_remembered = is_full and self._was_full
+        if is_full or (step.kind in _UPLOADS and not outcome.error):
+            self._was_full = is_full
+        if outcome.error and not disturbed and outcome.error != must_fail and not is_remembered:
             problems.append(f"failed without a fault: {outcome.error} {outcome.message}")
         if step.kind == "list":
             return problems
