@@ -6,6 +6,7 @@ The upstream client (lsst.resources 30.2026.2800) has no checksum on any read, a
 from __future__ import annotations
 
 import contextlib
+import re
 import tracemalloc
 import uuid
 import zlib
@@ -14,10 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from lsst.daf.butler_dcache import errors
+from lsst.daf.butler_dcache import DcacheFileSystem, errors
 from lsst.daf.butler_dcache.model import ByteRange
 from lsst.daf.butler_dcache.remote_file import RemoteFile
 from lsst.daf.butler_dcache.store.registry import reset_stores, store_for
+from lsst.daf.butler_dcache.webdav.body import UploadBody
+from lsst.resources import ResourcePath
 from scripted_server import Script, ScriptedServer, Talk, answering
 
 DATA = bytes(range(256)) * 4
@@ -209,3 +212,279 @@ def test_a_range_that_breaks_off_is_had_anew_if_the_file_is_proved(tmp_path: Pat
     expected = contextlib.nullcontext() if proof else pytest.raises(errors.IntegrityError, match="proves")
     with ScriptedServer(*scripts) as server, redirected(tmp_path, server) as url, expected:
         assert store_for(url).read_ranges(url, [ByteRange(0, 1024)]) == [DATA]
+
+
+# Every way of reading, for everything that can be wrong
+
+
+def parts_of_path(url: str) -> bytes:
+    with ResourcePath(url).open("rb") as file:
+        content = b""
+        for start in (100, 600):
+            file.seek(start)
+            content += file.read(50)
+        file.seek(5000)
+        assert file.read(10) == b""
+        return content
+
+
+def all_of_path(url: str) -> bytes:
+    with ResourcePath(url).open("rb") as file:
+        return file.read()
+
+
+def blocks_of_path(url: str) -> bytes:
+    with ResourcePath(url).open("rb") as file:
+        return b"".join(iter(lambda: file.read(100), b""))
+
+
+def local_copy(url: str) -> bytes:
+    with ResourcePath(url).as_local() as local:
+        return Path(local.ospath).read_bytes()
+
+
+def ranges_of_filesystem(url: str) -> bytes:
+    starts, ends = [100, 600, 5000], [150, 650, 5010]
+    return b"".join(DcacheFileSystem().cat_ranges([url] * 3, starts, ends, on_error="raise"))
+
+
+WHOLE_WAYS = (lambda url: ResourcePath(url).read(), local_copy)
+OPEN_WAYS = (all_of_path, blocks_of_path)
+PART_WAYS = (parts_of_path, ranges_of_filesystem)
+
+
+class Pool:
+    """Answers reads of `content` as a pool of dCache does, until a test changes a method."""
+
+    content = DATA
+
+    def __call__(self, talk: Talk) -> None:
+        while head := talk.head():
+            found = re.search(rb"\r\nrange: bytes=([^\r]+)", head, re.IGNORECASE)
+            spans = [] if found is None else [self.span(text) for text in found[1].decode().split(",")]
+            answer = self.answer([span for span in spans if span], asked=found is not None)
+            talk.say(answer)
+            if not self.is_complete(answer):
+                return
+
+    def span(self, text: str) -> tuple[int, int] | None:
+        first, _, last = text.partition("-")
+        size = len(self.content)
+        if not first:
+            return (max(0, size - int(last)), size) if size else None
+        return (int(first), min(int(last) + 1 if last else size, size)) if int(first) < size else None
+
+    def answer(self, spans: list[tuple[int, int]], asked: bool) -> bytes:
+        if not asked:
+            return self.message("200 OK", self.content, f"Digest: {self.digest()}")
+        if not spans:
+            return self.message("416 Requested Range Not Satisfiable", b"")
+        if len(spans) == 1:
+            start, stop = spans[0]
+            where = f"Content-Range: {self.content_range(start, stop)}"
+            return self.message(
+                "206 Partial Content", self.part(start, stop), where, f"Digest: {self.digest()}"
+            )
+        body = b"".join(
+            f"\r\n--x\r\nContent-Range: {self.content_range(start, stop)}\r\n\r\n".encode()
+            + self.part(start, stop)
+            for start, stop in spans
+        )
+        kind = 'Content-Type: multipart/byteranges; boundary="x"'
+        return self.message("206 Partial Content", body + b"\r\n--x--\r\n", kind, f"Digest: {self.digest()}")
+
+    def part(self, start: int, stop: int) -> bytes:
+        return self.content[start:stop]
+
+    def content_range(self, start: int, stop: int) -> str:
+        return f"bytes {start}-{stop - 1}/{len(self.content)}"
+
+    def digest(self) -> str:
+        return f"adler32={zlib.adler32(self.content):08x}"
+
+    def message(self, status: str, body: bytes, *headers: str) -> bytes:
+        lines = [f"HTTP/1.1 {status}", *headers, f"Content-Length: {len(body)}", "", ""]
+        return "\r\n".join(lines).encode() + body
+
+    @staticmethod
+    def is_complete(answer: bytes) -> bool:
+        head, _, body = answer.partition(b"\r\n\r\n")
+        return int(head.rpartition(b"Content-Length: ")[2]) == len(body)
+
+
+class IgnoringRanges(Pool):
+    def answer(self, spans: list[tuple[int, int]], asked: bool) -> bytes:
+        return super().answer([], asked=False)
+
+
+class Empty(Pool):
+    content = b""
+
+
+class WithoutContentRange(Pool):
+    def content_range(self, start: int, stop: int) -> str:
+        return ""
+
+
+class OfAnotherPlace(Pool):
+    def content_range(self, start: int, stop: int) -> str:
+        return super().content_range(start + 1, stop + 1)
+
+
+class Longer(Pool):
+    def part(self, start: int, stop: int) -> bytes:
+        return super().part(start, stop) + b"x"
+
+    def answer(self, spans: list[tuple[int, int]], asked: bool) -> bytes:
+        if asked:
+            return super().answer(spans, asked)
+        return self.message("200 OK", self.content + b"x", f"Digest: {self.digest()}")
+
+
+class Shorter(Longer):
+    def part(self, start: int, stop: int) -> bytes:
+        return self.content[start : stop - 1]
+
+    def answer(self, spans: list[tuple[int, int]], asked: bool) -> bytes:
+        if asked:
+            return super().answer(spans, asked)
+        return self.message("200 OK", self.content[:-1], f"Digest: {self.digest()}")
+
+
+class Cut(Pool):
+    def message(self, status: str, body: bytes, *headers: str) -> bytes:
+        return super().message(status, body, *headers)[:-1]
+
+
+class Flipped(Pool):
+    def digest(self) -> str:
+        return f"adler32={zlib.adler32(DATA[::-1]):08x}"
+
+
+LONG = DATA * 4
+
+
+class Replaced(Pool):
+    """The second answer, and each after it, is of another file of the same size."""
+
+    answers = 0
+
+    def answer(self, spans: list[tuple[int, int]], asked: bool) -> bytes:
+        self.answers += 1
+        self.content = LONG if self.answers == 1 else LONG[::-1]
+        return super().answer(spans, asked)
+
+
+class Shrunk(Replaced):
+    def answer(self, spans: list[tuple[int, int]], asked: bool) -> bytes:
+        self.answers += 1
+        self.content = LONG if self.answers == 1 else LONG[:-10]
+        return Pool.answer(self, spans, asked)
+
+
+class Silent(Pool):
+    def __call__(self, talk: Talk) -> None:
+        while talk.head():
+            pass
+
+
+RIGHT = None
+WRONG = (errors.ProtocolError, errors.IntegrityError)
+PARTS = DATA[100:150] + DATA[600:650]
+
+
+@pytest.mark.parametrize(
+    ("pool", "whole", "opened", "parts"),
+    [
+        (Pool, RIGHT, RIGHT, RIGHT),
+        (IgnoringRanges, RIGHT, RIGHT, RIGHT),
+        (Empty, RIGHT, RIGHT, RIGHT),
+        (WithoutContentRange, RIGHT, WRONG, WRONG),
+        (OfAnotherPlace, RIGHT, WRONG, WRONG),
+        (Longer, WRONG, WRONG, WRONG),
+        (Shorter, WRONG, WRONG, WRONG),
+        (Cut, errors.DoorUnavailableError, errors.DoorUnavailableError, errors.DoorUnavailableError),
+        (Flipped, errors.IntegrityError, errors.IntegrityError, RIGHT),
+        (Silent, errors.DeadlineError, errors.DeadlineError, errors.DeadlineError),
+    ],
+)
+def test_every_way_of_reading(tmp_path: Path, pool: type[Pool], whole: Any, opened: Any, parts: Any) -> None:
+    for ways, error, content in (
+        (WHOLE_WAYS, whole, pool.content),
+        (OPEN_WAYS, opened, pool.content),
+        (PART_WAYS, parts, PARTS if pool.content else b""),
+    ):
+        for way in ways:
+            with ScriptedServer(pool()) as server, redirected(tmp_path, server) as url:
+                if error is RIGHT:
+                    assert way(url) == content
+                else:
+                    with pytest.raises(error):
+                        way(url)
+
+
+@pytest.mark.parametrize("pool", [Replaced, Shrunk])
+def test_a_file_that_is_replaced_while_it_is_read(tmp_path: Path, pool: type[Pool]) -> None:
+    with (
+        ScriptedServer(pool()) as server,
+        redirected(tmp_path, server) as url,
+        ResourcePath(url).open("rb") as file,
+    ):
+        assert file.read(600) == LONG[:600]
+        file.seek(2000)
+        with pytest.raises(WRONG, match="replaced"):
+            file.read(600)
+        assert file.tell() == 2000
+
+
+# Writing
+
+
+@pytest.mark.parametrize("server", ["XrootD/v6.2.1", "dCache/11.2.4", "some"])
+@pytest.mark.parametrize("streamed", [False, True])
+def test_a_server_that_says_created_before_it_has_the_body(
+    tmp_path: Path, server: str, streamed: bool
+) -> None:
+    """The upstream client takes the 201 for a success."""
+    created = f"HTTP/1.1 201 Created\r\nServer: {server}\r\nContent-Length: 0\r\n\r\n".encode()
+    door = by_method(PUT=created, MOVE=created, DELETE=created, PROPFIND=multistatus(3_000_000))
+
+    def write(url: str) -> None:
+        if streamed:
+            with DcacheFileSystem().open(url, "wb") as file:
+                file.write(bytes(3_000_000))
+        else:
+            store_for(url).write(url, bytes(3_000_000))
+
+    with ScriptedServer(door) as scripted, site(tmp_path, scripted) as url:
+        with pytest.raises(errors.ProtocolError, match="does not wait"):
+            write(url)
+        assert not [head for head in scripted.heads if head.startswith(b"MOVE")]
+
+
+@pytest.mark.parametrize("change", [b"", b"more"])
+def test_a_local_file_that_changes_while_it_is_sent(embedded: Any, tmp_path: Path, change: bytes) -> None:
+    """One that shrinks is an error; of one that grows, as much is sent as was announced."""
+    source, target = tmp_path / "source", ResourcePath(f"{embedded.url}{uuid.uuid4().hex}/target")
+    source.write_bytes(DATA * 1000)
+    original = UploadBody.rewind
+
+    def rewind(self: UploadBody) -> None:
+        with open(source, "r+b") as file:
+            if change:
+                file.seek(0, 2)
+                file.write(change)
+            else:
+                file.truncate(100_000)
+        original(self)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(UploadBody, "rewind", rewind)
+        if change:
+            target.transfer_from(ResourcePath(source), "copy")
+            assert target.read() == DATA * 1000
+        else:
+            with pytest.raises(errors.IntegrityError, match="local file"):
+                target.transfer_from(ResourcePath(source), "copy")
+            assert not target.exists()
+            assert list(target.dirname().walk()) == []

@@ -229,7 +229,7 @@ class Uploads:
         self, url: str, answer: DataAnswer, length: int, deadline: Deadline, *, at_pool: bool
     ) -> dict[str, str]:
         """Return the checksums in the answer to a whole body, or raise what it says."""
-        if answer.status not in _CREATED:
+        if answer.status not in _CREATED or not answer.body_sent:
             self._refused(url, answer, deadline, at_pool=at_pool)
         text = answer.read_short()
         answer.close()
