@@ -78,8 +78,8 @@ class ParallelDownload:
         """
         try:
             with ThreadPoolExecutor(connections, "dcache-range") as executor:
-                tasks = [executor.submit(self._work, deadline) for _ in range(connections)]
-                try:
+                try:  # from here on, since an interrupt may come while the threads are started
+                    tasks = [executor.submit(self._work, deadline) for _ in range(connections)]
                     for task in wait(tasks, return_when=FIRST_EXCEPTION).done:
                         task.result()
                 except BaseException:
