@@ -31,7 +31,9 @@ local files keeps working::
 from __future__ import annotations
 
 import errno
-from typing import Any, ClassVar
+import functools
+from collections.abc import Callable
+from typing import Any, ClassVar, ParamSpec, TypeVar
 
 from .redaction import redact_text, redact_url
 
@@ -59,7 +61,13 @@ __all__ = (
     "StoreFullError",
     "UnsupportedError",
     "UploadDisplacedError",
+    "forget_frames",
+    "hides_locals",
 )
+
+_Arguments = ParamSpec("_Arguments")
+_Result = TypeVar("_Result")
+_Error = TypeVar("_Error", bound=BaseException)
 
 
 class DcacheError(Exception):
@@ -109,7 +117,7 @@ class DcacheError(Exception):
         self.reason = redact_text(reason)
         self.attempts = attempts
         self.elapsed_seconds = elapsed_seconds
-        self.hint = hint
+        self.hint = redact_text(hint)
         super().__init__(self.message)
         self.errno = self._default_errno
 
@@ -258,3 +266,54 @@ class ProtocolError(DcacheError, OSError):
 
 class UnsupportedError(DcacheError, NotImplementedError):
     """The server, or the scheme, has no such operation."""
+
+
+def hides_locals(function: Callable[_Arguments, _Result]) -> Callable[_Arguments, _Result]:
+    """Have the errors of a function that handles bare secrets tell nothing of its variables.
+
+    Parameters
+    ----------
+    function : `~collections.abc.Callable`
+        Any function. Some loggers, and pytest, print the variables of all frames of a traceback.
+
+    Returns
+    -------
+    function : `~collections.abc.Callable`
+        The same. What it raises of our own errors, and what led to them, has lost the frames within; other
+        errors are mistakes in the program, whose place must be seen.
+    """
+
+    @functools.wraps(function)
+    def wrapper(*args: _Arguments.args, **kwargs: _Arguments.kwargs) -> _Result:
+        try:
+            return function(*args, **kwargs)
+        except DcacheError as exc:
+            error = exc
+        del args, kwargs
+        raise forget_frames(error)
+
+    return wrapper
+
+
+def forget_frames(error: _Error) -> _Error:
+    """Take the frames, and with them their variables, from an error and from all that led to it.
+
+    Parameters
+    ----------
+    error : `BaseException`
+        Any error.
+
+    Returns
+    -------
+    error : `BaseException`
+        The same.
+    """
+    todo: list[BaseException | None] = [error]
+    seen: set[int] = set()
+    while todo:
+        item = todo.pop()
+        if item is not None and id(item) not in seen:
+            seen.add(id(item))
+            item.__traceback__ = None
+            todo += [item.__cause__, item.__context__]
+    return error

@@ -1,28 +1,57 @@
 """Secrets that cannot be printed, and URLs that may be.
 
-What is shown of a URL is decided by an allow-list: scheme, host, port and path. Of the query only the *names*
-of parameters remain: ``authz`` is a token, ``dcache-http-uuid`` the capability of a mover (protocol page,
-section 2.4), ``X-Amz-Signature`` a signature, and the next server will invent another.
+What is shown of a URL is decided by an allow-list: scheme, host, port and path, and of the query the *names*
+of parameters and the values of a few that are known to be harmless. ``authz`` is a token,
+``dcache-http-uuid`` the capability of a mover (protocol page, section 2.4), ``X-Amz-Signature`` a signature,
+and the next server will invent another.
+
+A free text has no such order. There, what looks like a query, a credential or a token is masked.
 """
 
 from __future__ import annotations
 
+import hmac
 import re
+from typing import NoReturn
 from urllib.parse import urlsplit
 
 __all__ = ("Secret", "redact_text", "redact_url")
 
 _MASK = "***"
+_HARMLESS = frozenset(
+    {
+        "attributes",
+        "checksum",
+        "children",
+        "delimiter",
+        "limit",
+        "list-type",
+        "locality",
+        "max-keys",
+        "offset",
+        "optional",
+        "partnumber",
+        "qos",
+        "xattr",
+    }
+)
+"""Parameters of listings, of dCache's frontend and of S3, that say how much is wanted and of which kind."""
+_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,39}", re.ASCII)
+_VALUE = re.compile(r"[A-Za-z0-9_,./-]{1,32}", re.ASCII)
 _URL = re.compile(r"\b(?:https?|davs?|s3|root|xroot)://[^\s'\"<>]+", re.IGNORECASE)
-_CREDENTIAL = re.compile(r"\b(Bearer|Basic)(\s+|%20)[A-Za-z0-9+/=._~-]+", re.IGNORECASE)
+_QUERY = re.compile(r"(?<=[^\s?])\?([^\s?'\"<>]*=[^\s'\"<>]*)")
+_CREDENTIAL = re.compile(r"\b(Bearer|Basic)(\s+|%20|\+)[A-Za-z0-9+/=._~-]+", re.IGNORECASE)
 _PARAMETER = re.compile(
-    r"\b(authz|access_token|token|dcache-http-uuid|xrdhttptk|X-Amz-Signature|X-Amz-Security-Token)=[^&\s'\"]+",
+    r"\b((?:authz|(?:access_|bearer_|refresh_|id_)?token|client_secret|password|dcache-http-uuid|xrdhttptk"
+    r"|sig|signature|x-amz-[a-z-]+|x-goog-[a-z-]+)=)[^&\s'\"<>,;)]+",
     re.IGNORECASE,
 )
+_TOKEN = re.compile(r"\b(?:[Mm][DT][A-Za-z0-9+/_-]{60,}=*|eyJ[A-Za-z0-9_-]{8,}(?:\.[A-Za-z0-9_-]*){1,4})")
+"""A macaroon begins with the length of its first packet, a JSON web token with ``{"``."""
 
 
 class Secret:
-    """A text whose `repr`, `str` and format are masked and which does not pickle.
+    """A text whose `repr`, `str` and format are masked, and which is neither pickled nor copied.
 
     Parameters
     ----------
@@ -31,7 +60,7 @@ class Secret:
 
     Notes
     -----
-    `reveal` is called in one place only: where a request is put on the wire.
+    `reveal` is called where a request is put on the wire, and where a user asked to see the secret.
     """
 
     __slots__ = ("_value",)
@@ -52,13 +81,16 @@ class Secret:
         return repr(self)
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Secret) and other._value == self._value
+        return isinstance(other, Secret) and hmac.compare_digest(other._value.encode(), self._value.encode())
 
     def __hash__(self) -> int:
         return hash((Secret, self._value))
 
-    def __reduce__(self) -> tuple[object, ...]:
-        raise TypeError("a secret does not pickle: hand over the place where it is found")
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a secret is not pickled or copied: hand over the place where it is found")
+
+    def __getstate__(self) -> NoReturn:
+        self.__reduce__()
 
 
 def redact_url(url: str) -> str:
@@ -72,7 +104,8 @@ def redact_url(url: str) -> str:
     Returns
     -------
     shown : `str`
-        Scheme, host, port and path; a query is shown as ``?name=***``.
+        Scheme, host, port and path; a query is shown as ``?name=***``, without the mask where the name is one
+        of few that are known to be harmless.
     """
     try:
         parts = urlsplit(url)
@@ -80,11 +113,20 @@ def redact_url(url: str) -> str:
         return _MASK
     shown = f"{parts.scheme}://" if parts.scheme else ""
     shown += parts.netloc.rpartition("@")[2] + parts.path
-    if parts.query:
-        names = [pair.partition("=")[0] for pair in parts.query.split("&")]
-        # A query without "=" may itself be the secret.
-        shown += "?" + "&".join(f"{name}={_MASK}" if "=" in parts.query else _MASK for name in names)
-    return shown
+    return f"{shown}?{_redact_query(parts.query)}" if parts.query else shown
+
+
+def _redact_query(query: str) -> str:
+    return "&".join(map(_redact_pair, query.split("&")))
+
+
+def _redact_pair(pair: str) -> str:
+    name, equals, value = pair.partition("=")
+    # A pair without "=" may itself be the secret, and so may what is no name: base64 ends with "=".
+    if not equals or not _NAME.fullmatch(name):
+        return _MASK
+    shown = value if name.lower() in _HARMLESS and _VALUE.fullmatch(value) else _MASK
+    return f"{name}={shown}"
 
 
 def redact_text(text: str) -> str:
@@ -101,5 +143,7 @@ def redact_text(text: str) -> str:
         The text as it may be logged.
     """
     text = _URL.sub(lambda found: redact_url(found.group()), text)
-    text = _CREDENTIAL.sub(lambda found: f"{found.group(1)} {_MASK}", text)
-    return _PARAMETER.sub(lambda found: f"{found.group(1)}={_MASK}", text)
+    text = _QUERY.sub(lambda found: f"?{_redact_query(found[1])}", text)
+    text = _CREDENTIAL.sub(lambda found: f"{found[1]} {_MASK}", text)
+    text = _PARAMETER.sub(lambda found: found[1] + _MASK, text)
+    return _TOKEN.sub(_MASK, text)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 from typing import TYPE_CHECKING
 
+from ..errors import hides_locals
 from .credential import Credential
 from .secret_file import Mark, SecretFile
 
@@ -77,6 +78,7 @@ class CertificateSource:
         self._known = (certificate_mark, key_mark), credential
         return credential
 
+    @hides_locals
     def _read_chain(self) -> tuple[Mark, list[x509.Certificate]]:
         from cryptography import x509
 
@@ -89,6 +91,7 @@ class CertificateSource:
             raise self._certificate.error("holds no certificate in PEM form") from None
         return mark, chain
 
+    @hides_locals
     def _check_key(self, certificate: x509.Certificate) -> Mark:
         from cryptography.exceptions import UnsupportedAlgorithm
         from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key

@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from typing import Literal
 
-from ..errors import CredentialError
+from ..errors import CredentialError, hides_locals
 from ..redaction import Secret
 from .json_web_token import DamagedTokenError, JsonWebToken, looks_like_json_web_token
 from .macaroon import Macaroon, NotAMacaroonError
@@ -66,6 +66,7 @@ class Credential:
     claims: JsonWebToken | None = field(default=None, repr=False)
 
     @classmethod
+    @hides_locals
     def bearer(cls, token: str, origin: str = "", remedy: str = "") -> Credential:
         """Make a credential of a token.
 
@@ -120,6 +121,7 @@ class Credential:
         return cls("bearer", Secret(token), scope.expires, origin, remedy=remedy)
 
     @classmethod
+    @hides_locals
     def basic(cls, name: str, password: str, origin: str = "", remedy: str = "") -> Credential:
         """Make a credential of an account.
 

@@ -26,7 +26,7 @@ from requests.adapters import HTTPAdapter
 from urllib3 import exceptions as lower
 
 from ..config.settings import OidcSettings
-from ..errors import CredentialError
+from ..errors import CredentialError, hides_locals
 from .credential import Credential
 from .secret_file import SecretFile
 
@@ -71,6 +71,7 @@ class Issuer:
         if settings.refresh_token_file is not None:
             self._refresh = SecretFile(settings.refresh_token_file, "refresh token file", settings.origin)
 
+    @hides_locals
     def __call__(self) -> Credential:
         """Ask for a token.
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from ..errors import DcacheError
+from ..errors import DcacheError, hides_locals
 
 __all__ = ("ANY_AUDIENCE", "DamagedTokenError", "JsonWebToken", "looks_like_json_web_token")
 
@@ -53,6 +53,7 @@ class JsonWebToken:
     not_before: datetime | None
 
     @classmethod
+    @hides_locals
     def parse(cls, token: str) -> JsonWebToken:
         """Read the claims of a token.
 

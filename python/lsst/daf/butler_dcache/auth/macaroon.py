@@ -24,7 +24,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
 
-from ..errors import DcacheError
+from ..errors import DcacheError, hides_locals
 from .caveats import Activity, Dialect, Scope, in_words, scope_of
 
 __all__ = ("Activity", "Dialect", "Macaroon", "MacaroonAttenuationError", "NotAMacaroonError", "Scope")
@@ -69,6 +69,7 @@ class Macaroon:
     signature: bytes = field(repr=False)
 
     @classmethod
+    @hides_locals
     def parse(cls, token: str) -> Macaroon:
         """Read a serialised macaroon.
 
@@ -169,6 +170,7 @@ class Macaroon:
             ],
         }
 
+    @hides_locals
     def attenuate(self, *caveats: str) -> str:
         """Return a narrower token; no server is asked.
 
@@ -208,6 +210,7 @@ class Macaroon:
             )
         return token
 
+    @hides_locals
     def narrow(
         self,
         *,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import stat
 
-from ..errors import CredentialError
+from ..errors import CredentialError, hides_locals
 
 __all__ = ("Mark", "SecretFile")
 
@@ -60,6 +60,7 @@ class SecretFile:
         except (OSError, ValueError) as exc:
             raise self._unreadable(exc) from exc
 
+    @hides_locals
     def read(self, *, private: bool = True) -> tuple[Mark, bytes]:
         """Read the file.
 
@@ -101,6 +102,7 @@ class SecretFile:
             raise self.error(f"is longer than {_MAX_BYTES} bytes")
         return _mark(status), content
 
+    @hides_locals
     def read_text(self) -> tuple[Mark, str]:
         """Read the file as text.
 

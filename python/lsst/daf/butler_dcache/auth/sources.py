@@ -9,7 +9,7 @@ from typing import Protocol
 
 from ..config.netrc import account_in
 from ..config.settings import EndpointSettings, origin_of
-from ..errors import CredentialError
+from ..errors import CredentialError, hides_locals
 from .certificates import CertificateSource
 from .credential import ANONYMOUS, Credential, refused
 from .issuer import Issuer
@@ -97,15 +97,19 @@ class FileSource:
         known = self._known
         if known is not None and known[0] == mark:
             return known[1]
-        mark, text = self._file.read_text()
-        try:
-            credential = self._make(text)
-        except UnusableTextError as exc:
-            raise self._file.error(str(exc)) from None
+        mark, credential = self._read()
         if known is None:
             credential.warn_if_short()
         self._known = mark, credential
         return credential
+
+    @hides_locals
+    def _read(self) -> tuple[Mark, Credential]:
+        mark, text = self._file.read_text()
+        try:
+            return mark, self._make(text)
+        except UnusableTextError as exc:
+            raise self._file.error(str(exc)) from None
 
 
 class DiscoveredSource:
@@ -128,6 +132,7 @@ class DiscoveredSource:
         return ANONYMOUS if self._found is None else self._found.current()
 
 
+@hides_locals
 def source_for(settings: EndpointSettings) -> CredentialSource:
     """Return the source that the settings of an endpoint name.
 

@@ -9,7 +9,7 @@ import subprocess
 import time
 from contextlib import suppress
 
-from ..errors import CredentialError
+from ..errors import CredentialError, hides_locals
 from .credential import Credential
 
 __all__ = ("TokenCommand",)
@@ -42,6 +42,7 @@ class TokenCommand:
         self._timeout = timeout_seconds
         self._origin = f"{origin}: {os.path.basename(command[0])}"
 
+    @hides_locals
     def __call__(self) -> Credential:
         """Run the program.
 

@@ -17,7 +17,7 @@ from typing import Any
 
 import yaml
 
-from ..errors import ConfigurationError, CredentialConfigurationError
+from ..errors import ConfigurationError, CredentialConfigurationError, hides_locals
 from .credentials import read_own_credential, read_site_credential
 from .discovery import VARIABLES, discover, is_open
 from .entry import Entry
@@ -77,18 +77,26 @@ def settings_for(url: str) -> EndpointSettings:
                 path = os.path.expanduser(os.path.expandvars(file))
                 _entries.update({entry.base_url: entry for entry in load_file(path)})
             _file = file
-        known = _selected.get(base_url)
-        # Each variable costs a microsecond, and settings are asked for with every operation.
-        if known is not None and (known[1] is None or known[1] == _offer()):
-            return known[0]
-        entry = _entries.get(base_url)
-        settings = EndpointSettings(base_url) if entry is None else _check_files(entry)
-        offer = _offer() if is_open(settings) else None
-        if offer is not None:
-            values = {name: value for name, value in zip(VARIABLES, offer, strict=True) if value}
-            settings = discover(settings, values)
-        _selected[base_url] = settings, offer
-        return settings
+        return _known(base_url) or _select(base_url)
+
+
+def _known(base_url: str) -> EndpointSettings | None:
+    """Return the settings of before, unless the environment that they depend on has changed."""
+    known = _selected.get(base_url)
+    # Each variable costs a microsecond, and settings are asked for with every operation.
+    return known[0] if known is not None and (known[1] is None or known[1] == _offer()) else None
+
+
+@hides_locals
+def _select(base_url: str) -> EndpointSettings:
+    entry = _entries.get(base_url)
+    settings = EndpointSettings(base_url) if entry is None else _check_files(entry)
+    offer = _offer() if is_open(settings) else None
+    if offer is not None:
+        values = {name: value for name, value in zip(VARIABLES, offer, strict=True) if value}
+        settings = discover(settings, values)
+    _selected[base_url] = settings, offer
+    return settings
 
 
 def _offer() -> _Offer:
@@ -115,6 +123,7 @@ def _after_fork() -> None:
 os.register_at_fork(after_in_child=_after_fork)
 
 
+@hides_locals
 def load_file(path: str) -> list[EndpointSettings]:
     """Read a configuration file.
 

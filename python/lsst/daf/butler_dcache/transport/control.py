@@ -30,6 +30,7 @@ from ..errors import (
     OutcomeUnknownError,
     ProtocolError,
     ServerBusyError,
+    hides_locals,
 )
 from ..redaction import redact_url
 from .adapter import Adapter, FailedAttemptError, NoCookies, answered_by, classify
@@ -115,6 +116,7 @@ class ControlPlane:
         self._is_introduced = False
         _planes.add(self)
 
+    @hides_locals
     def request(
         self,
         method: str,

@@ -16,7 +16,14 @@ from typing import Any, NoReturn
 from ..auth.credential import Credential, refused
 from ..auth.sources import CredentialSource
 from ..config.settings import EndpointSettings
-from ..errors import DcacheError, DeadlineError, DoorUnavailableError, OutcomeUnknownError, ServerBusyError
+from ..errors import (
+    DcacheError,
+    DeadlineError,
+    DoorUnavailableError,
+    OutcomeUnknownError,
+    ServerBusyError,
+    hides_locals,
+)
 from ..redaction import redact_url
 from .addressing import Addressing, announced_length
 from .answer import DataAnswer
@@ -237,6 +244,7 @@ class DataPlane:
         except NotConnectedError as error:
             raise DoorUnavailableError(str(error), operation="connect", url=url) from error
 
+    @hides_locals
     def _exchange(
         self,
         method: str,
