@@ -51,7 +51,7 @@ _VALIDATORS = ("ETag", "Last-Modified")
 PARALLEL_BYTES = 256 << 20
 """Files of this size and more come by several connections, at the price of one more question to the door."""
 
-PARALLEL_CONNECTIONS = {"http": 1, "https": 4}
+PARALLEL_CONNECTIONS = {"http": 1, "https": 2}
 """Decryption is what several threads share; without it one is as fast (decision page "reading")."""
 
 Result = TypeVar("Result")
