@@ -8,6 +8,7 @@ from typing import Any
 
 import fsspec
 import pytest
+from lsst.daf.butler_dcache import errors
 from lsst.daf.butler_dcache.store.protocol import Store
 from lsst.daf.butler_dcache.store.registry import store_for
 from lsst.daf.butler_dcache.transport.exchange import Exchange, add_observer, remove_observer
@@ -90,3 +91,12 @@ def test_opening_by_fsspec_in_a_new_directory(xrootd: Any, base: str, size: int)
     with fsspec.open(f"{base}new/directory/{size}", "wb") as file:
         file.write(bytes(size))
     assert store.read(f"{base}new/directory/{size}") == bytes(size)
+
+
+def test_name_that_would_become_another(xrootd: Any, base: str) -> None:
+    store = store_for(base)
+    store.write(base + "a", b"theirs")
+    with pytest.raises(errors.UnsupportedError, match="question mark"):
+        store.write(base + "a%3Fb", b"mine")
+    assert store.read(base + "a") == b"theirs"
+    assert [entry.url for entry in store.list_directory(base)] == [base + "a"]

@@ -121,6 +121,7 @@ http {{
       create_full_put_path on;
       dav_access user:rw group:r all:r;
       dav_ext_methods PROPFIND OPTIONS;
+      autoindex on;
     }}
   }}
   server {{

@@ -151,6 +151,8 @@ class LocalTarget:
         Takes the processes.
     """
 
+    access: Access
+
     def __init__(self, name: str, run: Path, tls: bool, processes: list[subprocess.Popen[Any]]) -> None:
         self.name = name
         self.version = ""
@@ -160,6 +162,7 @@ class LocalTarget:
         self._data = run / "data"
         self._data.mkdir()
         self._processes = processes
+        self.run, self.folder, self.processes = run, self._data, processes
         self._checksums: dict[int, str] = {}
         write_certificates(run)
 

@@ -16,6 +16,7 @@ import click
 
 from ..bench.campaign.campaign import run as run_campaign
 from ..bench.campaign.kills import kill_writers
+from ..bench.campaign.standins import STAND_INS
 from ..bench.environment import describe
 from ..bench.measure import Result
 from ..bench.peers.registry import PEERS
@@ -82,11 +83,19 @@ def engines(**options: Any) -> None:
     help="With one a run is the same each time.",
 )
 @click.option("--restarts/--no-restarts", default=True, show_default=True, help="Whether servers crash, too.")
-def faults(seed: int, operations: int, processes: int, restarts: bool) -> None:
+@click.option(
+    "--server",
+    type=click.Choice(("embedded", *STAND_INS)),
+    default="embedded",
+    show_default=True,
+    help="The embedded dCache, or real servers: HAProxy and nginx, or XRootD.",
+)
+def faults(seed: int, operations: int, processes: int, restarts: bool, server: str) -> None:
     """Do random operations while everything goes wrong, and compare with what must be.
 
-    The server is the embedded dCache, on loopback. The tables say what came of each kind of fault; whatever
-    must not be is listed below them, and the exit status is 1 then.
+    Everything runs on loopback. The tables say what came of each kind of fault; whatever must not be is
+    listed below them, and the exit status is 1 then. At real servers faults cannot be aimed: a share of the
+    requests is refused or cut off, and the servers are killed and started again.
     """
     logging.getLogger("lsst.daf.butler_dcache").setLevel(logging.ERROR)
     report = run_campaign(
@@ -94,6 +103,7 @@ def faults(seed: int, operations: int, processes: int, restarts: bool) -> None:
         operations=operations,
         processes=processes,
         restarts=restarts,
+        server=server,
         tell=lambda text: click.echo(text, err=True),
     )
     click.echo(report.text(), nl=False)

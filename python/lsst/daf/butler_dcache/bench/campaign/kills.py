@@ -19,7 +19,7 @@ from ...embedded import EmbeddedDcache
 from ...orphans import find_orphans, remove_orphans
 from ...store.protocol import Store
 from ...store.registry import store_for
-from .referee import Referee
+from .referee import EmbeddedReferee, Referee
 from .world import ABSENT, fingerprint
 
 __all__ = ("KillReport", "kill_writers", "remove_what_is_left")
@@ -101,7 +101,7 @@ def kill_writers(*, seed: int, kills: int, tell: Callable[[str], object] = lambd
         tempfile.TemporaryDirectory(prefix="dcache-kills-") as name,
         EmbeddedDcache(limiter=False) as dcache,
     ):
-        referee = Referee(dcache, Path(name))
+        referee = EmbeddedReferee(dcache, Path(name))
         environments = [referee.environment(number, with_frontend=number == 1) for number in range(2)]
         states = dict.fromkeys(_NAMES, ABSENT)
         url = dcache.url + "campaign/p0/"
@@ -143,7 +143,7 @@ def remove_what_is_left(environment: dict[str, str], url: str) -> None:
     """
     os.environ.update(environment)
     store = store_for(url)
-    found = find_orphans(store, url, older_than_seconds=_WEEK_SECONDS, lock_seconds=_WEEK_SECONDS)
+    found = find_orphans(store, url, older_than_seconds=_WEEK_SECONDS, lock_seconds=0.0)
     remove_orphans(store, list(found))
 
 

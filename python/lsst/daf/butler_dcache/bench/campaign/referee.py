@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import threading
 import time
 from collections import Counter
@@ -19,7 +20,7 @@ from .steps import SHARED, Step
 from .worker import Told
 from .world import ABSENT, DIRECTORY, Sight, fingerprint
 
-__all__ = ("RUIN", "Referee")
+__all__ = ("RUIN", "EmbeddedReferee", "Referee")
 
 RUIN = "an unfinished upload"
 
@@ -29,26 +30,196 @@ _RECOVERY_SECONDS = 2.0
 _TEMPORARY = ".dcb-"
 
 
-class Referee:
-    """Watches one embedded dCache.
+class Referee(abc.ABC):
+    """Watches servers behind the back of their clients.
+
+    Parameters
+    ----------
+    folder : `~pathlib.Path`
+        For the files of the clients: settings and tokens, one each.
+    """
+
+    home = ""
+    url = ""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._restarts_seen = 0
+        self._restarted_at = -_RECOVERY_SECONDS
+
+    @property
+    def requests(self) -> int:
+        """How many requests the servers got, if they count them."""
+        return 0
+
+    @abc.abstractmethod
+    def environment(self, process: int, *, with_frontend: bool) -> dict[str, str]:
+        """Return the variables of a client of its own.
+
+        Parameters
+        ----------
+        process : `int`
+            Number of the client.
+        with_frontend : `bool`
+            Whether it knows the frontend.
+        """
+
+    @abc.abstractmethod
+    def renew(self, process: int) -> None:
+        """Give a client another token.
+
+        Parameters
+        ----------
+        process : `int`
+            Number of the client.
+        """
+
+    def serve(self, process: int, worker: Connection) -> Iterator[Told | tuple[Any, ...]]:
+        """Answer a worker until it ends.
+
+        Parameters
+        ----------
+        process : `int`
+            Its number.
+        worker : `multiprocessing.connection.Connection`
+            The line to it.
+
+        Yields
+        ------
+        told : `~.worker.Told` or `tuple`
+            What it tells of each step, and what it tells at its end.
+        """
+        step: Step | None = None
+        restarts, began_at = 0, 0.0
+        while True:
+            try:
+                message = worker.recv()
+            except EOFError:
+                return
+            if isinstance(message, Told):
+                yield message
+                continue
+            match message:
+                case ("begin", step, misfortunes):
+                    restarts, began_at = self._restarts(), time.monotonic()
+                    self._arm(process, misfortunes)
+                    worker.send(None)
+                case ("end",):
+                    assert step is not None
+                    hits = self._disarm(process)
+                    is_calm = (
+                        self._restarts() == restarts and began_at - self._restarted_at > _RECOVERY_SECONDS
+                    )
+                    worker.send(self._sight(process, step, hits, is_calm))
+                case ("renew",):
+                    self.renew(process)
+                    worker.send(None)
+                case _:
+                    yield message
+                    return
+
+    @abc.abstractmethod
+    def calm_down(self) -> None:
+        """Let nothing go wrong any more."""
+
+    @abc.abstractmethod
+    def names(self, directory: str) -> dict[str, str]:
+        """Return what a directory and all below it hold, by name; directories are left out.
+
+        Parameters
+        ----------
+        directory : `str`
+            Name below the home of the server.
+        """
+
+    @abc.abstractmethod
+    def temporaries(self, directory: str) -> list[str]:
+        """Return the temporary names below a directory.
+
+        Parameters
+        ----------
+        directory : `str`
+            Name below the home of the server.
+        """
+
+    @abc.abstractmethod
+    def state(self, path: str) -> str:
+        """Return what a path holds.
+
+        Parameters
+        ----------
+        path : `str`
+            Path, from the home of the server on.
+        """
+
+    @staticmethod
+    def place(process: int, step: Step) -> str:
+        """Return the directory of a step, below the home of the server.
+
+        Parameters
+        ----------
+        process : `int`
+            Whose step.
+        step : `Step`
+            The step.
+        """
+        return "campaign/" + ("shared" if step.kind in SHARED else f"p{process}") + "/"
+
+    def _sight(self, process: int, step: Step, hits: list[str], is_calm: bool) -> Sight:
+        base = self.home + self.place(process, step)
+        paths = {base + name.rstrip("/"): name for name in step.names}
+        arrivals, departures = self._movements(paths)
+        states = {name: self.state(path) for path, name in paths.items()}
+        return Sight(states, arrivals, departures, hits, is_calm)
+
+    @abc.abstractmethod
+    def _restarts(self) -> int:
+        """Return a number that changes with each restart."""
+
+    @abc.abstractmethod
+    def _arm(self, process: int, misfortunes: list[Misfortune]) -> None:
+        """Let things go wrong for a client."""
+
+    @abc.abstractmethod
+    def _disarm(self, process: int) -> list[str]:
+        """Let nothing more go wrong; return the names of what did."""
+
+    def _movements(self, paths: dict[str, str]) -> tuple[dict[str, int], dict[str, int]]:
+        """Return how often something got each name of a step and was removed from it, where that is known."""
+        return {}, {}
+
+
+class EmbeddedReferee(Referee):
+    """Watches one embedded dCache, and makes things go wrong there.
 
     Parameters
     ----------
     dcache : `~lsst.daf.butler_dcache.embedded.EmbeddedDcache`
         The server, running.
     folder : `~pathlib.Path`
-        For the files of the clients: settings and tokens, one each.
+        For the files of the clients.
     """
 
+    home = _HOME
+
     def __init__(self, dcache: EmbeddedDcache, folder: Path) -> None:
+        super().__init__(folder)
         self._dcache = dcache
-        self._folder = folder
+        self.url = dcache.url
         self._lock = threading.Lock()
         self._changes: list[Change] = []
         self._faults: dict[int, list[tuple[Misfortune, Fault]]] = {}
-        self._past_restarts = self._restarts_seen = 0
-        self._restarted_at = -_RECOVERY_SECONDS
+        self._past_restarts = 0
         dcache.site.namespace.watchers.append(self._note)
+
+    @property
+    def requests(self) -> int:
+        """How many requests the servers got."""
+        return len(self._dcache.transcript())
+
+    def calm_down(self) -> None:
+        """Let nothing go wrong any more."""
+        self._dcache.faults.clear()
 
     def environment(self, process: int, *, with_frontend: bool) -> dict[str, str]:
         """Return the variables of a client of its own.
@@ -97,50 +268,6 @@ class Referee:
         fresh.write_text(token)
         fresh.replace(path)
 
-    def serve(self, process: int, worker: Connection) -> Iterator[Told | tuple[Any, ...]]:
-        """Answer a worker until it ends.
-
-        Parameters
-        ----------
-        process : `int`
-            Its number.
-        worker : `multiprocessing.connection.Connection`
-            The line to it.
-
-        Yields
-        ------
-        told : `~.worker.Told` or `tuple`
-            What it tells of each step, and what it tells at its end.
-        """
-        step: Step | None = None
-        restarts, began_at = 0, 0.0
-        while True:
-            try:
-                message = worker.recv()
-            except EOFError:
-                return
-            if isinstance(message, Told):
-                yield message
-                continue
-            match message:
-                case ("begin", step, misfortunes):
-                    restarts, began_at = self._restarts(), time.monotonic()
-                    self._arm(process, misfortunes)
-                    worker.send(None)
-                case ("end",):
-                    assert step is not None
-                    hits = self._disarm(process)
-                    is_calm = (
-                        self._restarts() == restarts and began_at - self._restarted_at > _RECOVERY_SECONDS
-                    )
-                    worker.send(self._sight(process, step, hits, is_calm))
-                case ("renew",):
-                    self.renew(process)
-                    worker.send(None)
-                case _:
-                    yield message
-                    return
-
     def names(self, directory: str) -> dict[str, str]:
         """Return what a directory and all below it hold, by name; directories are left out.
 
@@ -187,19 +314,6 @@ class Referee:
             data = file.read()
         return fingerprint(data) if len(data) == entry.size else RUIN
 
-    @staticmethod
-    def place(process: int, step: Step) -> str:
-        """Return the directory of a step, below the home of the server.
-
-        Parameters
-        ----------
-        process : `int`
-            Whose step.
-        step : `Step`
-            The step.
-        """
-        return "campaign/" + ("shared" if step.kind in SHARED else f"p{process}") + "/"
-
     def _note(self, change: Change) -> None:
         if change.kind in ("create", "delete", "move"):
             with self._lock:
@@ -232,12 +346,9 @@ class Referee:
         self._dcache.faults.remove([fault for _, fault in armed])
         return [str(one["name"]) for one, fault in armed if fault.hits]
 
-    def _sight(self, process: int, step: Step, hits: list[str], is_calm: bool) -> Sight:
-        base = _HOME + self.place(process, step)
-        paths = {base + name.rstrip("/"): name for name in step.names}
+    def _movements(self, paths: dict[str, str]) -> tuple[dict[str, int], dict[str, int]]:
         with self._lock:
             changes = [one for one in self._changes if one.path in paths]
         arrivals = Counter(paths[one.path] for one in changes if one.kind != "delete")
         departures = Counter(paths[one.path] for one in changes if one.kind == "delete")
-        states = {name: self.state(path) for path, name in paths.items()}
-        return Sight(states, dict(arrivals), dict(departures), hits, is_calm)
+        return dict(arrivals), dict(departures)
