@@ -42,7 +42,7 @@ def test_defaults_without_a_file() -> None:
     assert (settings.connect_timeout_seconds, settings.read_timeout_seconds) == (10.0, 300.0)
     assert (settings.publish, settings.exclusive, settings.dialect) == ("atomic", "exact", "auto")
     assert (settings.proxy_upload_max_bytes, settings.requests_per_second) == (100_000, None)
-    assert not settings.allow_http_pools
+    assert settings.http_pools == "without_credential"
     assert settings.origins == {("https", "door.example.org", 2880)}
 
 
@@ -103,7 +103,7 @@ def test_our_keys(configure: Callable[[str], Path], tmp_path: Path) -> None:
     token_file: {token}
     publish: in_place
     exclusive: best_effort
-    allow_http_pools: true
+    http_pools: allow
     dialect: xrootd
 """
     )
@@ -114,7 +114,7 @@ def test_our_keys(configure: Callable[[str], Path], tmp_path: Path) -> None:
     assert (settings.total_timeout_seconds, settings.requests_per_second) == (12.5, 50.0)
     assert settings.token_file == str(token)
     assert (settings.publish, settings.exclusive, settings.dialect) == ("in_place", "best_effort", "xrootd")
-    assert settings.allow_http_pools
+    assert settings.http_pools == "allow"
 
 
 @pytest.mark.parametrize(

@@ -525,7 +525,7 @@ def test_a_server_that_stops_taking_bytes(kind: str, tmp_path: Path) -> None:
 
 def test_no_credential_for_a_pool() -> None:
     with ScriptedServer(answering(ok())) as server:
-        data = plane("https://door.example.org:2880/", allow_http_pools=True)
+        data = plane("https://door.example.org:2880/", http_pools="allow")
         for kind in ({"credential": Credential.bearer(SECRET)}, {"authenticate": True}):
             with pytest.raises(CredentialError):
                 data.open("GET", server.url, deadline=deadline(), **kind)  # type: ignore[arg-type]
@@ -538,9 +538,21 @@ def test_no_credential_for_a_pool() -> None:
 
 def test_an_unencrypted_pool_behind_an_encrypted_door_is_a_choice() -> None:
     with ScriptedServer(answering(ok())) as server:
-        with pytest.raises(ConfigurationError, match="allow_http_pools"):
-            plane("https://door.example.org:2880/").open("GET", server.url, deadline=deadline())
+        door = "https://door.example.org:2880/"
+        for policy, url in (
+            ("refuse", server.url),
+            ("without_credential", f"{server.url}a?dcache-http-uuid=1"),
+            ("without_credential", server.url.replace("//", "//me:word@")),
+        ):
+            with pytest.raises(ConfigurationError, match="http_pools: allow"):
+                plane(door, http_pools=policy).open("GET", url, deadline=deadline())
         assert server.connections == 0
+        for policy, url in (
+            ("without_credential", server.url),
+            ("allow", f"{server.url}a?dcache-http-uuid=1"),
+        ):
+            plane(door, http_pools=policy).open("GET", url, deadline=deadline()).close()
+    assert not any(b"uthorization" in head for head in server.heads)
 
 
 def test_the_credential_of_the_door_and_its_refusal() -> None:

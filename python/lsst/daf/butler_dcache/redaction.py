@@ -15,7 +15,7 @@ import re
 from typing import NoReturn
 from urllib.parse import urlsplit
 
-__all__ = ("Secret", "redact_text", "redact_url")
+__all__ = ("Secret", "has_credential", "redact_text", "redact_url")
 
 _MASK = "***"
 _HARMLESS = frozenset(
@@ -114,6 +114,22 @@ def redact_url(url: str) -> str:
     shown = f"{parts.scheme}://" if parts.scheme else ""
     shown += parts.netloc.rpartition("@")[2] + parts.path
     return f"{shown}?{_redact_query(parts.query)}" if parts.query else shown
+
+
+def has_credential(url: str) -> bool:
+    """Tell whether a URL holds, or may hold, something that gives a right to whoever has it.
+
+    Parameters
+    ----------
+    url : `str`
+        Any URL.
+
+    Returns
+    -------
+    has : `bool`
+        Whether there is user information or a query of which not all is known to be harmless.
+    """
+    return redact_url(url) != url.partition("#")[0]
 
 
 def _redact_query(query: str) -> str:

@@ -66,7 +66,7 @@ def settings_for(url: str) -> EndpointSettings:
     """
     global _file
     scheme, host, port = origin_of(url)
-    base_url = f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}/"
+    base_url = _base(scheme, host, port)
     with _lock:
         file = os.environ.get(_FILE, "")
         if file != _file:
@@ -194,28 +194,31 @@ class _Endpoint(Entry):
         )  # a debugging aid of lsst.resources, without effect here
         self.put("trusted_authorities", self.text("trusted_authorities"))
         self.checksum()
-        self.doors(scheme)
+        doors = _doors(self, "frontend_base_urls", scheme)
+        self.put("door_urls", tuple(sorted(doors)) or None)
         read_site_credential(self)
         unknown = tuple(sorted(self.values))
         for key in unknown:
             if (self.path, base_url, key) not in _warned:
                 _warned.add((self.path, base_url, key))
                 _log.warning("%s: unknown key %s is ignored", self.where, key)
-        self.own(own)
-        name = f"[{host}]" if ":" in host else host
-        return EndpointSettings(
-            f"{scheme}://{name}:{port}/", source=self.path, unknown_keys=unknown, **self.found
-        )
+        base_url = _base(scheme, host, port)
+        self.own(own, base_url)
+        return EndpointSettings(base_url, source=self.path, unknown_keys=unknown, **self.found)
 
-    def own(self, values: Any) -> None:
+    def own(self, values: Any, base_url: str) -> None:
         if values is None:
             return
         own = self.below("dcache", values)
+        doors = _doors(own, "doors", base_url.partition(":")[0])
+        if doors:
+            own.found["door_urls"] = tuple(sorted({base_url, *doors, *self.found.get("door_urls", ())}))
         frontend = own.text("frontend_url")
         if frontend is not None:
-            scheme, host, port = own.origin("frontend_url", frontend)
-            name = f"[{host}]" if ":" in host else host
-            own.found["frontend_url"] = f"{scheme}://{name}:{port}/"
+            own.found["frontend_url"] = _base(*own.origin("frontend_url", frontend))
+        own.flag("discover_doors", "discover_doors")
+        if own.found.get("discover_doors") and not (frontend or "").startswith("https:"):
+            raise own.error("discover_doors", "needs an https frontend_url: its doors get the credential")
         read_own_credential(own, self.found)
         own.number("proxy_upload_max_bytes", "proxy_upload_max_bytes", int)
         own.number("held_pool_urls", "held_pool_urls", int, smallest=1)
@@ -226,7 +229,10 @@ class _Endpoint(Entry):
         own.choice("publish", ("atomic", "in_place"))
         own.choice("exclusive", ("exact", "best_effort"))
         own.choice("dialect", ("auto", "dcache", "xrootd", "generic"))
-        own.flag("allow_http_pools", "allow_http_pools")
+        own.choice("http_pools", ("allow", "refuse"))
+        own.number("stall_bytes_per_second", "stall_bytes_per_second", int)
+        own.number("stall_seconds", "stall_seconds", float, smallest=0.001)
+        own.flag("hedge", "hedge")
         own.end()
         self.found |= own.found
 
@@ -236,17 +242,20 @@ class _Endpoint(Entry):
             raise self.error("request_checksum", f"must be one of {', '.join(_CHECKSUMS)}")
         self.put("request_checksum", value and value.lower())
 
-    def doors(self, scheme: str) -> None:
-        urls = self.values.pop("frontend_base_urls", None) or []
-        if not isinstance(urls, list) or not all(isinstance(url, str) for url in urls):
-            raise self.error("frontend_base_urls", "must be a list of URLs")
-        doors = set()
-        for url in urls:
-            other, host, port = self.origin("frontend_base_urls", os.path.expandvars(url))
-            if other != scheme:
-                raise self.error("frontend_base_urls", "must have the scheme of base_url")
-            doors.add(f"{other}://{f'[{host}]' if ':' in host else host}:{port}/")
-        self.put("door_urls", tuple(sorted(doors)) or None)
+
+def _doors(entry: Entry, key: str, scheme: str) -> set[str]:
+    """Take a list of doors, which must have the scheme of ``base_url``."""
+    urls = entry.values.pop(key, None) or []
+    if not isinstance(urls, list) or not all(isinstance(url, str) for url in urls):
+        raise entry.error(key, "must be a list of URLs")
+    origins = {entry.origin(key, os.path.expandvars(url)) for url in urls}
+    if any(other != scheme for other, _, _ in origins):
+        raise entry.error(key, "must have the scheme of base_url")
+    return {_base(*one) for one in origins}
+
+
+def _base(scheme: str, host: str, port: int) -> str:
+    return f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}/"
 
 
 def _check_files(entry: EndpointSettings) -> EndpointSettings:

@@ -8,7 +8,7 @@ from functools import cached_property, lru_cache
 from urllib.parse import urlsplit
 
 from ..errors import ConfigurationError
-from ..redaction import Secret
+from ..redaction import Secret, has_credential
 
 __all__ = ("EndpointSettings", "OidcSettings", "Origin", "origin_of")
 
@@ -154,7 +154,10 @@ class EndpointSettings:
     token_candidates : `tuple` [`str`, ...]
         Files in which a token may appear later, where there was no credential at all.
     door_urls : `tuple` [`str`, ...]
-        Further doors that serve the same files (``frontend_base_urls`` of the site's file).
+        Doors that serve the same files and take the place of the one in ``base_url``, which is one of them
+        if they come from our own key ``doors`` and not from ``frontend_base_urls`` alone.
+    discover_doors : `bool`
+        Whether the frontend is asked for further doors, which get the credential as well.
     request_checksum : `str` or `None`
         Checksum that the server is asked to compute for each upload (``request_checksum``).
     enable_fsspec : `bool`
@@ -175,10 +178,18 @@ class EndpointSettings:
     exclusive : `str`
         ``exact`` refuses to write with ``overwrite=False`` where the server cannot guarantee a single winner,
         ``best_effort`` looks before it writes.
-    allow_http_pools : `bool`
-        Whether an https door may redirect to an unencrypted pool.
+    http_pools : `str`
+        Whether an https door may redirect to an unencrypted pool: ``allow``, ``refuse``, or
+        ``without_credential`` where nothing in the URL gives a right to whoever sees it.
     dialect : `str`
         ``auto``, ``dcache``, ``xrootd`` or ``generic``.
+    stall_bytes_per_second : `int`
+        A transfer that is slower than that for ``stall_seconds``, and waits for the server all the time, is
+        abandoned; 0 lets it take its time.
+    stall_seconds : `float`
+        See there.
+    hedge : `bool`
+        Whether a small read that has not begun when 95 % of the others had is asked for a second time.
     max_body_bytes : `int`
         Largest answer that is read into memory on the control plane.
     source : `str`
@@ -217,6 +228,7 @@ class EndpointSettings:
     credential_is_unasked: bool = False
     token_candidates: tuple[str, ...] = field(default=(), compare=False)
     door_urls: tuple[str, ...] = ()
+    discover_doors: bool = False
     request_checksum: str | None = None
     enable_fsspec: bool = True
     frontend_url: str | None = None
@@ -225,8 +237,11 @@ class EndpointSettings:
     requests_per_second: float | None = None
     publish: str = "atomic"
     exclusive: str = "exact"
-    allow_http_pools: bool = False
+    http_pools: str = "without_credential"
     dialect: str = "auto"
+    stall_bytes_per_second: int = 10_000
+    stall_seconds: float = 30.0
+    hedge: bool = False
     max_body_bytes: int = 256 * 1024 * 1024
     source: str = ""
     unknown_keys: tuple[str, ...] = field(default=())
@@ -243,3 +258,20 @@ class EndpointSettings:
     def is_encrypted(self) -> bool:
         """Whether the door is reached over TLS."""
         return self.base_url.startswith("https:")
+
+    def lets_unencrypted(self, url: str) -> bool:
+        """Tell whether an unencrypted server may be asked for what a door redirects to.
+
+        Parameters
+        ----------
+        url : `str`
+            Where the redirect leads.
+
+        Returns
+        -------
+        may : `bool`
+            Whether it may.
+        """
+        if not self.is_encrypted or self.http_pools == "allow":
+            return True
+        return self.http_pools == "without_credential" and not has_credential(url)

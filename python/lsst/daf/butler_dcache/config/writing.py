@@ -39,7 +39,11 @@ _OWN_KEYS = (
     "publish",
     "exclusive",
     "dialect",
-    "allow_http_pools",
+    "http_pools",
+    "discover_doors",
+    "stall_bytes_per_second",
+    "stall_seconds",
+    "hedge",
 )
 """What is copied is listed, so that a setting that holds a secret cannot be forgotten."""
 

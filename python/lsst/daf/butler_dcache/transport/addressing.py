@@ -31,8 +31,8 @@ class Server(NamedTuple):
         Value of the ``Host`` header.
     own : `bool`
         Whether it is a door or the frontend of the endpoint, which alone may know who we are.
-    allowed : `bool`
-        Whether it may be used at all.
+    unencrypted : `bool`
+        Whether it is another server, without TLS.
     silence : `float`
         Longest wait for its next byte in seconds.
     """
@@ -40,7 +40,7 @@ class Server(NamedTuple):
     origin: Origin
     host: str
     own: bool
-    allowed: bool
+    unencrypted: bool
     silence: float
 
 
@@ -85,11 +85,11 @@ class Addressing:
         target = url[slash:]
         if server is None:
             server, target = self._meet(url)
-        if not server.allowed:
+        if server.unencrypted and not self._endpoint.lets_unencrypted(url):
             raise ConfigurationError(
                 "an encrypted door leads to an unencrypted pool",
                 url=url,
-                hint="set allow_http_pools below the key dcache of this endpoint if that is meant",
+                hint="set http_pools: allow below the key dcache of this endpoint if that is meant",
             )
         return server, target.partition("#")[0] if "#" in target else target
 
@@ -104,7 +104,7 @@ class Addressing:
             origin,
             prefix[0].partition("://")[2].rpartition("@")[2],
             own,
-            own or origin[0] == "https" or not endpoint.is_encrypted or endpoint.allow_http_pools,
+            not own and origin[0] == "http",
             endpoint.read_timeout_seconds if own else endpoint.idle_timeout_seconds,
         )
         target = url[prefix.end() :]

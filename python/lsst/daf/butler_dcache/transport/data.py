@@ -136,7 +136,7 @@ class DataPlane:
         Raises
         ------
         ConfigurationError
-            If an encrypted endpoint leads to an unencrypted pool and ``allow_http_pools`` is not set.
+            If an encrypted endpoint leads to an unencrypted pool and ``http_pools`` does not allow it.
         CredentialError
             If a credential would leave the endpoint, has expired, or was refused.
         ServerBusyError
@@ -323,10 +323,7 @@ class DataPlane:
             repetition = repetition or Repetition(method, deadline)
             wait = repetition.next_wait(phase) if again else None
             if wait is None:
-                try:
-                    _give_up(failure, phase, request)
-                finally:
-                    del failure  # whose traceback holds this frame, and with it the memory of callers
+                _give_up(failure, phase, request)
             if wait > 0:
                 self._sleep(wait)
 

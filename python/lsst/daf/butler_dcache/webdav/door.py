@@ -14,13 +14,7 @@ from urllib.parse import unquote, urlsplit, urlunsplit
 from ..auth.credential import Credential
 from ..auth.sources import CredentialSource
 from ..config.settings import EndpointSettings
-from ..errors import (
-    ConfigurationError,
-    ProtocolError,
-    ResourceIsDirectoryError,
-    ServerError,
-    UnsupportedError,
-)
+from ..errors import ConfigurationError, ProtocolError, ResourceIsDirectoryError, ServerError
 from ..model import FileInfo
 from ..transport.answer import DataAnswer
 from ..transport.body import Body
@@ -370,12 +364,12 @@ class Door:
                 "a directory has this name", operation=operation, url=url, status=answer.status
             )
         unencrypted = asked.startswith("https:") and location.lower().startswith("http:")
-        if unencrypted and not self.settings.allow_http_pools:
+        if unencrypted and not self.settings.lets_unencrypted(location):
             raise ConfigurationError(
                 "the encrypted door redirects to an unencrypted server",
                 operation=operation,
                 url=url,
-                hint="Set `allow_http_pools: true` under `dcache:` of this endpoint to allow it.",
+                hint="Set `http_pools: allow` under `dcache:` of this endpoint to allow it.",
             )
         if _DCACHE_MARK in location and self.settings.dialect == "auto":
             # A relay in front may have hidden what kind of door it is.
@@ -483,11 +477,6 @@ class Door:
         decoded = unquote(parts.path)
         if not decoded.isprintable():
             return place
-        if "?" in decoded:
-            # It would cut the name there, and give the file another one.
-            raise UnsupportedError(
-                "XRootD cannot rename to a name with a question mark", operation="rename", url=place
-            )
         # XRootD takes this header literally: quoted, `a%20b` would be the name of the file.
         return f"{parts.scheme}://{parts.netloc}{decoded}".encode().decode("latin-1")
 
