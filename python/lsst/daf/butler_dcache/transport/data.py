@@ -323,7 +323,10 @@ class DataPlane:
             repetition = repetition or Repetition(method, deadline)
             wait = repetition.next_wait(phase) if again else None
             if wait is None:
-                _give_up(failure, phase, request)
+                try:
+                    _give_up(failure, phase, request)
+                finally:
+                    del failure  # whose traceback holds this frame, and with it the memory of callers
             if wait > 0:
                 self._sleep(wait)
 

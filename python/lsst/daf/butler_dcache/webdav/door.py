@@ -14,7 +14,13 @@ from urllib.parse import unquote, urlsplit, urlunsplit
 from ..auth.credential import Credential
 from ..auth.sources import CredentialSource
 from ..config.settings import EndpointSettings
-from ..errors import ConfigurationError, ProtocolError, ResourceIsDirectoryError, ServerError
+from ..errors import (
+    ConfigurationError,
+    ProtocolError,
+    ResourceIsDirectoryError,
+    ServerError,
+    UnsupportedError,
+)
 from ..model import FileInfo
 from ..transport.answer import DataAnswer
 from ..transport.body import Body
@@ -477,6 +483,11 @@ class Door:
         decoded = unquote(parts.path)
         if not decoded.isprintable():
             return place
+        if "?" in decoded:
+            # It would cut the name there, and give the file another one.
+            raise UnsupportedError(
+                "XRootD cannot rename to a name with a question mark", operation="rename", url=place
+            )
         # XRootD takes this header literally: quoted, `a%20b` would be the name of the file.
         return f"{parts.scheme}://{parts.netloc}{decoded}".encode().decode("latin-1")
 
