@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+import re
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from lsst.daf.butler_dcache.errors import DeadlineError
 from lsst.daf.butler_dcache.transport.deadline import Deadline
 from lsst.daf.butler_dcache.transport.retry import (
     READS,
     RULES,
+    Action,
     Backoff,
     Phase,
     Repetition,
     retry_after_seconds,
     rule_for,
+    table,
 )
+
+PAGE = Path(__file__).parents[1] / "doc" / "lsst.daf.butler_dcache" / "faults.md"
 
 
 class Clock:
@@ -50,29 +59,39 @@ def test_deadline(clock: Clock) -> None:
     assert isinstance(caught.value, TimeoutError)
 
 
+def action(phase: Phase, method: str, status: int | None = None) -> Action:
+    rule = rule_for(phase, method, status)
+    assert rule is not None
+    return rule.action
+
+
 @pytest.mark.parametrize("method", ["PUT", "MOVE", "DELETE", "MKCOL", "COPY", "POST", "PROPPATCH"])
 def test_what_may_have_had_an_effect_is_not_repeated(method: str) -> None:
     assert method not in READS
-    assert rule_for(Phase.NO_ANSWER, method) is None
-    assert rule_for(Phase.STALE, method) is None
-    assert rule_for(Phase.ANSWERED, method, 503) is None
-    assert rule_for(Phase.NOT_SENT, method) is not None
-    assert rule_for(Phase.ANSWERED, method, 429) is not None
+    for phase in (Phase.NO_ANSWER, Phase.STALE, Phase.GARBLED, Phase.FAILED):
+        assert action(phase, method) is Action.RECONCILE
+    for status in (502, 503, 504):
+        assert action(Phase.ANSWERED, method, status) is Action.RECONCILE
+    assert action(Phase.NOT_SENT, method) is Action.RETRY
+    assert action(Phase.ANSWERED, method, 429) is Action.RETRY
+    assert action(Phase.ANSWERED, method, 401) is Action.FAIL
+    assert action(Phase.ANSWERED, method, 507) is Action.FAIL
 
 
 @pytest.mark.parametrize("method", sorted(READS))
 def test_reads_are_repeated(method: str) -> None:
-    for phase in (Phase.NOT_SENT, Phase.STALE, Phase.NO_ANSWER):
-        assert rule_for(phase, method) is not None
-    for status in (429, 503):
-        assert rule_for(Phase.ANSWERED, method, status) is not None
-    for status in (200, 302, 400, 401, 403, 404, 409, 412, 416, 500, 501, 507):
+    for phase in (Phase.NOT_SENT, Phase.STALE, Phase.NO_ANSWER, Phase.FAILED, Phase.BROKEN):
+        assert action(phase, method) is Action.RETRY
+    for status in (429, 502, 503, 504):
+        assert action(Phase.ANSWERED, method, status) is Action.RETRY
+    for status in (200, 302, 400, 403, 404, 409, 412, 416, 500, 501):
         assert rule_for(Phase.ANSWERED, method, status) is None
 
 
 def test_every_row_is_reached_and_bounded(clock: Clock) -> None:
     for rule in RULES:
-        repetition = Repetition("GET", Deadline(1e6, clock), draw=lambda: 0.999)
+        method = next(one for one in ("GET", "MOVE") if rule_for(rule.phase, one, rule.status) is rule)
+        repetition = Repetition(method, Deadline(1e6, clock), draw=lambda: 0.999)
         waits = 0
         while (wait := repetition.next_wait(rule.phase, rule.status)) is not None:
             assert wait <= rule.backoff.cap_seconds
@@ -101,3 +120,70 @@ def test_retry_after() -> None:
     for value in ("", "soon", "-3", "1.5", "٣"):
         assert retry_after_seconds({"Retry-After": value}, now) is None
     assert retry_after_seconds({}) is None
+
+
+def test_the_page_shows_the_table() -> None:
+    """After a change of the table: replace that of the page by what `table` returns."""
+    assert table() in PAGE.read_text(encoding="utf-8")
+
+
+def test_every_row_says_where_it_is_known_from() -> None:
+    for rule in RULES:
+        assert rule.because
+        assert re.fullmatch(r"(((surprise )?[\d.]+(, \d+)*|RFC 911\d, [\d.]+)(; )?)+", rule.source), (
+            rule.source
+        )
+
+
+METHODS = st.sampled_from(
+    ["GET", "HEAD", "PROPFIND", "OPTIONS", "PUT", "MOVE", "DELETE", "MKCOL", "POST", "COPY"]
+)
+FAILURES = st.tuples(
+    st.sampled_from(Phase),
+    st.one_of(st.none(), st.sampled_from([200, 401, 404, 429, 500, 502, 503, 504, 507])),
+)
+
+
+@given(METHODS, st.lists(FAILURES, max_size=200), st.floats(0, 0.999), st.floats(0.1, 1000), st.booleans())
+def test_any_run_of_failures_ends(
+    method: str, failures: list[tuple[Phase, int | None]], draw: float, seconds: float, elsewhere: bool
+) -> None:
+    """By attempts and by time, and what may have had an effect is never sent again without a look."""
+    clock = Clock()
+    deadline = Deadline(seconds, clock)
+    repetition = Repetition(method, deadline, lambda: draw, elsewhere=elsewhere)
+    repeated = 0
+    for phase, status in failures:
+        wait = repetition.next_wait(phase, status)
+        if wait is None:
+            continue
+        rule = rule_for(phase, method, status)
+        assert rule is not None
+        assert rule.action is Action.RETRY
+        assert not (elsewhere and rule.elsewhere)
+        assert method in READS or phase in (Phase.NOT_SENT, Phase.UNSETTLED, Phase.REPLACED) or status == 429
+        assert 0 <= wait < deadline.left
+        clock.now += wait
+        repeated += 1
+    assert not deadline.expired
+    assert repeated <= sum(rule.attempts - 1 for rule in RULES)
+
+
+@given(st.integers(0, 10**12), st.integers(-(10**6), 10**6))
+def test_retry_after_in_either_form(seconds: int, offset: int) -> None:
+    now = datetime(2026, 11, 24, 12, 0, 0, tzinfo=UTC)
+    assert retry_after_seconds({"Retry-After": str(seconds)}, now) == float(str(seconds)[:9])
+    moment = format_datetime(now + timedelta(seconds=offset), usegmt=True)
+    assert retry_after_seconds({"Retry-After": moment}, now) == max(0, offset)
+
+
+@given(st.text(max_size=40))
+def test_any_retry_after(value: str) -> None:
+    seconds = retry_after_seconds({"Retry-After": value})
+    assert seconds is None or seconds >= 0
+
+
+def test_a_wait_that_is_asked_for_beyond_the_time_is_not_begun(clock: Clock) -> None:
+    repetition = Repetition("PUT", Deadline(5, clock), draw=lambda: 0.0)
+    moment = format_datetime(datetime.now(UTC) + timedelta(seconds=60), usegmt=True)
+    assert repetition.next_wait(Phase.ANSWERED, 429, {"Retry-After": moment}) is None

@@ -147,6 +147,7 @@ def test_nothing_of_a_credential_is_copied(tmp_path: Path) -> None:
         "request_checksum": "md5",
         "door_urls": ("https://a.example:1/", "https://b.example:2/"),
         "frontend_url": "https://c.example:3880/",
+        "http_pools": "allow",
         "publish": "in_place",
         "exclusive": "best_effort",
         "dialect": "generic",

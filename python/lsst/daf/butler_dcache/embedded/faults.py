@@ -81,6 +81,8 @@ class Fault:
         Shell pattern on the decoded path, as in ``"*/raw/*.fits"``.
     method, server : `str` or `None`
         Verb, and ``"door"``, ``"pool"`` or ``"frontend"``; `None` is any.
+    port : `int` or `None`
+        Port of the server, where there are several of a kind; `None` is any.
     times : `int` or `None`
         On how many requests it acts; `None` is on all.
     status : `int`
@@ -117,6 +119,7 @@ class Fault:
     after: int = 0
     has_effect: bool = False
     farewell: Farewell = "cut"
+    port: int | None = None
     hits: int = 0
     seen: int = 0
 
@@ -125,6 +128,7 @@ class Fault:
         return (
             (self.times is None or self.hits < self.times)
             and self.server in (None, exchange.listener.server)
+            and self.port in (None, exchange.listener.port)
             and self.method in (None, exchange.method)
             and fnmatch.fnmatchcase(exchange.path, self.path)
         )

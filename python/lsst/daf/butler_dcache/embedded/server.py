@@ -59,6 +59,8 @@ class EmbeddedDcache:
         Release that is imitated, from 10.2 to 12.0.
     pools : `int`
         Number of pools.
+    doors : `int`
+        Number of doors, each with a limiter of its own; the first is the one of `url`.
     port : `int`
         Port of the door; 0 is any free one.
     root : `str`, `pathlib.Path` or `None`
@@ -118,6 +120,7 @@ class EmbeddedDcache:
         frontend_port: int = 0,
         time_scale: float = 1.0,
         latency: float = 0.0,
+        doors: int = 1,
     ) -> None:
         self._tls, self._redirect, self._anonymous = tls, redirect, anonymous
         self._limiter, self._version, self._pools = limiter, Version(version), pools
@@ -125,6 +128,8 @@ class EmbeddedDcache:
         self._root = Path(root) if root is not None else None
         self._with_frontend, self._time_scale = frontend, time_scale
         self._latency = latency
+        self._door_count = doors
+        self._doors: list[Door] = []
         self.tape = None if tape is None else self._absolute(tape)
         self.faults = Faults()
         self.url = self.frontend_url = ""
@@ -194,16 +199,19 @@ class EmbeddedDcache:
             self._frontends = [frontend.listener]
             self.frontend_url = site.frontend_url = frontend.url
             discovery = frontend.discovery_url
-        self._door = Door(
-            site,
-            context,
-            port=self._ports[0],
-            well_known=lambda exchange: answer_tape_discovery(exchange, discovery),
-            third_party=ThirdPartyCopy(site, trust).handle,
-        )
-        stack.callback(self._door.stop)
-        site.door_urls.append(f"{'https' if self._tls else 'http'}://localhost:{self._door.port}/")
-        self.url = f"{'davs' if self._tls else 'dav'}://localhost:{self._door.port}{_HOME}/"
+        self._doors = []
+        for number in range(self._door_count):
+            door = Door(
+                site,
+                context,
+                port=0 if number else self._ports[0],
+                well_known=lambda exchange: answer_tape_discovery(exchange, discovery),
+                third_party=ThirdPartyCopy(site, trust).handle,
+            )
+            stack.callback(door.stop)
+            self._doors.append(door)
+            site.door_urls.append(f"{'https' if self._tls else 'http'}://localhost:{door.port}/")
+        self.url = f"{'davs' if self._tls else 'dav'}://localhost:{self._doors[0].port}{_HOME}/"
         self._write_environment()
         self.faults.stopping.clear()
         stack.callback(self._release)
@@ -217,14 +225,20 @@ class EmbeddedDcache:
         """Stop all servers and remove what is temporary; no thread and no socket is left. Idempotent."""
         self._running.close()
 
-    def restart_door(self) -> None:
-        """Let the door crash and come back on its port: clients are cut off, URLs at the pools live on."""
-        self._door.restart()
+    def restart_door(self, number: int = 0) -> None:
+        """Let a door crash and come back on its port: clients are cut off, URLs at the pools live on."""
+        self._doors[number].restart()
+
+    @property
+    def door_urls(self) -> list[str]:
+        """Base URLs of all doors."""
+        return list(self.site.door_urls)
 
     def open_connections(self) -> int:
         """Return how many connections clients have to all servers together."""
+        doors = [door.listener for door in self._doors]
         pools = [listener for pool in self.site.pools for listener in pool.listeners.values()]
-        return sum(one.open_connections() for one in [self._door.listener, *self._frontends, *pools])
+        return sum(one.open_connections() for one in [*doors, *self._frontends, *pools])
 
     def stop_pool(self, number: int) -> None:
         """Let a pool (counted from 0) go away: its URLs are refused, its files unavailable."""

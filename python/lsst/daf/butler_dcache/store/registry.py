@@ -3,26 +3,38 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import os
 import threading
 from urllib.parse import parse_qsl, urlsplit
 
 from ..auth.credential import ANONYMOUS, Credential
-from ..auth.sources import CredentialSource, StaticSource
+from ..auth.sources import CredentialSource, StaticSource, source_for
 from ..config.loading import settings_for
 from ..config.settings import EndpointSettings
+from ..errors import DcacheError
+from ..rest.doors import list_doors
+from ..transport.control import ControlPlane
+from ..transport.deadline import Deadline
+from ..transport.pacing import pacer_for
 from .protocol import Store
 from .size_cache import SizeCache
 from .webdav_store import WebdavStore
 
 __all__ = ("reset_stores", "store_for")
 
+_log = logging.getLogger(__name__)
+
 _MOST_STORES = 64
 _MOST_GUESTS = 256
 _QUERY_KEY = "authz"
 _SCHEME = "bearer "
 
+_LONGEST_QUESTION_SECONDS = 10.0
+
 _lock = threading.Lock()
+_asking = threading.Lock()
+_with_doors: dict[EndpointSettings, EndpointSettings] = {}
 _stores: dict[EndpointSettings, WebdavStore] = {}
 _guests: dict[tuple[EndpointSettings, str], WebdavStore] = {}
 _sizes = SizeCache()
@@ -51,11 +63,39 @@ def store_for(url: str) -> Store:
         Raised if the token in the query cannot be one.
     """
     settings = settings_for(url)
+    if settings.discover_doors:
+        settings = _with_all_doors(settings)
     token = _token_in(url)
     with _lock:
         if token is not None:
             return _guest(settings, Credential.bearer(token, "the query of the URL"))
         return _store(settings)
+
+
+def _with_all_doors(settings: EndpointSettings) -> EndpointSettings:
+    """Return the settings with the doors that the frontend knows, which is asked once in a process.
+
+    Without them one has what is configured, so no operation fails because of this question.
+    """
+    known = _with_doors.get(settings)
+    if known is None:
+        with _asking:
+            known = _with_doors.get(settings)
+            if known is None:
+                assert settings.frontend_url is not None, "the configuration was checked"
+                pacer = pacer_for(settings, settings.frontend_url)
+                control = ControlPlane(settings, source_for(settings), pacer)
+                doors: tuple[str, ...] = ()
+                try:
+                    doors = list_doors(settings, control, Deadline(_LONGEST_QUESTION_SECONDS))
+                except DcacheError as error:
+                    _log.warning("the frontend does not tell its doors, those configured are used: %s", error)
+                finally:
+                    control.close()
+                doors = tuple(sorted({*doors, *settings.door_urls}))
+                known = dataclasses.replace(settings, door_urls=doors if len(doors) > 1 else ())
+                _with_doors[settings] = known
+    return known
 
 
 def _store(settings: EndpointSettings, credentials: CredentialSource | None = None) -> WebdavStore:
@@ -100,13 +140,14 @@ def reset_stores() -> None:
     with _lock:
         _stores.clear()
         _guests.clear()
+        _with_doors.clear()
         _sizes.clear()
 
 
 def _after_fork() -> None:
-    global _lock
-    # Another thread of the parent may have held it.
-    _lock = threading.Lock()
+    global _lock, _asking
+    # Another thread of the parent may have held them.
+    _lock, _asking = threading.Lock(), threading.Lock()
 
 
 os.register_at_fork(after_in_child=_after_fork)

@@ -14,7 +14,7 @@ from typing import BinaryIO, cast
 from ..auth.credential import Credential
 from ..auth.macaroon import Activity
 from ..auth.sources import CredentialSource, source_for
-from ..config.settings import EndpointSettings
+from ..config.settings import EndpointSettings, origin_of
 from ..errors import (
     CredentialError,
     DcacheError,
@@ -82,7 +82,12 @@ class WebdavStore:
         pacer = pacer_for(settings)
         is_guest = planes is not None
         if planes is None:
-            planes = ControlPlane(settings, credentials, pacer), DataPlane(settings, credentials, pacer)
+            # Each door counts the requests of a host for itself.
+            pacers = {origin_of(door): pacer_for(settings, door) for door in settings.door_urls}
+            planes = (
+                ControlPlane(settings, credentials, pacer, pacers=pacers),
+                DataPlane(settings, credentials, pacer, pacers=pacers),
+            )
         control, data = planes
         self._door = Door(settings, control, data, credentials, is_guest=is_guest)
         self._rights = Rights(self._door)

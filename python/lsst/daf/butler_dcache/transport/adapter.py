@@ -7,7 +7,7 @@ import logging
 import socket
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.client import HTTPException, HTTPResponse, RemoteDisconnected
 from typing import Any
 
@@ -304,6 +304,21 @@ class Adapter(HTTPAdapter):
             num_pools=connections, maxsize=maxsize, block=block, **pool_kwargs
         )
         self.poolmanager.pool_classes_by_scheme = {"http": _PlainPool, "https": _TlsPool}
+
+    def drain(self, origin: Origin) -> None:
+        """Close the idle connections to one server.
+
+        Parameters
+        ----------
+        origin : `tuple`
+            Scheme, host and port.
+        """
+        pools = self.poolmanager.pools
+        keys = pools.keys()  # a copy; the container cannot be iterated over
+        for key in keys:
+            if (key.key_scheme, key.key_host, key.key_port) == origin:
+                with suppress(KeyError):  # another thread may have removed it
+                    del pools[key]  # which closes it; requests under way come to their end
 
     def build_connection_pool_key_attributes(
         self, request: requests.PreparedRequest, verify: Any, cert: Any = None

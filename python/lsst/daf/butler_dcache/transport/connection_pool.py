@@ -125,6 +125,19 @@ class ConnectionPool:
             for connection in connections:
                 connection.close()
 
+    def drain(self, origin: Origin) -> None:
+        """Close the idle connections to one server.
+
+        Parameters
+        ----------
+        origin : `tuple`
+            Scheme, host and port.
+        """
+        with self._lock:
+            connections = self._idle.pop(origin, [])
+        for connection in connections:
+            connection.close()
+
     def _sweep(self, now: float) -> list[Connection]:
         """Take out what has been idle for too long; with the lock held."""
         old: list[Connection] = []

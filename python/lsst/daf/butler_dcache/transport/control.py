@@ -94,6 +94,8 @@ class ControlPlane:
         Keeps below the door's limit.
     sleep : `~collections.abc.Callable`, optional
         Waits some seconds between attempts.
+    pacers : `~collections.abc.Mapping`, optional
+        Pacers of the endpoint's further servers, each of which has a limiter of its own.
 
     Notes
     -----
@@ -106,10 +108,12 @@ class ControlPlane:
         credential: CredentialSource,
         pacer: Pacer,
         sleep: Callable[[float], None] = time.sleep,
+        pacers: Mapping[Origin, Pacer] = MappingProxyType({}),
     ) -> None:
         self._endpoint = endpoint
         self._credential = credential
         self._pacer = pacer
+        self._pacers = pacers
         self._sleep = sleep
         self._lock = threading.Lock()
         self._session: requests.Session | None = None
@@ -128,6 +132,7 @@ class ControlPlane:
         credential: Credential | None = None,
         authenticate: bool = True,
         ok: Container[int] = (),
+        elsewhere: bool = False,
     ) -> Answer:
         """Send a request, repeat it where that is safe, and return the answer.
 
@@ -149,6 +154,8 @@ class ControlPlane:
             `False` sends no credential at all.
         ok : `~collections.abc.Container` [`int`], optional
             Statuses that are an answer although they would be repeated or raised otherwise (401, 429, 503).
+        elsewhere : `bool`, optional
+            Whether somebody asks another door if this one fails (`.retry.Rule`).
 
         Returns
         -------
@@ -174,7 +181,7 @@ class ControlPlane:
         who = self._who(url, credential, authenticate)
         origin = origin_of(url)
         prepared = self._prepare(method, url, headers, body, who.header())
-        repetition = Repetition(method, deadline)
+        repetition = Repetition(method, deadline, elsewhere=elsewhere)
         started = time.monotonic()
         renewed = False
         while True:
@@ -185,7 +192,7 @@ class ControlPlane:
             refused.check(origin, who, url)
             repetition.attempts += 1
             # Outside of what follows: whose deadline passes here was not sent.
-            slot = self._pacer.slot(deadline, method)
+            slot = self._pacers.get(origin, self._pacer).slot(deadline, method)
             try:
                 with slot:
                     # Again, for the credential may have ended or been refused while we waited our turn.
@@ -239,6 +246,21 @@ class ControlPlane:
             session, self._session = self._session, None
         if session is not None:
             session.close()
+
+    def drain(self, origin: Origin) -> None:
+        """Close the idle connections to a server that is sick.
+
+        Parameters
+        ----------
+        origin : `tuple`
+            Scheme, host and port.
+        """
+        with self._lock:
+            session = self._session
+        if session is not None:
+            adapter = session.get_adapter(f"{origin[0]}://")
+            assert isinstance(adapter, Adapter)
+            adapter.drain(origin)
 
     def _who(self, url: str, credential: Credential | None, authenticate: bool) -> Credential:
         """The credential for a URL, after all checks that need no server."""

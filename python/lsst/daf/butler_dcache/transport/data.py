@@ -15,12 +15,13 @@ from typing import Any, NoReturn
 
 from ..auth.credential import Credential, refused
 from ..auth.sources import CredentialSource
-from ..config.settings import EndpointSettings
+from ..config.settings import EndpointSettings, Origin
 from ..errors import (
     DcacheError,
     DeadlineError,
     DoorUnavailableError,
     OutcomeUnknownError,
+    ProtocolError,
     ServerBusyError,
     hides_locals,
 )
@@ -37,12 +38,14 @@ from .http1 import write_head
 from .outgoing import Outgoing
 from .pacing import UNPACED, Pacer, Slot
 from .request import Request
-from .retry import READS, RULES, Phase, Repetition
+from .retry import READS, RULES, Action, Phase, Repetition
 
 __all__ = ("DataPlane",)
 
 _USER_AGENT = "daf_butler_dcache"
-_JUDGED = frozenset({401, *(rule.status for rule in RULES if rule.status is not None)})
+_JUDGED = frozenset(
+    {401, *(rule.status for rule in RULES if rule.status is not None and rule.action is Action.RETRY)}
+)
 """Answers of a door that may not be the last word."""
 
 
@@ -59,6 +62,8 @@ class DataPlane:
         Keeps requests to the endpoint's own servers below their limit.
     sleep : `~collections.abc.Callable`, optional
         Waits some seconds between attempts.
+    pacers : `~collections.abc.Mapping`, optional
+        Pacers of the endpoint's further servers, each of which has a limiter of its own.
 
     Notes
     -----
@@ -71,10 +76,12 @@ class DataPlane:
         credential: CredentialSource | None = None,
         pacer: Pacer | None = None,
         sleep: Callable[[float], None] = time.sleep,
+        pacers: Mapping[Origin, Pacer] = MappingProxyType({}),
     ) -> None:
         self._endpoint = endpoint
         self._addressing = Addressing(endpoint, credential)
         self._pacer = UNPACED if pacer is None else pacer
+        self._pacers = pacers
         self._sleep = sleep
         self._connections = ConnectionPool(endpoint)
 
@@ -96,6 +103,7 @@ class DataPlane:
         keep: bool = True,
         connection: Connection | None = None,
         ok: Container[int] = (),
+        elsewhere: bool = False,
     ) -> DataAnswer:
         """Send a request and return the answer, its body unread.
 
@@ -127,6 +135,8 @@ class DataPlane:
         ok : `~collections.abc.Container` [`int`], optional
             Statuses of the endpoint's own servers that are an answer although they would be repeated or
             raised otherwise (401, 429, 503).
+        elsewhere : `bool`, optional
+            Whether somebody asks another door if this one fails (`.retry.Rule`).
 
         Returns
         -------
@@ -163,6 +173,7 @@ class DataPlane:
             keep,
             connection,
             ok,
+            elsewhere,
         )
         assert isinstance(answer, DataAnswer), "a body that is there is sent"
         return answer
@@ -177,6 +188,7 @@ class DataPlane:
         deadline: Deadline,
         credential: Credential | None = None,
         authenticate: bool = False,
+        elsewhere: bool = False,
     ) -> Outgoing | DataAnswer:
         """Send the head of a request whose body does not exist yet, and wait until the server wants it.
 
@@ -196,6 +208,8 @@ class DataPlane:
             Takes the place of the endpoint's.
         authenticate : `bool`, optional
             `True` sends the endpoint's credential, which no pool gets.
+        elsewhere : `bool`, optional
+            As for `open`.
 
         Returns
         -------
@@ -210,12 +224,34 @@ class DataPlane:
         announced_length(headers, url)
         payload = Payload(iter(()), length)
         return self._exchange(
-            method, url, headers, payload, True, True, deadline, credential, authenticate, True, None, ()
+            method,
+            url,
+            headers,
+            payload,
+            True,
+            True,
+            deadline,
+            credential,
+            authenticate,
+            True,
+            None,
+            (),
+            elsewhere,
         )
 
     def close(self) -> None:
         """Close idle connections; the plane can still be used."""
         self._connections.close()
+
+    def drain(self, origin: Origin) -> None:
+        """Close the idle connections to a server that is sick.
+
+        Parameters
+        ----------
+        origin : `tuple`
+            Scheme, host and port.
+        """
+        self._connections.drain(origin)
 
     # -- attempts
 
@@ -259,6 +295,7 @@ class DataPlane:
         keep: bool,
         held: Connection | None,
         ok: Container[int],
+        elsewhere: bool,
     ) -> DataAnswer | Outgoing:
         """See `open` and `begin`."""
         endpoint = self._endpoint
@@ -286,13 +323,12 @@ class DataPlane:
                 request.head = _head(
                     method, target, server.host, headers, payload, expect, keep, who.header()
                 )
-            slot = UNPACED.slot(deadline)
             if own:
                 refused.check(server.origin, who, url)
                 # Outside of what follows: whose deadline passes here was not sent.
-                slot = self._pacer.slot(deadline, method)
+                slot = self._pacers.get(server.origin, self._pacer).slot(deadline, method)
             request.begin()
-            failure: NotConnectedError | ConnectionLostError | DeadlineError
+            failure: NotConnectedError | ConnectionLostError | DeadlineError | ProtocolError
             try:
                 if own:
                     answer = self._at_endpoint(request, slot, who, held, hand_over, ok)
@@ -313,14 +349,16 @@ class DataPlane:
                 again = held is None and payload.can_be_sent
             except DeadlineError as error:
                 failure, phase, again = error, Phase.NO_ANSWER, False
+            except ProtocolError as error:
+                failure, phase, again = error, Phase.GARBLED, False
             else:
-                repetition = repetition or Repetition(method, deadline)
+                repetition = repetition or Repetition(method, deadline, elsewhere=elsewhere)
                 wait = self._judge(answer, request, who, repetition)
                 if wait is None:
                     return answer
                 self._sleep(wait)
                 continue
-            repetition = repetition or Repetition(method, deadline)
+            repetition = repetition or Repetition(method, deadline, elsewhere=elsewhere)
             wait = repetition.next_wait(phase) if again else None
             if wait is None:
                 try:
@@ -409,9 +447,10 @@ class DataPlane:
             head = final_head(connection, request, deadline)
             connection.answered()
             return DataAnswer(head, request, connection, deadline, self._connections.release)
-        except (ConnectionLostError, DeadlineError) as error:
+        except (ConnectionLostError, DeadlineError, ProtocolError) as error:
             connection.close()
-            _give_up(error, Phase.NO_ANSWER, request)
+            garbled = isinstance(error, ProtocolError)
+            _give_up(error, Phase.GARBLED if garbled else Phase.NO_ANSWER, request)
         except BaseException:
             connection.close()
             raise
@@ -471,6 +510,6 @@ def _give_up(error: Exception, phase: Phase, request: Request) -> NoReturn:
     text = error.message if isinstance(error, DcacheError) else str(error)
     if phase is not Phase.NOT_SENT and request.method not in READS:
         raise OutcomeUnknownError(f"sent, but there is no answer: {text}", **details) from error
-    if isinstance(error, DeadlineError):
-        raise DeadlineError(text, **details) from error
+    if isinstance(error, DeadlineError | ProtocolError):
+        raise type(error)(text, **details) from error
     raise DoorUnavailableError(text, **details) from error

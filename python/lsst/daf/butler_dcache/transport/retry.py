@@ -3,7 +3,10 @@
 What decides is how far a request came. One that was not sent cannot have had an effect and is sent again,
 whatever its method. A 429 is decided before any processing (protocol page, section 1.2), so the same holds.
 Reads can be repeated after anything but an answer that will last. Everything else may have had an effect:
-whoever knows what it was looks first (`rounds`), or writes under another name.
+whoever knows what it was looks first (`rounds`), or writes under another name. Where several doors serve the
+same files, the next is asked at once for what another one may do better (`Rule.elsewhere`).
+
+The table is what the page ``faults`` shows (`table`), and what its tests take for granted.
 """
 
 from __future__ import annotations
@@ -21,6 +24,7 @@ from .deadline import Deadline
 __all__ = (
     "READS",
     "RULES",
+    "Action",
     "Backoff",
     "Phase",
     "Repetition",
@@ -28,6 +32,7 @@ __all__ = (
     "retry_after_seconds",
     "rounds",
     "rule_for",
+    "table",
 )
 
 READS = frozenset({"GET", "HEAD", "OPTIONS", "PROPFIND"})
@@ -45,6 +50,16 @@ class Phase(Enum):
     BROKEN = "the body of the answer broke off or stood still"
     UNSETTLED = "it may have had an effect; whether it had is looked at before each repetition"
     REPLACED = "an upload to a temporary name came to nothing; each try has a fresh name"
+    GARBLED = "the answer is not HTTP"
+    REFUSED = "the server answered with an error that will last, by its status or by its text"
+
+
+class Action(Enum):
+    """What is done."""
+
+    RETRY = "again"
+    RECONCILE = "look"
+    FAIL = "tell"
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +95,9 @@ class Backoff:
         return draw() * min(self.cap_seconds, self.base_seconds * 2.0 ** min(repetition - 1, 32))
 
 
+_NEVER = Backoff(0.0, 0.0)
+
+
 @dataclass(frozen=True, slots=True, eq=False)  # each is the only one of its kind, and counted by many
 class Rule:
     """One row of the table.
@@ -97,7 +115,13 @@ class Rule:
     backoff : `Backoff`
         The waits in between.
     because : `str`
-        Why it is safe.
+        Why it is safe, or necessary.
+    source : `str`
+        Where that is known from: a section of the protocol page, or of an RFC.
+    action : `Action`
+        What is done: it is sent again, somebody looks what became of it, or the error is told.
+    elsewhere : `bool`
+        Whether another door is asked at once, where there is one, instead of this one after a wait.
     """
 
     phase: Phase
@@ -106,23 +130,70 @@ class Rule:
     attempts: int
     backoff: Backoff
     because: str
+    source: str
+    action: Action = Action.RETRY
+    elsewhere: bool = False
 
+
+def _retry(
+    phase: Phase,
+    status: int | None,
+    attempts: int,
+    waits: tuple[float, float],
+    because: str,
+    source: str,
+    *,
+    reads_only: bool = True,
+    elsewhere: bool = False,
+) -> Rule:
+    return Rule(phase, status, reads_only, attempts, Backoff(*waits), because, source, elsewhere=elsewhere)
+
+
+def _once(
+    phase: Phase, status: int | None, action: Action, because: str, source: str, *, reads_only: bool = False
+) -> Rule:
+    return Rule(phase, status, reads_only, 1, _NEVER, because, source, action)
+
+
+_RELAY = (0.5, 5.0)
+_LOOK = Action.RECONCILE
 
 RULES: tuple[Rule, ...] = (
-    Rule(Phase.NOT_SENT, None, False, 4, Backoff(0.1, 2.0), "nothing was sent"),
-    Rule(Phase.STALE, None, True, 4, Backoff(0.0, 0.0), "a read; the server closed an idle connection"),
-    Rule(Phase.NO_ANSWER, None, True, 4, Backoff(0.2, 5.0), "a read has no effect"),
-    # 50 ms doubling up to 10 s, the length of the block after three 401s (protocol page, section 11, item 3).
-    Rule(Phase.ANSWERED, 429, False, 20, Backoff(0.05, 10.0), "decided before any processing"),
-    Rule(Phase.ANSWERED, 502, True, 4, Backoff(0.5, 5.0), "a read; a relay did not reach the server"),
-    Rule(Phase.ANSWERED, 503, True, 4, Backoff(0.5, 5.0), "a read; the server says that it is temporary"),
-    Rule(Phase.ANSWERED, 504, True, 4, Backoff(0.5, 5.0), "a read; a relay got no answer from the server"),
-    # 500 is dCache's catch-all: a lasting cause stands in the text (protocol page, section 1.7, `.failures`).
-    Rule(Phase.FAILED, None, True, 3, Backoff(0.3, 3.0), "a read; nothing says that it is lasting"),
-    Rule(Phase.BROKEN, None, True, 3, Backoff(0.1, 2.0), "a read; another pool may have the file"),
-    Rule(Phase.UNSETTLED, None, False, 3, Backoff(0.2, 2.0), "looked at first: it has not happened"),
-    Rule(Phase.REPLACED, None, False, 3, Backoff(0.2, 2.0), "nobody else knows the name, or will"),
+    _retry(
+        Phase.NOT_SENT, None, 4, (0.1, 2.0), "nothing was sent", "11.29", reads_only=False, elsewhere=True
+    ),
+    _retry(Phase.STALE, None, 4, (0.0, 0.0), "the server closed an idle connection", "1.1"),
+    _once(Phase.STALE, None, _LOOK, "it may have closed it after it had begun", "RFC 9110, 9.2.2"),
+    _retry(Phase.NO_ANSWER, None, 4, (0.2, 5.0), "a read has no effect", "11.29", elsewhere=True),
+    _once(Phase.NO_ANSWER, None, _LOOK, "a MOVE without an answer may have published", "surprise 23; 11.18"),
+    _once(Phase.GARBLED, None, Action.FAIL, "no dCache speaks like that", "RFC 9112, 2.2", reads_only=True),
+    _once(Phase.GARBLED, None, _LOOK, "what became of it is unknown", "11.18"),
+    # 50 ms doubling up to 10 s, the length of the block after three 401s.
+    _retry(
+        Phase.ANSWERED, 429, 20, (0.05, 10.0), "decided before any processing", "1.2; 11.3", reads_only=False
+    ),
+    _retry(Phase.ANSWERED, 502, 4, _RELAY, "a relay did not reach the server", "11.29", elsewhere=True),
+    _retry(Phase.ANSWERED, 503, 4, _RELAY, "the server says that it is temporary", "11.29", elsewhere=True),
+    _retry(Phase.ANSWERED, 504, 4, _RELAY, "a relay got no answer from the server", "11.29", elsewhere=True),
+    *(
+        _once(Phase.ANSWERED, status, _LOOK, "behind a relay anything may have happened", "11.18")
+        for status in (502, 503, 504)
+    ),
+    # 500 is dCache's catch-all: a lasting cause stands in the text (`.failures`).
+    _retry(Phase.FAILED, None, 3, (0.3, 3.0), "nothing says that it is lasting", "1.7; 11.29"),
+    _once(Phase.FAILED, None, _LOOK, "the loser of a race, or a failure after the effect", "surprise 4, 9"),
+    _once(Phase.ANSWERED, 401, Action.FAIL, "three block the host; again only with a new token", "1.2; 11.1"),
+    _once(Phase.ANSWERED, 507, Action.FAIL, "no space or quota; writers pause", "1.7; 11.29"),
+    _once(Phase.REFUSED, None, Action.FAIL, "its status or its text says that it lasts", "1.7; 3.5; 11.29"),
+    _retry(Phase.BROKEN, None, 3, (0.1, 2.0), "another pool may have the file", "2.5; 11.11"),
+    _retry(
+        Phase.UNSETTLED, None, 3, (0.2, 2.0), "looked at first: it did not happen", "11.18", reads_only=False
+    ),
+    _retry(
+        Phase.REPLACED, None, 3, (0.2, 2.0), "nobody else has the name, or will", "11.19", reads_only=False
+    ),
 )
+"""The first row that fits holds; sources without another name are sections of the protocol page."""
 
 
 def rule_for(phase: Phase, method: str, status: int | None = None) -> Rule | None:
@@ -140,7 +211,7 @@ def rule_for(phase: Phase, method: str, status: int | None = None) -> Rule | Non
     Returns
     -------
     rule : `Rule` or `None`
-        `None` if the request is not sent again.
+        `None` if that is no failure.
     """
     for rule in RULES:
         if rule.phase is phase and rule.status == status and not (rule.reads_only and method not in READS):
@@ -186,11 +257,20 @@ class Repetition:
         A wait that would not end before it is not begun.
     draw : `~collections.abc.Callable`, optional
         Random number in [0, 1).
+    elsewhere : `bool`, optional
+        Whether somebody asks another door if this one fails.
     """
 
-    def __init__(self, method: str, deadline: Deadline, draw: Callable[[], float] = random.random) -> None:
+    def __init__(
+        self,
+        method: str,
+        deadline: Deadline,
+        draw: Callable[[], float] = random.random,
+        elsewhere: bool = False,
+    ) -> None:
         self.attempts = 0
         self._method = method
+        self._elsewhere = elsewhere
         self._deadline = deadline
         self._draw = draw
         self._counts: dict[Rule, int] = {}
@@ -215,7 +295,7 @@ class Repetition:
             `None` if the request is not sent again.
         """
         rule = rule_for(phase, self._method, status)
-        if rule is None:
+        if rule is None or rule.action is not Action.RETRY or (self._elsewhere and rule.elsewhere):
             return None
         count = self._counts[rule] = self._counts.get(rule, 0) + 1
         if count >= rule.attempts:
@@ -254,3 +334,27 @@ def rounds(
         if wait is None:
             return
         sleep(wait)
+
+
+def table() -> str:
+    """Return the table as the page ``faults`` shows it, in Markdown."""
+    lines = [
+        "| what happened | status | methods | what is done | attempts | first, longest wait (s) "
+        "| because | source |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    seen: set[tuple[Phase, int | None]] = set()
+    for rule in RULES:
+        key = rule.phase, rule.status
+        methods = "reads" if rule.reads_only else "others" if key in seen else "all"
+        seen.add(key)
+        status = "" if rule.status is None else str(rule.status)
+        action = rule.action.value + (", at the next door if there is one" if rule.elsewhere else "")
+        if rule.action is Action.RETRY:
+            waits = f"{rule.backoff.base_seconds:g}, {rule.backoff.cap_seconds:g}"
+            bounds = f"{rule.attempts} | {waits}"
+        else:
+            bounds = " | "
+        cells = (rule.phase.name, status, methods, action, bounds, rule.because, rule.source)
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"

@@ -32,6 +32,7 @@ def ask_shortly(
     deadline: Deadline,
     credential: Credential | None = None,
     authenticate: bool = True,
+    elsewhere: bool = False,
 ) -> Answer:
     """Send a request and return its answer, of whose body not more than 64 KiB is wanted.
 
@@ -53,6 +54,8 @@ def ask_shortly(
         Takes the place of the endpoint's.
     authenticate : `bool`, optional
         `False` sends no credential at all.
+    elsewhere : `bool`, optional
+        Whether somebody asks another door if this one fails.
 
     Returns
     -------
@@ -75,6 +78,7 @@ def ask_shortly(
         deadline=deadline,
         credential=credential,
         authenticate=authenticate and credential is None,
+        elsewhere=elsewhere,
     ) as answer:
         if answer.length == 0:
             text = b""

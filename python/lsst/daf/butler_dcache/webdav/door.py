@@ -13,7 +13,7 @@ from urllib.parse import unquote, urlsplit, urlunsplit
 
 from ..auth.credential import Credential
 from ..auth.sources import CredentialSource
-from ..config.settings import EndpointSettings
+from ..config.settings import EndpointSettings, Origin
 from ..errors import (
     ConfigurationError,
     ProtocolError,
@@ -82,7 +82,7 @@ class Door:
         self.credentials = credentials
         self._is_guest = is_guest
         self._dialect = settings.dialect
-        self._doors = Doors(settings.base_url, settings.door_urls)
+        self._doors = Doors(settings.base_url, settings.door_urls, self._drain)
         self._introduce()
 
     @property
@@ -96,6 +96,10 @@ class Door:
         Where they do they look themselves, and repeat what was refused if the credential is another by then.
         """
         return self.credentials.current() if self._is_guest else None
+
+    def _drain(self, server: Origin) -> None:
+        self.control.drain(server)
+        self.data.drain(server)
 
     def deadline(self) -> Deadline:
         """Return the deadline of an operation that begins now."""
@@ -176,10 +180,11 @@ class Door:
             Raised by cause, see `.failures`.
         """
 
-        def send(place: str, *, authenticate: bool = True) -> Answer:
+        def send(place: str, elsewhere: bool = False, *, authenticate: bool = True) -> Answer:
             full = dict(headers or {})
             if destination is not None:
-                full["Destination"] = self._destination(destination)
+                beside = place if authenticate else self.place(destination)
+                full["Destination"] = self._destination(self._doors.beside(beside, destination))
             who = (credential or self._guest()) if authenticate else None
             if method in _OF_WRITING:
                 return ask_shortly(
@@ -191,6 +196,7 @@ class Door:
                     deadline=deadline,
                     credential=who,
                     authenticate=authenticate,
+                    elsewhere=elsewhere,
                 )
             return self.control.request(
                 method,
@@ -200,12 +206,13 @@ class Door:
                 deadline=deadline,
                 credential=who,
                 authenticate=authenticate,
+                elsewhere=elsewhere,
             )
 
         for last in rounds(Phase.FAILED, method, deadline):
             answer = send(shortcut, authenticate=False) if shortcut else None
             if answer is None or 300 <= answer.status < 500:
-                answer = self._doors.ask(lambda: send(self.place(url)))
+                answer = self._doors.ask(method, url, deadline, send)
                 self.learn(answer)
             hops = 0
             while answer.status in REDIRECTS and answer.status not in accept:
@@ -261,10 +268,11 @@ class Door:
         answer : `DataAnswer`
             To be closed by the caller.
         """
-        answer = self._doors.ask(
-            lambda: self.data.open(
+
+        def send(place: str, elsewhere: bool) -> DataAnswer:
+            return self.data.open(
                 method,
-                self.place(url),
+                place,
                 headers=headers or {},
                 body=body,
                 expect=expect,
@@ -272,8 +280,10 @@ class Door:
                 deadline=deadline,
                 credential=self._guest(),
                 authenticate=True,
+                elsewhere=elsewhere,
             )
-        )
+
+        answer = self._doors.ask(method, url, deadline, send)
         self.learn(answer)
         return answer
 
@@ -304,17 +314,20 @@ class Door:
         outgoing : `Outgoing` or `DataAnswer`
             Where the body goes, or the answer of a door that does not want it.
         """
-        answer = self._doors.ask(
-            lambda: self.data.begin(
+
+        def send(place: str, elsewhere: bool) -> Outgoing | DataAnswer:
+            return self.data.begin(
                 method,
-                self.place(url),
+                place,
                 headers=headers or {},
                 length=length,
                 deadline=deadline,
                 credential=self._guest(),
                 authenticate=True,
+                elsewhere=elsewhere,
             )
-        )
+
+        answer = self._doors.ask(method, url, deadline, send)
         if not isinstance(answer, Outgoing):
             self.learn(answer)
         return answer
@@ -475,8 +488,7 @@ class Door:
         )
         return str(answer.headers.get("ETag", ""))
 
-    def _destination(self, target: str) -> str:
-        place = self.place(target)
+    def _destination(self, place: str) -> str:
         if self._dialect != "xrootd":
             return place
         parts = urlsplit(place)

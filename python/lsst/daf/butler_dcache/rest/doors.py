@@ -1,0 +1,112 @@
+"""The doors of a dCache, as its frontend lists them (protocol page, section 7.8).
+
+A door that is taken from the list gets the credential of the endpoint. So what is taken is narrow: doors like
+the one that is configured, which has to be in the list, and no host that this site's own certificates would
+not speak for. The connection to each is verified as any other.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import logging
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from ..config.settings import EndpointSettings, origin_of
+from ..errors import ProtocolError
+from ..transport.control import ControlPlane
+from ..transport.deadline import Deadline
+from ..transport.failures import failure
+
+__all__ = ("like_doors", "list_doors")
+
+_log = logging.getLogger(__name__)
+
+_SAME = ("protocol", "root", "tags", "readPaths", "writePaths")
+
+
+def list_doors(settings: EndpointSettings, control: ControlPlane, deadline: Deadline) -> tuple[str, ...]:
+    """Ask the frontend for the doors that can take the place of the configured one.
+
+    Parameters
+    ----------
+    settings : `EndpointSettings`
+        Settings of an endpoint with a ``frontend_url``.
+    control : `ControlPlane`
+        Sends the request.
+    deadline : `Deadline`
+        When to give up.
+
+    Returns
+    -------
+    urls : `tuple` [ `str`, ... ]
+        Base URLs of doors, the configured one included; only that one if the list does not have it.
+
+    Raises
+    ------
+    DcacheError
+        Raised by cause.
+    """
+    url = f"{settings.frontend_url}api/v1/doors"
+    answer = control.request("GET", url, headers={"Accept": "application/json"}, deadline=deadline)
+    if answer.status != 200:
+        raise failure(answer, operation="list doors", url=url, body=answer.body, attempts=answer.attempts)
+    try:
+        rows = json.loads(answer.body)
+    except ValueError:
+        rows = None
+    if not isinstance(rows, list):
+        raise ProtocolError("the list of doors is none", operation="list doors", url=url)
+    return like_doors(settings.base_url, rows)
+
+
+def like_doors(base_url: str, rows: Iterable[Any]) -> tuple[str, ...]:
+    """Return the doors of a list that serve the same files in the same way as one of them.
+
+    Parameters
+    ----------
+    base_url : `str`
+        URL of the door that is known.
+    rows : `~collections.abc.Iterable`
+        The list, as it came.
+
+    Returns
+    -------
+    urls : `tuple` [ `str`, ... ]
+        Base URLs, that one first.
+    """
+    scheme, host, port = origin_of(base_url)
+    known = [row for row in rows if isinstance(row, Mapping) and isinstance(row.get("port"), int)]
+    ours = next((row for row in known if row["port"] == port and host in _hosts(row)), None)
+    if ours is None or ours.get("protocol") != scheme:
+        _log.warning("the frontend does not list the door %s, so no other one is taken from it", base_url)
+        return (base_url,)
+    found = {base_url: None}
+    for row in known:
+        names = [name for name in _hosts(row) if _is_of_one_site(host, name)]
+        if names and all(_plain(row.get(key)) == _plain(ours.get(key)) for key in _SAME):
+            name = host if host in names else names[0]
+            found[f"{scheme}://{f'[{name}]' if ':' in name else name}:{row['port']}/"] = None
+    return tuple(found)
+
+
+def _hosts(row: Mapping[str, Any]) -> list[str]:
+    addresses = row.get("addresses")
+    return [str(one).lower() for one in addresses] if isinstance(addresses, list) else []
+
+
+def _plain(value: Any) -> Any:
+    return sorted(map(str, value)) if isinstance(value, list) else value
+
+
+def _is_of_one_site(host: str, other: str) -> bool:
+    """Tell whether two hosts differ in the first part of their names alone, as a wildcard allows."""
+    if host == other:
+        return True
+    try:
+        ipaddress.ip_address(other)
+        return False
+    except ValueError:
+        domain = host.partition(".")[2]
+        return "." in domain and domain == other.partition(".")[2]
