@@ -52,6 +52,11 @@ class Referee(abc.ABC):
         """How many requests the servers got, if they count them."""
         return 0
 
+    @property
+    @abc.abstractmethod
+    def restarts(self) -> int:
+        """How often a server was killed and came back."""
+
     @abc.abstractmethod
     def environment(self, process: int, *, with_frontend: bool) -> dict[str, str]:
         """Return the variables of a client of its own.
@@ -216,6 +221,11 @@ class EmbeddedReferee(Referee):
     def requests(self) -> int:
         """How many requests the servers got."""
         return len(self._dcache.transcript())
+
+    @property
+    def restarts(self) -> int:
+        """See `Referee`."""
+        return self._past_restarts
 
     def calm_down(self) -> None:
         """Let nothing go wrong any more."""

@@ -60,6 +60,7 @@ class StandInReferee(Referee):
         self.url = "dav" + target.access.url.removeprefix("http")
         self._files = target.folder
         self._disturber: _Disturber | None = None
+        self._killed = 0
 
     @classmethod
     @contextmanager
@@ -88,6 +89,11 @@ class StandInReferee(Referee):
                 yield referee
             finally:
                 referee.calm_down()
+
+    @property
+    def restarts(self) -> int:
+        """See `Referee`."""
+        return self._killed if self._disturber is None else self._disturber.killed
 
     def environment(self, process: int, *, with_frontend: bool) -> dict[str, str]:
         """See `Referee`; there is no frontend.
@@ -127,7 +133,7 @@ class StandInReferee(Referee):
         """See `Referee`."""
         if self._disturber is not None:
             self._disturber.stop()
-            self._disturber = None
+            self._killed, self._disturber = self._disturber.killed, None
 
     def names(self, directory: str) -> dict[str, str]:
         """See `Referee`.
@@ -187,6 +193,7 @@ class _Disturber:
         self._target = target
         self._draw = random.Random(f"{seed}?")
         self._over = threading.Event()
+        self.killed = 0
         self._configuration = target.run / "haproxy.cfg"
         if self._configuration.exists():
             self._peaceful = self._configuration.read_text()
@@ -208,6 +215,7 @@ class _Disturber:
             # Not the managers of XRootD's cluster, which take a minute to find one another again.
             able = [n for n, one in enumerate(self._target.processes) if "cmsd" not in str(_command(one)[0])]
             self._restart(self._draw.choice(able))
+            self.killed += 1
 
     def _restart(self, number: int) -> None:
         processes = self._target.processes
