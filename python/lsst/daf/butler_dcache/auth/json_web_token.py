@@ -41,6 +41,8 @@ class JsonWebToken:
         Servers that it is meant for; empty if it does not say.
     scopes : `tuple` [`str`, ...]
         What it allows.
+    groups : `tuple` [`str`, ...]
+        Groups of the holder (``wlcg.groups``).
     expires, not_before : `datetime.datetime` or `None`
         When its life ends and begins, with time zone.
     """
@@ -49,6 +51,7 @@ class JsonWebToken:
     subject: str | None
     audience: tuple[str, ...]
     scopes: tuple[str, ...]
+    groups: tuple[str, ...]
     expires: datetime | None
     not_before: datetime | None
 
@@ -81,7 +84,7 @@ class JsonWebToken:
             raise DamagedTokenError("the header of the JSON web token names no algorithm")
         claims = _object(parts[1], "claims")
         audience = claims.get("aud")
-        scope = claims.get("scope")
+        scope, groups = claims.get("scope"), claims.get("wlcg.groups")
         return cls(
             issuer=_text(claims.get("iss")),
             subject=_text(claims.get("sub")),
@@ -89,6 +92,7 @@ class JsonWebToken:
                 str(item) for item in (audience if isinstance(audience, list) else [audience]) if item
             ),
             scopes=tuple(scope.split() if isinstance(scope, str) else ()),
+            groups=tuple(str(item) for item in groups) if isinstance(groups, list) else (),
             expires=_moment(claims, "exp"),
             not_before=_moment(claims, "nbf"),
         )

@@ -5,14 +5,17 @@ from __future__ import annotations
 import os
 import secrets
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from urllib.parse import quote, urlsplit
 
 import click
 
+from ..auth.clock import TOLERABLE_OFFSET, clock_offset
 from ..auth.credential import Credential
-from ..auth.sources import source_for
-from ..config.loading import load_file, settings_for
+from ..auth.renewal import RenewedSource
+from ..auth.sources import CredentialSource, StaticSource, source_for
+from ..config.discovery import places
+from ..config.loading import environment, load_file, settings_for
 from ..config.settings import EndpointSettings
 from ..errors import (
     AccessDeniedError,
@@ -24,11 +27,12 @@ from ..errors import (
     ResourceNotFoundError,
 )
 from ..store.registry import store_for
-from ..transport.control import ControlPlane
+from ..transport.control import Answer, ControlPlane
 from ..transport.deadline import Deadline
 from ..transport.exchange import Exchange, add_observer, remove_observer
 from ..transport.pacing import pacer_for
 from ..transport.tls import tls_context
+from .token import described
 
 __all__ = ("command",)
 
@@ -64,6 +68,7 @@ class Examination:
         self.url = url.rstrip("/") + "/"
         self._settings: EndpointSettings | None = None
         self.exchanges: list[Exchange] = []
+        self._clock_offset: timedelta | None = None
         self._file = ""
         self._contents = b""
 
@@ -85,6 +90,7 @@ class Examination:
             ("trust", self.trust),
             ("credential", self.credential),
             ("door", self.door),
+            ("clock", self.clock),
             ("pacing", self.pacing),
             ("directory", self.directory),
             ("write through a pool", self.write),
@@ -118,26 +124,71 @@ class Examination:
 
     def credential(self) -> str:
         """Find the credential, and see whether it may be sent."""
-        credential = source_for(self.settings).current()
+        source = source_for(self.settings)
+        credential = source.current()
         if credential.kind == "none":
             return "none: what follows is what anybody may do"
-        credential.check(self.settings.base_url)
-        return f"{credential.kind}, {_remaining(credential)}, from {credential.origin}"
+        try:
+            credential.check(self.settings.base_url)
+        except CredentialError as exc:
+            raise FailedStepError(_text(exc), f"{exc.hint}{self._blame_of_the_clock()}") from exc
+        about = described(credential)
+        found = f"{credential.kind}, {_remaining(credential)}, from {credential.origin}; a {about['kind']}"
+        if about.get("caveats"):
+            found += "; " + ", ".join(about["caveats"])
+        found += f"; {_renewal(source)}"
+        unused = [place for place, is_there in places(environment()) if is_there]
+        if credential.kind == "bearer" and {"BEARER_TOKEN", "BEARER_TOKEN_FILE"} <= set(unused):
+            found += "; BEARER_TOKEN and BEARER_TOKEN_FILE are both set: the file is not used, unset one"
+        return found
+
+    def _blame_of_the_clock(self) -> str:
+        """Compare the clocks when a credential is untimely; without it, for it must not be sent."""
+        try:
+            self._ask_door(authenticate=False)
+            return f"; {self.clock()}"
+        except FailedStepError as exc:
+            return f"; {exc}: {exc.advice}"
+        except DcacheError:
+            return ""
 
     def door(self) -> str:
         """Ask the door for something that costs nothing, and see whether it takes the credential."""
+        # Not without the credential if there is one: each 401 counts towards a block of this host
+        # (protocol page, section 1.2).
+        answer = self._ask_door(authenticate=source_for(self.settings).current().kind != "none")
+        return answer.headers.get("Server") or "reachable; it does not say what it is"
+
+    def _ask_door(self, *, authenticate: bool) -> Answer:
         settings = self.settings
         plane = ControlPlane(settings, source_for(settings), pacer_for(settings))
-        anonymous = source_for(settings).current().kind == "none"
         try:
-            # Not without the credential if there is one: each 401 counts towards a block of this host
-            # (protocol page, section 1.2).
+            sent = _now()
             answer = plane.request(
-                "OPTIONS", self._http, deadline=Deadline(_PATIENCE_SECONDS), ok=(401,) if anonymous else ()
+                "OPTIONS",
+                self._http,
+                deadline=Deadline(_PATIENCE_SECONDS),
+                authenticate=authenticate,
+                ok=() if authenticate else (401,),
             )
         finally:
             plane.close()
-        return answer.headers.get("Server") or "reachable; it does not say what it is"
+        self._clock_offset = clock_offset(answer.headers.get("Date") or "", sent, _now())
+        return answer
+
+    def clock(self) -> str:
+        """Compare this machine's clock with the door's."""
+        offset = self._clock_offset
+        if offset is None:
+            return "the door does not tell its time"
+        seconds = abs(offset.total_seconds())
+        if abs(offset) <= TOLERABLE_OFFSET:
+            return f"that of this machine and the door's agree ({seconds:.0f} s)"
+        side = "ahead of" if offset > timedelta(0) else "behind"
+        raise FailedStepError(
+            f"the clock of this machine is {seconds:.0f} s {side} the door's",
+            "have it set by NTP (timedatectl): tokens are judged by it, and seem over or not valid yet",
+        )
 
     def pacing(self) -> str:
         """Say how fast requests are sent, and whether other processes know of it."""
@@ -228,8 +279,22 @@ def command(url: str) -> None:
 def _remaining(credential: Credential) -> str:
     if credential.expires is None:
         return "which does not say when it expires"
-    hours = (credential.expires - datetime.now(UTC)).total_seconds() / 3600
-    return f"valid until {credential.expires.isoformat(timespec='seconds')} ({hours:.1f} h)"
+    seconds = (credential.expires - datetime.now(UTC)).total_seconds()
+    left = f"{seconds / 3600:.1f} h" if seconds >= 3600 else f"{seconds:.0f} s left"
+    return f"valid until {credential.expires.isoformat(timespec='seconds')} ({left})"
+
+
+def _renewal(source: CredentialSource) -> str:
+    """Say who renews a credential that has just been had."""
+    if isinstance(source, RenewedSource):
+        return "renewed from here, which works"
+    if isinstance(source, StaticSource):
+        return "nobody renews it"
+    return "its file is readable by you alone, and read again when it changes"
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
 
 
 def _text(error: Exception) -> str:

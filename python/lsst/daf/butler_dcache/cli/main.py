@@ -54,6 +54,7 @@ SUBCOMMANDS = {
     "mv": Subcommand("cli.files", "Rename a file.", attribute="mv"),
     "rm": Subcommand("cli.files", "Remove files.", attribute="rm"),
     "stat": Subcommand("cli.files", "Say what is known of files and directories.", attribute="stat"),
+    "token": Subcommand("cli.token", "Say what a token is, without showing it."),
 }
 
 _PACKAGE = __name__.rpartition(".cli.")[0]

@@ -21,7 +21,7 @@ from ..redaction import Secret
 from .netrc import account_in
 from .settings import EndpointSettings, origin_of
 
-__all__ = ("VARIABLES", "discover", "is_open")
+__all__ = ("VARIABLES", "discover", "is_open", "places")
 
 VARIABLES = (
     "BEARER_TOKEN",
@@ -90,6 +90,39 @@ def discover(settings: EndpointSettings, environment: Mapping[str, str]) -> Endp
     return dataclasses.replace(settings, **found)
 
 
+def places(environment: Mapping[str, str]) -> list[tuple[str, bool]]:
+    """Return where a credential is looked for, and whether something is there.
+
+    Parameters
+    ----------
+    environment : `~collections.abc.Mapping`
+        Those of `VARIABLES` that are set and not empty.
+
+    Returns
+    -------
+    places : `list` [`tuple` [`str`, `bool`]]
+        In the order in which they are looked at; the first where something is counts.
+    """
+    names = ("X509_USER_PROXY", "X509_USER_CERT", "X509_USER_KEY")
+    return [
+        *((name, name in environment) for name in ("BEARER_TOKEN", "BEARER_TOKEN_FILE")),
+        *((path, os.path.lexists(path)) for path in _token_files(environment)),
+        *((name, name in environment) for name in names),
+        *((path, os.path.lexists(path)) for path in (_proxy(), _netrc(environment)[0]) if path),
+    ]
+
+
+def _proxy() -> str:
+    return os.path.join(_TEMPORARY, f"x509up_u{os.geteuid()}")
+
+
+def _netrc(environment: Mapping[str, str]) -> tuple[str | None, str]:
+    path, home = environment.get("NETRC"), environment.get("HOME")
+    if path or not home:
+        return path, "NETRC"
+    return os.path.join(home, ".netrc"), "netrc file of this user"
+
+
 def _token(environment: Mapping[str, str]) -> dict[str, Any]:
     if token := environment.get("BEARER_TOKEN"):
         return {"token": Secret(token.strip()), "credential_origin": "BEARER_TOKEN"}
@@ -122,7 +155,7 @@ def _certificate(environment: Mapping[str, str]) -> dict[str, Any]:
             )
         origin = "X509_USER_CERT and X509_USER_KEY"
         return {"user_certificate": certificate, "user_key": key, "credential_origin": origin}
-    path = os.path.join(_TEMPORARY, f"x509up_u{os.geteuid()}")
+    path = _proxy()
     if os.path.lexists(path):
         return {
             "user_certificate": path,
@@ -134,9 +167,7 @@ def _certificate(environment: Mapping[str, str]) -> dict[str, Any]:
 
 
 def _account(settings: EndpointSettings, environment: Mapping[str, str]) -> dict[str, Any]:
-    path, origin = environment.get("NETRC"), "NETRC"
-    if not path and (home := environment.get("HOME")):
-        path, origin = os.path.join(home, ".netrc"), "netrc file of this user"
+    path, origin = _netrc(environment)
     # Whether others may read it counts when the entry is used: theirs are no reason to refuse it.
     if not path or account_in(_beginning(path), origin_of(settings.base_url)[1]) is None:
         return {}

@@ -23,7 +23,7 @@ from .discovery import VARIABLES, discover, is_open
 from .entry import Entry
 from .settings import EndpointSettings, origin_of
 
-__all__ = ("load_file", "reset", "settings_for")
+__all__ = ("environment", "load_file", "reset", "settings_for")
 
 _log = logging.getLogger(__name__)
 
@@ -97,6 +97,11 @@ def _select(base_url: str) -> EndpointSettings:
         settings = discover(settings, values)
     _selected[base_url] = settings, offer
     return settings
+
+
+def environment() -> dict[str, str]:
+    """Return the variables that may name a credential, as far as they are set."""
+    return {name: value for name, value in zip(VARIABLES, _offer(), strict=True) if value}
 
 
 def _offer() -> _Offer:
