@@ -106,7 +106,7 @@ class Connection:
         self._at = self._end = 0
         self._poll = select.poll()
         self._poll.register(sock, select.POLLIN)
-        self._asked = False  # whether something was sent since the last receive, so that nothing can be there
+        self._drained = False  # whether there is hardly anything to read, so that we wait at once
 
     @property
     def is_alive(self) -> bool:
@@ -156,7 +156,7 @@ class Connection:
         self._transmit(memoryview(data).cast("B"), deadline, silence)
 
     def _transmit(self, view: memoryview, deadline: Deadline, silence: float) -> None:
-        self._asked = True
+        self._drained = True
         while view:
             try:
                 view = view[self.sock.send(view) :]
@@ -224,13 +224,15 @@ class Connection:
         timeout = deadline.limit(silence)
         while True:
             try:
-                if not self._asked:
-                    return self.sock.recv_into(view)
+                if not self._drained:
+                    count = self.sock.recv_into(view)
+                    self._drained = count < len(view)
+                    return count
             except BlockingIOError:
                 pass
             except OSError as exc:
                 raise self._lost(exc) from exc
-            self._asked = False
+            self._drained = False
             if _QUICKACK is not None:
                 with _NO_MATTER:
                     self.sock.setsockopt(socket.IPPROTO_TCP, _QUICKACK, 1)
