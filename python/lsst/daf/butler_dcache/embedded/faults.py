@@ -28,6 +28,7 @@ FaultKind = Literal[
     "restart",
     "stall",
     "cut_upload",
+    "stall_upload",
     "cut_download",
     "stall_download",
     "corrupt_upload",
@@ -64,7 +65,7 @@ class Fault:
           ``has_effect``;
         - ``"stall"``: wait ``seconds`` before doing anything;
         - ``"cut_upload"``, ``"cut_download"``: close the connection at byte ``at_byte`` of the body;
-        - ``"stall_download"``: pause for ``seconds`` at byte ``at_byte`` of the answer's body;
+        - ``"stall_upload"``, ``"stall_download"``: pause for ``seconds`` at byte ``at_byte`` of the body;
         - ``"corrupt_upload"``, ``"corrupt_download"``: flip the bits of byte ``at_byte`` of the body;
         - ``"keep"``: a pool keeps only ``at_byte`` bytes of an upload and calls that success;
         - ``"wrong_digest"``: the digest in the answer belongs to other bytes;
@@ -211,6 +212,8 @@ class Faults:
             if fault := self.take("cut_upload", exchange):
                 exchange.tap_received = _Cut(fault.at_byte)
                 exchange.farewell = fault.farewell
+            elif fault := self.take("stall_upload", exchange):
+                exchange.tap_received = _Pause(fault.at_byte, fault.seconds, self.stopping)
             elif fault := self.take("corrupt_upload", exchange):
                 exchange.tap_received = _Flip(fault.at_byte)
         if exchange.method != "HEAD":

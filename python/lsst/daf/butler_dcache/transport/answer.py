@@ -14,6 +14,7 @@ from .deadline import Deadline
 from .exchange import Exchange, is_observed, record
 from .http1 import Framing, Head, chunk_size, framing_of, keeps_connection
 from .request import Request
+from .stalls import Progress
 
 __all__ = ("DataAnswer",)
 
@@ -85,6 +86,8 @@ class DataAnswer:
         self._framing, self._left = framing_of(request.method, head)
         self.length: int | None = None if self._framing in _ENDLESS else self._left
         self._done = self._framing is Framing.NONE
+        if request.floor is not None and request.method == "GET" and head.status in (200, 206):
+            connection.progress = Progress(request.floor)
 
     @property
     def url(self) -> str:

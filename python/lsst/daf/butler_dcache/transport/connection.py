@@ -22,6 +22,7 @@ from ..errors import DeadlineError, ProtocolError
 from .deadline import Deadline
 from .fork import next_connection_number, own_socket
 from .http1 import MAX_HEAD_BYTES, Head, read_head
+from .stalls import Progress
 
 __all__ = ("Connection", "ConnectionLostError", "NotConnectedError", "open_socket")
 
@@ -106,6 +107,7 @@ class Connection:
         self._at = self._end = 0
         self._poll = select.poll()
         self._poll.register(sock, select.POLLIN)
+        self.progress: Progress | None = None  # of the body that is sent or read at this moment
         self._drained = False  # whether there is hardly anything to read, so that we wait at once
 
     @property
@@ -152,6 +154,8 @@ class Connection:
         ------
         ConnectionLostError
             If the server does not take it.
+        DeadlineError
+            If there is no time left, or it takes it too slowly.
         """
         self._transmit(memoryview(data).cast("B"), deadline, silence)
 
@@ -159,7 +163,10 @@ class Connection:
         self._drained = True
         while view:
             try:
-                view = view[self.sock.send(view) :]
+                count = self.sock.send(view)
+                view = view[count:]
+                if self.progress is not None:
+                    self.progress.moved(count)
             except BlockingIOError:
                 self._await_room(deadline, silence)
             except OSError as exc:
@@ -167,10 +174,9 @@ class Connection:
 
     def _await_room(self, deadline: Deadline, silence: float) -> None:
         usable, self.usable = self.usable, False
-        timeout = deadline.limit(silence)
         poll = select.poll()
         poll.register(self.sock, select.POLLOUT)
-        if not poll.poll(timeout * 1000):
+        if not self._wait(poll, self._patience(deadline, silence)):
             raise ConnectionLostError("the server stopped taking bytes")
         self.usable = usable
 
@@ -221,12 +227,14 @@ class Connection:
 
     def _receive(self, view: memoryview, deadline: Deadline, silence: float) -> int:
         """Read what is there, and wait for it if need be; 0 at the end of the stream."""
-        timeout = deadline.limit(silence)
+        timeout = self._patience(deadline, silence)
         while True:
             try:
                 if not self._drained:
                     count = self.sock.recv_into(view)
                     self._drained = count < len(view)
+                    if self.progress is not None:
+                        self.progress.moved(count)
                     return count
             except BlockingIOError:
                 pass
@@ -236,9 +244,26 @@ class Connection:
             if _QUICKACK is not None:
                 with _NO_MATTER:
                     self.sock.setsockopt(socket.IPPROTO_TCP, _QUICKACK, 1)
-            if not self._poll.poll(timeout * 1000):
+            if not self._wait(self._poll, timeout):
                 self.usable = False
                 raise DeadlineError(f"nothing came for {timeout:g} s")
+
+    def _patience(self, deadline: Deadline, silence: float) -> float:
+        if self.progress is not None:
+            silence = min(silence, self.progress.floor.seconds)
+        return deadline.limit(silence)
+
+    def _wait(self, poll: select.poll, seconds: float) -> bool:
+        """Wait for the server; return whether it did anything."""
+        progress = self.progress
+        if progress is None:
+            return bool(poll.poll(seconds * 1000))
+        begun = time.monotonic()
+        something = bool(poll.poll(seconds * 1000))
+        if something and progress.has_stalled(time.monotonic() - begun):
+            self.usable = False
+            raise DeadlineError(f"the transfer has stalled: {progress.floor}")
+        return something
 
     def _fill(self, deadline: Deadline, silence: float) -> bool:
         """Read once into the buffer, keeping what is left in it; `False` at the end of the stream."""

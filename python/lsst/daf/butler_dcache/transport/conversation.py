@@ -7,6 +7,7 @@ from .connection import Connection, ConnectionLostError
 from .deadline import Deadline
 from .http1 import Head
 from .request import Request
+from .stalls import Progress
 
 __all__ = ("final_head", "send_at_once", "send_when_asked")
 
@@ -122,7 +123,9 @@ def final_head(connection: Connection, request: Request, deadline: Deadline) -> 
     """
     silence = request.silence
     if request.body_error is not None:
-        silence = _AFTERMATH_SECONDS
+        silence = (
+            _AFTERMATH_SECONDS if request.floor is None else min(_AFTERMATH_SECONDS, request.floor.seconds)
+        )
     elif request.body_bytes:
         # A pool commits what it got before it answers.
         silence = request.patience + request.body_bytes / _SLOWEST_COMMIT_BYTES_PER_SECOND
@@ -141,8 +144,11 @@ def final_head(connection: Connection, request: Request, deadline: Deadline) -> 
 def _send_body(connection: Connection, request: Request) -> None:
     """Send the body; if the server does not take it, its answer says why."""
     request.complete = False
+    connection.progress = None if request.floor is None else Progress(request.floor)
     try:
         request.body_bytes = request.payload.send(connection, request.deadline, request.silence)
         request.complete = True
     except ConnectionLostError as error:
         request.lost_body(error)
+    finally:
+        connection.progress = None

@@ -39,6 +39,7 @@ from .outgoing import Outgoing
 from .pacing import UNPACED, Pacer, Slot
 from .request import Request
 from .retry import READS, RULES, Action, Phase, Repetition
+from .stalls import floor_of
 
 __all__ = ("DataPlane",)
 
@@ -84,6 +85,7 @@ class DataPlane:
         self._pacers = pacers
         self._sleep = sleep
         self._connections = ConnectionPool(endpoint)
+        self._floor = floor_of(endpoint)
 
     def introduce_to_data_servers(self) -> None:
         """Present the client certificate to servers that the doors redirect to; to others it never is."""
@@ -313,6 +315,7 @@ class DataPlane:
             deadline,
             server.silence,
             max(server.silence, endpoint.read_timeout_seconds),
+            self._floor,
         )
         repetition: Repetition | None = None
         renewed = False
@@ -425,6 +428,7 @@ class DataPlane:
     def _once(self, request: Request, held: Connection | None, hand_over: bool) -> DataAnswer | Outgoing:
         connection = self._connections.acquire(request.origin, request.deadline, held)
         request.reused = connection.requests > 0
+        connection.progress = None
         try:
             if request.expect:
                 head = send_when_asked(connection, request, hand_over=hand_over)

@@ -13,6 +13,7 @@ from .answer import DataAnswer
 from .connection import Connection, ConnectionLostError
 from .deadline import Deadline
 from .request import Request
+from .stalls import Progress
 
 __all__ = ("Outgoing",)
 
@@ -46,6 +47,7 @@ class Outgoing:
         self._silence = request.silence
         self._answer = answer
         self._chunk_end = b""
+        self._progress = None if request.floor is None else Progress(request.floor)
         request.complete = False
 
     @property
@@ -80,6 +82,7 @@ class Outgoing:
             return True
         if self._length is not None and self._request.body_bytes + len(view) > self._length:
             raise ValueError(f"the body is longer than the {self._length} bytes announced")
+        self._connection.progress = self._progress
         try:
             if self._length is None:
                 self._connection.send(b"%s%x\r\n" % (self._chunk_end, len(view)), deadline, self._silence)
@@ -88,6 +91,8 @@ class Outgoing:
         except ConnectionLostError as error:
             self._request.lost_body(error)
             return False
+        finally:
+            self._connection.progress = None
         self._request.body_bytes += len(view)
         return True
 

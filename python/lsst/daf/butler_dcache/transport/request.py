@@ -8,6 +8,7 @@ from ..config.settings import Origin
 from .body import Payload
 from .connection import ConnectionLostError
 from .deadline import Deadline
+from .stalls import Floor
 
 __all__ = ("Request",)
 
@@ -35,6 +36,8 @@ class Request:
         Longest wait for bytes in seconds.
     patience : `float`
         Longest wait for the answer once a body was sent.
+    floor : `~.stalls.Floor` or `None`
+        Slower than which no body may travel.
 
     Attributes
     ----------
@@ -76,6 +79,7 @@ class Request:
         deadline: Deadline,
         silence: float,
         patience: float,
+        floor: Floor | None = None,
     ) -> None:
         self.method = method
         self.url = url
@@ -87,6 +91,7 @@ class Request:
         self.deadline = deadline
         self.silence = silence
         self.patience = patience
+        self.floor = floor
         self.started = self.begun = time.monotonic()
 
     def begin(self) -> None:
