@@ -160,3 +160,15 @@ def test_server_that_cannot(embedded: Any, tmp_path: Path) -> None:
         with pytest.raises(FileExistsError):
             store.write(url, b"y", overwrite=False)
         assert store.read(url) == b"x"
+
+
+def test_rename_of_nothing_that_is_refused(embedded: Any) -> None:
+    """That the source is gone and the target there does not make a refusal a success."""
+    store = WebdavStore(settings_for(embedded.url))
+    url = f"{embedded.url}{uuid.uuid4().hex}"
+    store.write(url, b"theirs")
+    embedded.faults.add(Fault("status", method="MOVE", status=403))
+    with pytest.raises(FileExistsError):
+        store.move(url + "-missing", url)
+    embedded.faults.clear()
+    assert store.read(url) == b"theirs"

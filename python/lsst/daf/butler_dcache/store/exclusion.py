@@ -212,8 +212,9 @@ class Exclusion:
                 is_missing = isinstance(error, ResourceNotFoundError) and info is None
                 if not may_be_renamed and (was_not_sent(error) or is_missing):
                     raise
-                # 412 comes before anything is done, the other errors also when the file was renamed.
-                may_be_renamed = may_be_renamed or not isinstance(error, ResourceExistsError)
+                # 412 and 403 come before anything is done, the other errors also when the file was renamed.
+                is_refusal = isinstance(error, ResourceExistsError | AccessDeniedError)
+                may_be_renamed = may_be_renamed or not is_refusal
                 try:
                     if self._was_renamed(temporary, url, info, error, may_be_renamed, deadline):
                         return ""
