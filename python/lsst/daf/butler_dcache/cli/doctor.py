@@ -145,7 +145,7 @@ class Examination:
     def _blame_of_the_clock(self) -> str:
         """Compare the clocks when a credential is untimely; without it, for it must not be sent."""
         try:
-            self._ask_door(authenticate=False)
+            self._ask_door(authenticate=False, ok=(401, 429))
             return f"; {self.clock()}"
         except FailedStepError as exc:
             return f"; {exc}: {exc.advice}"
@@ -156,10 +156,11 @@ class Examination:
         """Ask the door for something that costs nothing, and see whether it takes the credential."""
         # Not without the credential if there is one: each 401 counts towards a block of this host
         # (protocol page, section 1.2).
-        answer = self._ask_door(authenticate=source_for(self.settings).current().kind != "none")
+        anonymous = source_for(self.settings).current().kind == "none"
+        answer = self._ask_door(authenticate=not anonymous, ok=(401,) if anonymous else ())
         return answer.headers.get("Server") or "reachable; it does not say what it is"
 
-    def _ask_door(self, *, authenticate: bool) -> Answer:
+    def _ask_door(self, *, authenticate: bool, ok: tuple[int, ...]) -> Answer:
         settings = self.settings
         plane = ControlPlane(settings, source_for(settings), pacer_for(settings))
         try:
@@ -169,7 +170,7 @@ class Examination:
                 self._http,
                 deadline=Deadline(_PATIENCE_SECONDS),
                 authenticate=authenticate,
-                ok=() if authenticate else (401,),
+                ok=ok,
             )
         finally:
             plane.close()
