@@ -465,6 +465,22 @@ def test_a_held_connection_serves_one_after_the_other() -> None:
             data.open("GET", server.url, deadline=deadline(), connection=connection)
 
 
+def test_a_held_connection_whose_answer_was_forgotten_takes_no_request() -> None:
+    other = ok(b"contents that look like an answer")
+
+    def body_behind_the_next_request(talk: Talk) -> None:
+        talk.head()
+        talk.say(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(other))
+        if talk.head():
+            talk.say(other)
+
+    with ScriptedServer(body_behind_the_next_request) as server:
+        data = plane()
+        connection = data.open("GET", server.url, deadline=deadline()).hold()
+        with pytest.raises(DoorUnavailableError):
+            data.open("GET", server.url, deadline=deadline(), connection=connection)
+
+
 def test_idle_connections_do_not_live_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
     with ScriptedServer(answering(ok(b"x"))) as server:
         data = plane()

@@ -86,6 +86,7 @@ class DataAnswer:
         self._framing, self._left = framing_of(request.method, head)
         self.length: int | None = None if self._framing in _ENDLESS else self._left
         self._done = self._framing is Framing.NONE
+        connection.is_unread = not self._done
         if request.floor is not None and request.method == "GET" and head.status in (200, 206):
             connection.progress = Progress(request.floor)
 
@@ -287,8 +288,10 @@ class DataAnswer:
                 keep = False
         if not (keep and self._done and connection.usable):
             connection.close()
-        elif not self._held:
-            self._release(connection)
+        else:
+            connection.is_unread = False
+            if not self._held:
+                self._release(connection)
         if is_observed():
             record(
                 Exchange(

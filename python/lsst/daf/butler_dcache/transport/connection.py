@@ -102,6 +102,7 @@ class Connection:
         self.requests = 0
         self.idle_since = 0.0
         self.usable = True
+        self.is_unread = False  # whether there is more to come of an answer, which may be forgotten half read
         self._buffer = bytearray(MAX_HEAD_BYTES)  # what was read ahead lies in [_at, _end)
         self._view = memoryview(self._buffer)
         self._at = self._end = 0
@@ -115,6 +116,7 @@ class Connection:
         """Whether another request can be sent."""
         return (
             self.usable
+            and not self.is_unread
             and self._at == self._end
             and self.sock.fileno() >= 0  # in a child process it is closed
             and self._is_quiet()
