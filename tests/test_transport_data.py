@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import random
@@ -499,6 +500,27 @@ def test_no_pool(exchanges: list[Exchange]) -> None:
     assert caught.value.attempts == 4
     assert "capability" not in str(caught.value)
     assert exchanges[-1].status is None
+
+
+def test_addresses_that_are_silent_share_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    with contextlib.ExitStack() as stack:
+        deaf = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
+        deaf_address = deaf.getsockname()
+        for _ in range(2):  # more than it has room for
+            client = stack.enter_context(socket.socket())
+            client.setblocking(False)
+            client.connect_ex(deaf_address)
+        server = stack.enter_context(ScriptedServer(answering(ok(b"x"))))
+        kind = (socket.AF_INET, socket.SOCK_STREAM, 6, "")
+        addresses = [(*kind, deaf_address)] * 4
+        monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: addresses)
+        data = plane(connect_timeout_seconds=0.4)
+        begun = time.monotonic()
+        with pytest.raises(DoorUnavailableError):
+            data.connect(server.url, deadline=deadline())
+        assert time.monotonic() - begun < 0.8
+        addresses.append((*kind, ("127.0.0.1", server.port)))
+        data.connect(server.url, deadline=deadline()).close()
 
 
 def test_silence_and_deadlines() -> None:

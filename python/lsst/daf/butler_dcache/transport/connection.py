@@ -50,7 +50,7 @@ def open_socket(origin: Origin, timeout: float) -> socket.socket:
     origin : `tuple`
         Scheme, host and port.
     timeout : `float`
-        Longest wait for each of the server's addresses in seconds.
+        Longest wait in seconds, of which each of the server's addresses has its share.
 
     Returns
     -------
@@ -62,10 +62,7 @@ def open_socket(origin: Origin, timeout: float) -> socket.socket:
     NotConnectedError
         If the server cannot be reached.
     """
-    try:
-        sock = socket.create_connection(origin[1:], timeout)
-    except OSError as exc:
-        raise NotConnectedError(f"no connection: {exc.strerror or exc}") from exc
+    sock = _connect(origin, Deadline(timeout))
     try:
         own_socket(sock)
         sock.setblocking(False)
@@ -78,6 +75,32 @@ def open_socket(origin: Origin, timeout: float) -> socket.socket:
         sock.close()
         raise NotConnectedError(f"no connection: {exc.strerror or exc}") from exc
     return sock
+
+
+def _connect(origin: Origin, deadline: Deadline) -> socket.socket:
+    """Connect to the first address that answers; one that is silent leaves time for those behind it."""
+    try:
+        addresses = socket.getaddrinfo(*origin[1:], type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError) as exc:
+        raise NotConnectedError(f"no connection: {getattr(exc, 'strerror', '') or exc}") from exc
+    failure: OSError = TimeoutError("timed out")
+    for left, (family, kind, protocol, _, address) in zip(
+        range(len(addresses), 0, -1), addresses, strict=True
+    ):
+        if deadline.expired:
+            break
+        try:
+            sock = socket.socket(family, kind, protocol)
+            try:
+                sock.settimeout(deadline.remaining() / left)
+                sock.connect(address)
+                return sock
+            except BaseException:
+                sock.close()
+                raise
+        except OSError as exc:
+            failure = exc
+    raise NotConnectedError(f"no connection: {failure.strerror or failure}") from failure
 
 
 class Connection:
