@@ -21,7 +21,7 @@ from lsst.daf.butler_dcache.remote_file import RemoteFile
 from lsst.daf.butler_dcache.store.registry import reset_stores, store_for
 from lsst.daf.butler_dcache.webdav.body import UploadBody
 from lsst.resources import ResourcePath
-from scripted_server import Script, ScriptedServer, Talk, answering
+from scripted_server import Script, ScriptedServer, Talk, answering, ok
 
 DATA = bytes(range(256)) * 4
 
@@ -488,3 +488,64 @@ def test_a_local_file_that_changes_while_it_is_sent(embedded: Any, tmp_path: Pat
                 target.transfer_from(ResourcePath(source), "copy")
             assert not target.exists()
             assert list(target.dirname().walk()) == []
+
+
+@pytest.mark.parametrize(
+    "location",
+    [
+        b"https://[::1/x",
+        b"http://127.0.0.1:99999/x",
+        b"http://127.0.0.1:\xb2/x",
+        b"http://\xe9/x",
+        b"http://a b/x",
+        b"http://a..b/x",
+        b"http://[v1.x]:1/x",
+        b"ftp://127.0.0.1/x",
+        b"",
+    ],
+)
+def test_a_redirect_that_leads_nowhere(tmp_path: Path, location: bytes) -> None:
+    answer = b"HTTP/1.1 302 Found\r\nContent-Length: 0\r\nLocation: %s\r\n\r\n" % location
+    with (
+        ScriptedServer(answering(answer)) as door,
+        site(tmp_path, door, total_timeout_seconds=1) as url,
+    ):
+        store = store_for(url)
+        with pytest.raises(errors.DcacheError):
+            store.read(url)
+        with pytest.raises(errors.DcacheError):
+            store.write(url, b"x")
+        with pytest.raises(errors.DcacheError):
+            store.stat(url)
+
+
+@pytest.mark.parametrize("number", ["\xb2", "9" * 5000, "-1", ""])
+def test_sizes_that_are_no_numbers(tmp_path: Path, number: str) -> None:
+    def script(talk: Talk) -> None:
+        while head := talk.head():
+            if head.startswith(b"PROPFIND"):
+                talk.body(int(head.lower().partition(b"content-length:")[2].split()[0]))
+                talk.say(
+                    multistatus(77).replace(b">77<", b">%s<" % number.encode()).replace(b"Content-L", b"X-L")
+                )
+                return
+            if b"/pool" in head.partition(b"\r\n")[0]:
+                said = b"bytes 0-0/%s" % number.encode("latin-1")
+                talk.say(b"HTTP/1.1 206 P\r\nContent-Range: %s\r\nContent-Length: 1\r\n\r\nx" % said)
+            else:
+                place = b"/pool?dcache-http-uuid=1"
+                talk.say(b"HTTP/1.1 302 Found\r\nContent-Length: 0\r\nLocation: %s\r\n\r\n" % place)
+
+    with ScriptedServer(script) as door, site(tmp_path, door) as url:
+        store = store_for(url)
+        assert store.stat(url).size is None
+        with pytest.raises(errors.ProtocolError):
+            store.read_ranges(url, [ByteRange(0, 1)])
+
+
+def test_a_moment_beyond_all_calendars(tmp_path: Path) -> None:
+    moment = b"Mon, 01 Jan 99999999999999999999 00:00:00 GMT"
+    busy = b"HTTP/1.1 503 Busy\r\nContent-Length: 0\r\nRetry-After: %s\r\n\r\n" % moment
+    found = ok(b"x", b"Last-Modified: " + moment)
+    with ScriptedServer(answering(busy, found)) as door, site(tmp_path, door) as url:
+        assert store_for(url).read(url) == b"x"

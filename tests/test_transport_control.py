@@ -202,6 +202,20 @@ def test_answers_are_bounded() -> None:
         plane(max_body_bytes=1000).request("GET", DOOR, deadline=deadline())
 
 
+@pytest.mark.parametrize("status", [b"200 OK", b"302 Found\r\nLocation: /x", b"302 Found\r\nLocation: /\xe9"])
+def test_answers_without_end_take_no_more_memory(status: bytes) -> None:
+    def script(talk: Talk) -> None:
+        talk.head()
+        talk.say(b"HTTP/1.1 %s\r\nTransfer-Encoding: chunked\r\n\r\n" % status)
+        while True:
+            talk.say(b"10000\r\n%s\r\n" % bytes(65536))
+
+    with ScriptedServer(script) as server:
+        own = plane(base_url=server.url, max_body_bytes=1000)
+        with pytest.raises(ProtocolError, match="1000 bytes"):
+            own.request("GET", server.url, deadline=deadline(2.0), authenticate=False)
+
+
 @responses.activate
 def test_one_record_per_exchange(exchanges: list[Exchange], pauses: list[float]) -> None:
     url = DOOR + "x?authz=" + SECRET

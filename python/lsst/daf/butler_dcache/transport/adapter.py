@@ -25,7 +25,7 @@ from .fork import next_connection_number, own_socket
 from .retry import Phase
 from .tls import is_alive, remember_session, tls_context
 
-__all__ = ("Adapter", "FailedAttemptError", "NoCookies", "answered_by", "classify")
+__all__ = ("Adapter", "FailedAttemptError", "NoCookies", "Session", "answered_by", "classify")
 
 
 class FailedAttemptError(Exception):
@@ -137,6 +137,20 @@ class NoCookies(requests.cookies.cookielib.DefaultCookiePolicy):  # type: ignore
             `False`.
         """
         return False
+
+
+class Session(requests.Session):
+    """Looks at no redirect; `requests` would read its whole body even if it is told not to follow it."""
+
+    def get_redirect_target(self, resp: requests.Response) -> None:
+        """Return that there is none.
+
+        Parameters
+        ----------
+        resp : `requests.Response`
+            Ignored.
+        """
+        return None
 
 
 _waiting = threading.local()

@@ -7,6 +7,7 @@ The credential is sent with the first request, and to the endpoint's own servers
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 import time
@@ -23,6 +24,7 @@ from ..auth.credential import ANONYMOUS, Credential, refused
 from ..auth.sources import CredentialSource, successor
 from ..config.settings import EndpointSettings, Origin, origin_of
 from ..errors import (
+    ConfigurationError,
     CredentialError,
     DcacheError,
     DeadlineError,
@@ -33,7 +35,7 @@ from ..errors import (
     hides_locals,
 )
 from ..redaction import redact_url
-from .adapter import Adapter, FailedAttemptError, NoCookies, answered_by, classify
+from .adapter import Adapter, FailedAttemptError, NoCookies, Session, answered_by, classify
 from .deadline import Deadline
 from .exchange import Exchange, record
 from .pacing import Pacer
@@ -284,7 +286,11 @@ class ControlPlane:
             raise CredentialError("a credential travels as a Credential, not as a header", url=url)
         if authorization is not None:
             all_headers["Authorization"] = authorization
-        prepared = requests.Request(method, url, headers=all_headers, data=body).prepare()
+        prepared: requests.PreparedRequest | None = None
+        with contextlib.suppress(ValueError):  # theirs quotes the URL, which after a redirect holds a token
+            prepared = requests.Request(method, url, headers=all_headers, data=body).prepare()
+        if prepared is None:
+            raise ConfigurationError("not a URL", operation=method, url=url)
         prepared.url = url  # requests would decode and encode it anew
         return prepared
 
@@ -360,7 +366,7 @@ class ControlPlane:
     def _opened(self) -> requests.Session:
         with self._lock:
             if self._session is None:
-                session = requests.Session()
+                session = Session()
                 session.trust_env = False
                 session.cookies.set_policy(NoCookies())
                 adapter = Adapter(self._endpoint, self._presents_certificate)

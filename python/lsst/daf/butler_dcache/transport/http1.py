@@ -22,6 +22,7 @@ __all__ = (
     "Head",
     "Headers",
     "chunk_size",
+    "count_of",
     "framing_of",
     "keeps_connection",
     "read_head",
@@ -226,10 +227,26 @@ def framing_of(method: str, head: Head) -> tuple[Framing, int]:
     if "," in length:
         values = {value.strip() for value in length.split(",")}
         length = values.pop() if len(values) == 1 else ""
-    if not (length.isascii() and length.isdecimal()) or len(length) > 18:
+    size = count_of(length)
+    if size is None:
         raise ProtocolError("the Content-Length of the answer is malformed", status=status)
-    size = int(length)
     return (Framing.LENGTH if size else Framing.NONE), size
+
+
+def count_of(text: str) -> int | None:
+    """Read a number of bytes.
+
+    Parameters
+    ----------
+    text : `str`
+        What a server says.
+
+    Returns
+    -------
+    count : `int` or `None`
+        `None` if it is no number, or one beyond all files.
+    """
+    return int(text) if text.isascii() and text.isdecimal() and len(text) <= 18 else None
 
 
 def keeps_connection(head: Head) -> bool:

@@ -239,7 +239,7 @@ def retry_after_seconds(headers: Mapping[str, str], now: datetime | None = None)
         return float(value[:9])
     try:
         moment = parsedate_to_datetime(value)
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=UTC)

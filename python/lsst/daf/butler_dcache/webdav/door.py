@@ -13,7 +13,7 @@ from urllib.parse import unquote, urlsplit, urlunsplit
 
 from ..auth.credential import Credential
 from ..auth.sources import CredentialSource
-from ..config.settings import EndpointSettings, Origin
+from ..config.settings import EndpointSettings, Origin, origin_of
 from ..errors import (
     ConfigurationError,
     ProtocolError,
@@ -373,10 +373,12 @@ class Door:
         if location.startswith("/"):
             parts = urlsplit(asked)
             location = f"{parts.scheme}://{parts.netloc}{location}"
-        if not location.lower().startswith(("http://", "https://")):
+        try:
+            origin_of(location)
+        except ConfigurationError as error:
             raise ProtocolError(
                 "a redirect leads nowhere", operation=operation, url=url, status=answer.status
-            )
+            ) from error
         plain = location.partition("?")[0]
         if plain.endswith("/") and not asked.partition("?")[0].endswith("/") and same_name(plain, asked):
             raise ResourceIsDirectoryError(

@@ -23,7 +23,7 @@ _MOST_HEAD_BYTES = 8 * 1024
 _SKIP_BYTES = 256 * 1024
 _AT_ONCE_BYTES = 64 * 1024 * 1024
 
-_CONTENT_RANGE = re.compile(r"^\s*bytes\s+(\d+)-(\d+)/(\d+|\*)\s*$", re.IGNORECASE)
+_CONTENT_RANGE = re.compile(r"^\s*bytes\s+([0-9]{1,18})-([0-9]{1,18})/([0-9]{1,18}|\*)\s*$", re.IGNORECASE)
 
 Part = tuple[ByteRange, memoryview]
 """Where bytes belong, and the bytes."""

@@ -22,6 +22,7 @@ from defusedxml.ElementTree import ParseError, fromstring
 
 from ..errors import ProtocolError
 from ..model import EntryKind, FileInfo, Locality
+from ..transport.http1 import count_of
 from .addresses import as_directory, join
 
 __all__ = ("PROPFIND_BODY", "parse_checksums", "parse_multistatus", "parse_time")
@@ -134,11 +135,10 @@ def _entry(response: Element, url: str) -> FileInfo:
         return FileInfo(
             url=as_directory(url), kind=EntryKind.DIRECTORY, modified=_modified(found), etag=_etag(found)
         )
-    length = _text(found, "getcontentlength")
     return FileInfo(
         url=url.rstrip("/"),
         kind=EntryKind.FILE,
-        size=int(length) if length.isdigit() else None,
+        size=count_of(_text(found, "getcontentlength")),
         modified=_modified(found),
         checksums=MappingProxyType(parse_checksums(_text(found, "Checksums"))),
         etag=_etag(found),
@@ -189,7 +189,7 @@ def parse_time(text: str) -> datetime | None:
         return None
     try:
         parsed = parsedate_to_datetime(text)
-    except ValueError:
+    except (ValueError, OverflowError):
         try:
             parsed = datetime.fromisoformat(text)
         except ValueError:

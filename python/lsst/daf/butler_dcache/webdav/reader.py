@@ -15,6 +15,7 @@ from ..errors import DeadlineError, DoorUnavailableError, IntegrityError, Protoc
 from ..model import Adler32, ByteRange, EntryKind, FileInfo
 from ..transport.answer import DataAnswer
 from ..transport.deadline import Deadline
+from ..transport.http1 import count_of
 from ..transport.retry import Phase, rounds
 from .door import Door
 from .download import Downloads
@@ -329,9 +330,9 @@ class WebdavReader:
         if answer.status == 416:
             answer.read_short()
             answer.close()
-            total = _content_range(answer).rpartition("/")[2]
-            if session.size is None and total.isdigit():
-                session.learn(answer, int(total))
+            size = count_of(_content_range(answer).rpartition("/")[2])
+            if session.size is None and size is not None:
+                session.learn(answer, size)
             if session.size is None and not span.startswith("bytes=-"):
                 # dCache's 416 does not tell the size, and an empty file has no range at all.
                 self.read_tail(1)
@@ -345,10 +346,9 @@ class WebdavReader:
             body = answer.read_short()
             answer.close(False)
             raise session.failed(answer, body, deadline)
-        size: int | None = answer.length
+        size = answer.length
         if answer.status == 206:
-            total = _content_range(answer).rpartition("/")[2]
-            size = int(total) if total.isdigit() else None
+            size = count_of(_content_range(answer).rpartition("/")[2])
         session.learn(answer, size)
         if answer.status == 200 and answer.ends_by_close and session.size is None and session.adler32 is None:
             answer.close(False)

@@ -21,6 +21,7 @@ from ..transport.answer import DataAnswer
 from ..transport.connection import Connection
 from ..transport.deadline import Deadline
 from ..transport.failures import failure, is_mover_gone
+from ..transport.http1 import count_of
 from ..transport.retry import Phase, rounds
 from .door import Door
 from .download import Downloads
@@ -95,10 +96,10 @@ class ReadSession:
             answer = self._send("HEAD", {}, deadline)
             answer.read()
             answer.close()
-            length = str(answer.headers.get("Content-Length", ""))
-            if answer.status != 200 or not length.isdigit():
+            size = count_of(str(answer.headers.get("Content-Length", "")))
+            if answer.status != 200 or size is None:
                 raise self.failed(answer, b"", deadline)
-            self.learn(answer, int(length))
+            self.learn(answer, size)
 
     def get(self, span: str, deadline: Deadline) -> DataAnswer:
         """Ask for a range; with the lock held.
