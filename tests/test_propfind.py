@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
@@ -285,6 +286,50 @@ def test_error_by_cause(
     )
     assert type(error) is kind
     assert error.status == status
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "kind", "cause", "remedy"),
+    [
+        (
+            507,
+            b"Insufficient storage: SER_QUOTA_EXCEEDED\n",
+            errors.StoreFullError,
+            "quota",
+            "site for more",
+        ),
+        (507, b"All pools are full", errors.StoreFullError, "pools .* are full", "ask the site for space"),
+        (507, b"Fallback cost exceeded", errors.StoreFullError, "pools .* are full", "Remove files"),
+        (507, b"Insufficient storage: SER_DISK_FULL\n", errors.StoreFullError, "no space", "max-upload"),
+        (507, b"", errors.StoreFullError, "no space", "Remove files"),
+        (500, b"No write pools online for [a]", errors.ServerError, "in service", "not full"),
+        (500, b"No write pool configured", errors.ServerError, "in service", "not full"),
+        (
+            500,
+            b"No pool candidates left for stage",
+            errors.FileNearlineError,
+            "tape",
+            "Stage",
+        ),
+        (500, b"File is unavailable.", errors.FileNearlineError, "online", "pool may be down"),
+        (403, b"File not online. Staging not allowed.", errors.FileNearlineError, "tape", "STAGE"),
+        (
+            403,
+            b"Permission denied for PUT on path /f",
+            errors.AccessDeniedError,
+            "refuses to write",
+            "read-only",
+        ),
+    ],
+)
+def test_why_nothing_is_written_or_read(
+    status: int, body: bytes, kind: type[errors.DcacheError], cause: str, remedy: str
+) -> None:
+    """Disk full, quota, nearline and a read-only door are told apart, each with what helps."""
+    error = failures.failure(Answer(status, "E"), operation="x", url="davs://d/p", body=body, method="PUT")
+    assert type(error) is kind
+    assert re.search(cause, error.message)
+    assert remedy in error.hint
 
 
 def test_the_servers_own_words() -> None:

@@ -117,8 +117,8 @@ class Publisher:
                 info = self._put_in_place(url, body, deadline)
             else:
                 info = self._put_aside(url, body, overwrite=overwrite, deadline=deadline)
-        except StoreFullError:
-            self._space.refused(body.length)
+        except StoreFullError as error:
+            self._space.refused(body.length, error)
             raise
         self._space.accepted()
         return info
@@ -201,7 +201,7 @@ class Publisher:
             except BaseException as error:
                 self.clean_up(name, url, error)
                 if isinstance(error, StoreFullError):
-                    self._space.refused(length)
+                    self._space.refused(length, error)
                 if not isinstance(error, _CAME_TO_NOTHING):
                     raise
                 if last or deadline.expired:
@@ -229,8 +229,8 @@ class Publisher:
         """
         try:
             info = put.finish(deadline)
-        except StoreFullError:
-            self._space.refused(None)
+        except StoreFullError as error:
+            self._space.refused(None, error)
             raise
         except OutcomeUnknownError as error:
             _raise_unpublished(error, url, deadline)

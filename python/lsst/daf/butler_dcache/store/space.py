@@ -11,6 +11,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from datetime import datetime
 
 from ..errors import StoreFullError
 
@@ -39,6 +40,8 @@ class Space:
         self._refusals = 0
         self._smallest = 0
         self._until = 0.0
+        self._since = ""
+        self._said = "", "", ""
 
     def after_fork(self) -> None:
         """Make the lock of a forked child its own."""
@@ -65,21 +68,31 @@ class Space:
                 return
             if self._refusals == 0:
                 return
+            refusals, since = self._refusals, self._since
+            message, reason, hint = self._said
         raise StoreFullError(
-            f"the server had no space a moment ago, and is asked again in {wait:.0f} s",
+            f"not sent: the server has had no space since {since} ({refusals} uploads refused), and is asked "
+            f"again in {wait:.1f} s: {message}",
             operation="write",
             url=url,
+            reason=reason,
+            hint=hint,
         )
 
-    def refused(self, length: int | None) -> None:
+    def refused(self, length: int | None, error: StoreFullError) -> None:
         """Take note of an upload for which there was no space.
 
         Parameters
         ----------
         length : `int` or `None`
             Its size, if it is known.
+        error : `StoreFullError`
+            What the server said.
         """
         with self._lock:
+            if self._refusals == 0:
+                self._since = datetime.now().astimezone().strftime("%H:%M:%S")
+            self._said = error.message, error.reason, error.hint
             self._smallest = length or 0 if self._refusals == 0 else min(self._smallest, length or 0)
             self._refusals += 1
             if self._refusals > 1:

@@ -59,6 +59,8 @@ class Outcome(Protocol):
         ...
 
 
+_WRITING = frozenset({"PUT", "MOVE", "DELETE", "MKCOL", "COPY"})
+
 _PATHS = re.compile(r"\bon path .*|(?<![^\s:='\"\[(])/\S*")
 """Names in a server's text, which say nothing of the cause: not every ``/staging/`` has to do with tape."""
 
@@ -102,10 +104,29 @@ _BY_TEXT: tuple[tuple[re.Pattern[str], type[DcacheError], str, str], ...] = tupl
             "Nothing was published; the write can be repeated.",
         ),
         (
-            r"SER_(DISK_FULL|QUOTA)|all pools( are)? full|cost exceeded|limit exceeded",
+            r"quota",
             StoreFullError,
-            "the server has no space for the file, or not for this identity",
-            "A quota or a max-upload caveat of the macaroon gives the same answer.",
+            "the quota of this user or group is used up",
+            "Remove files that it counts, or ask the site for more; what is freed may be credited hours later.",
+        ),
+        (
+            r"all pools( are)? full|cost( limit)? exceeded",
+            StoreFullError,
+            "all pools that may take the file are full",
+            "Remove files, or ask the site for space.",
+        ),
+        (
+            r"SER_DISK_FULL",
+            StoreFullError,
+            "there is no space for the file: the disks are full, or it is larger than its writer may upload",
+            "Remove files or ask the site for space; if smaller files pass, look at the max-upload caveat of the "
+            "macaroon, or of the account.",
+        ),
+        (
+            r"no write pools? (online|configured)",
+            ServerError,
+            "no pool that takes files of this directory is in service",
+            "It is not full: its pools are down or read-only. Try again later, or ask the site.",
         ),
         (
             r"not empty",
@@ -257,6 +278,13 @@ def _classify(status: int, reason: str, method: str, at_pool: bool) -> tuple[typ
         for pattern, kind, message, hint in _BY_TEXT:
             if pattern.search(reason):
                 return kind, message, hint
+    if status == 403 and method in _WRITING:
+        return (
+            AccessDeniedError,
+            "the server knows the credential and refuses to write",
+            "The rights of the account, or the path and activity caveats of the macaroon, do not cover this; a "
+            "door that is read-only refuses whoever writes, and then another door has to be used.",
+        )
     if method == "MKCOL" and status == 405:
         return ResourceExistsError, "the name is taken", ""
     if method == "PUT" and status == 405 and not at_pool:
@@ -293,7 +321,7 @@ _BY_STATUS: dict[int, tuple[type[DcacheError], str, str]] = {
     502: (DoorUnavailableError, "a relay did not reach the server", "Try again later."),
     503: (DoorUnavailableError, "the server is not in service now", "Try again later."),
     504: (DoorUnavailableError, "a relay did not get an answer from the server", "Try again later."),
-    507: (StoreFullError, "the server has no space for the file", ""),
+    507: (StoreFullError, "the server has no space for the file", "Remove files, or ask the site for space."),
 }
 
 
