@@ -10,6 +10,8 @@
     A cluster of real XRootD servers, where one is built (see ``.ci/xrootd-build``). A test that cannot have
     it is skipped with the reason, and fails in CI.
 
+`leak_guard` watches all of them: a test in which a secret comes to light fails.
+
 Each of them sets the environment variables that the client reads, for as long as it runs. All are one per
 module, so that neither a rate limiter nor a fault reaches the tests of another.
 """
@@ -26,9 +28,23 @@ from typing import Protocol
 import fsspec
 import pytest
 import xrootd_server
+from leak_guard import LeakGuard
 from lsst.daf.butler_dcache.embedded import EmbeddedDcache
 
 STANDS_ASIDE = "stands aside: needs the fault knobs or the transcript of the embedded dCache"
+
+
+GUARD = LeakGuard()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Watch for secrets from here on."""
+    GUARD.begin()
+    config.pluginmanager.register(GUARD, "leak-guard")
+    config.add_cleanup(GUARD.end)
+    if config.option.log_level is None:
+        # All loggers are at DEBUG now; what tests and reports are shown of that stays as it was.
+        config.option.log_level = "WARNING"
 
 
 class Server(Protocol):
