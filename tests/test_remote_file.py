@@ -107,8 +107,24 @@ def test_file_that_is_read_in_order_is_verified() -> None:
             "davs://door/file", EntryKind.FILE, len(DATA), checksums={"adler32": "00000000"}
         )
         file = RemoteFile(reader, "davs://door/file")
+        for _ in range(2):  # who tries again gets nothing of it either
+            with pytest.raises(IntegrityError, match="adler32"):
+                list(iter(partial(file.read, chunk), b""))
+
+
+def test_a_stream_that_is_found_wrong_at_its_end_stays_wrong() -> None:
+    class Damaged(Reader):
+        def stream(self, start: int = 0) -> Iterator[bytes]:
+            yield from super().stream(start)
+            raise IntegrityError("the bytes that arrived have another adler32")
+
+    file = RemoteFile(Damaged(DATA), "davs://door/file")
+    for _ in range(2):
         with pytest.raises(IntegrityError, match="adler32"):
-            list(iter(partial(file.read, chunk), b""))
+            file.read()
+    file.seek(-10, os.SEEK_END)
+    with pytest.raises(IntegrityError, match="adler32"):
+        file.read(10)
 
 
 def test_reads_in_order_fetch_more_and_more_and_become_one_stream() -> None:

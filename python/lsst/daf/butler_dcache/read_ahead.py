@@ -67,6 +67,7 @@ class ReadAhead:
         self._stream_position = 0
         self._window = memoryview(b"")  # the last piece of the stream
         self._window_start = 0
+        self._damage = ""  # why nothing of it is given any more
 
     @property
     def size(self) -> int:
@@ -94,6 +95,8 @@ class ReadAhead:
         wanted : `int` or `None`
             How many would be useful; `None` is all that are left.
         """
+        if self._damage:
+            raise IntegrityError(self._damage, operation="read", url=self._name)
         if 0 <= position - self._window_start < len(self._window):
             return self._window[position - self._window_start :]
         found = self._cache.find(position)
@@ -171,17 +174,21 @@ class ReadAhead:
     def _verify(self) -> None:
         expected = self._reader.info.checksums.get("adler32")
         if expected is not None and self._in_order.hexdigest() != expected:
-            raise IntegrityError(
-                f"the bytes that arrived have adler32 {self._in_order.hexdigest()}, the file has {expected}",
-                operation="read",
-                url=self._name,
+            # Whoever tries again must not get the rest of what has been found wrong.
+            self._damage = (
+                f"the bytes that arrived have adler32 {self._in_order.hexdigest()}, the file has {expected}"
             )
+            raise IntegrityError(self._damage, operation="read", url=self._name)
 
     def _exhaust_stream(self) -> None:
         stream, self._stream = self._stream, None
         if stream is not None:
-            for _ in stream:
-                pass
+            try:
+                for _ in stream:
+                    pass
+            except IntegrityError as error:
+                self._damage = error.message
+                raise
             if self._in_order.size == self.size:
                 self._verify()
 
