@@ -107,7 +107,7 @@ _BY_TEXT: tuple[tuple[re.Pattern[str], type[DcacheError], str, str], ...] = tupl
             r"quota",
             StoreFullError,
             "the quota of this user or group is used up",
-            "Remove files that it counts, or ask the site for more; what is freed may be credited hours later.",
+            "Remove files that it counts, or ask the site for more; what is freed may count for hours yet.",
         ),
         (
             r"all pools( are)? full|cost( limit)? exceeded",
@@ -119,8 +119,8 @@ _BY_TEXT: tuple[tuple[re.Pattern[str], type[DcacheError], str, str], ...] = tupl
             r"SER_DISK_FULL",
             StoreFullError,
             "there is no space for the file: the disks are full, or it is larger than its writer may upload",
-            "Remove files or ask the site for space; if smaller files pass, look at the max-upload caveat of the "
-            "macaroon, or of the account.",
+            "Remove files or ask the site for space; if smaller files pass, look at the max-upload caveat of "
+            "the macaroon, or of the account.",
         ),
         (
             r"no write pools? (online|configured)",
@@ -282,8 +282,8 @@ def _classify(status: int, reason: str, method: str, at_pool: bool) -> tuple[typ
         return (
             AccessDeniedError,
             "the server knows the credential and refuses to write",
-            "The rights of the account, or the path and activity caveats of the macaroon, do not cover this; a "
-            "door that is read-only refuses whoever writes, and then another door has to be used.",
+            "The rights of the account, or the path and activity caveats of the macaroon, do not cover this; "
+            "a door that is read-only refuses whoever writes, and then another door has to be used.",
         )
     if method == "MKCOL" and status == 405:
         return ResourceExistsError, "the name is taken", ""
