@@ -18,7 +18,14 @@ from urllib.parse import quote, urlencode, urlsplit
 from ..auth.credential import Credential
 from ..auth.macaroon import Activity, Dialect, Macaroon, NotAMacaroonError
 from ..config.settings import origin_of
-from ..errors import AccessDeniedError, CredentialError, DcacheError, ProtocolError, UnsupportedError
+from ..errors import (
+    AccessDeniedError,
+    CredentialError,
+    DcacheError,
+    ProtocolError,
+    UnsupportedError,
+    hides_locals,
+)
 from ..transport.control import Answer
 from ..transport.deadline import Deadline
 from ..transport.failures import failure
@@ -63,6 +70,7 @@ def as_macaroon(credential: Credential) -> Macaroon | None:
         return None
 
 
+@hides_locals
 def mint(
     door: Door,
     url: str,
