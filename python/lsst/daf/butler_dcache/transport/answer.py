@@ -263,6 +263,10 @@ class DataAnswer:
         self._held = True
         return self.connection
 
+    def entrust(self) -> None:
+        """Undo `hold`: the plane takes care of the connection again."""
+        self._held = False
+
     def close(self, reuse: bool | None = None) -> None:
         """Finish: keep the connection if the body was read and both sides allow it, else close it.
 
@@ -306,6 +310,7 @@ class DataAnswer:
                     reused=self._request.reused,
                     attempt=self._request.attempt,
                     connection=connection.number,
+                    is_hedge=self._request.is_hedge,
                 )
             )
 

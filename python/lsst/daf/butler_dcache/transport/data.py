@@ -503,6 +503,7 @@ def _give_up(error: Exception, phase: Phase, request: Request) -> NoReturn:
                 seconds=now - request.begun,
                 reused=request.reused,
                 attempt=request.attempt,
+                is_hedge=request.is_hedge,
             )
         )
     details: dict[str, Any] = {

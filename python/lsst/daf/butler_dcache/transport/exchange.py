@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
-__all__ = ("Exchange", "add_observer", "is_observed", "record", "remove_observer")
+__all__ = ("Exchange", "add_observer", "hedging", "is_observed", "purpose", "record", "remove_observer")
 
 _log = logging.getLogger(__name__)
 
@@ -37,6 +39,8 @@ class Exchange:
         1 for the first time that the request was sent.
     connection : `int`
         Number of the connection within this process; 0 if there was none.
+    is_hedge : `bool`
+        Whether it was a second request for what another one was late with.
     """
 
     plane: str
@@ -50,6 +54,7 @@ class Exchange:
     reused: bool
     attempt: int
     connection: int = 0
+    is_hedge: bool = False
 
 
 Observer = Callable[[Exchange], None]
@@ -81,6 +86,24 @@ def remove_observer(observer: Observer) -> None:
     _observers = tuple(known for known in _observers if known != observer)
 
 
+class _Purpose(threading.local):
+    is_hedge = False
+
+
+purpose = _Purpose()
+"""What this thread sends its requests for."""
+
+
+@contextmanager
+def hedging() -> Iterator[None]:
+    """Have the requests of this thread recorded as second ones."""
+    purpose.is_hedge = True
+    try:
+        yield
+    finally:
+        purpose.is_hedge = False
+
+
 def is_observed() -> bool:
     """Tell whether anybody would see a record, so that it is worth making."""
     return bool(_observers) or _log.isEnabledFor(logging.DEBUG)
@@ -96,7 +119,7 @@ def record(exchange: Exchange) -> None:
     """
     if _log.isEnabledFor(logging.DEBUG):
         _log.debug(
-            "%s %s %s -> %s %s (sent %d, received %d bytes, %.4f s, connection %d%s, attempt %d)",
+            "%s %s %s -> %s %s (sent %d, received %d bytes, %.4f s, connection %d%s, attempt %d%s)",
             exchange.plane,
             exchange.method,
             exchange.url,
@@ -108,6 +131,7 @@ def record(exchange: Exchange) -> None:
             exchange.connection,
             " kept" if exchange.reused else "",
             exchange.attempt,
+            ", hedge" if exchange.is_hedge else "",
         )
     for observer in _observers:
         observer(exchange)

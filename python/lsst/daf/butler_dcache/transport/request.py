@@ -8,6 +8,7 @@ from ..config.settings import Origin
 from .body import Payload
 from .connection import ConnectionLostError
 from .deadline import Deadline
+from .exchange import purpose
 from .stalls import Floor
 
 __all__ = ("Request",)
@@ -92,6 +93,7 @@ class Request:
         self.silence = silence
         self.patience = patience
         self.floor = floor
+        self.is_hedge = purpose.is_hedge
         self.started = self.begun = time.monotonic()
 
     def begin(self) -> None:

@@ -16,6 +16,7 @@ from __future__ import annotations
 import io
 import logging
 from collections.abc import Callable
+from functools import partial
 from typing import Protocol, TypeVar
 
 from ..config.settings import Origin, origin_of
@@ -37,6 +38,7 @@ from ..transport.failures import failure, is_mover_gone
 from ..transport.retry import Phase, rounds
 from .checksum_turns import PATIENCE_SECONDS, turns
 from .door import REDIRECTS, Door
+from .hedging import Begun, Hedger, Lane
 from .multipart import parse_content_range
 from .parallel import ParallelDownload
 from .whole_answer import Download, digests, shows_whole_file
@@ -105,6 +107,7 @@ class Downloads:
 
     def __init__(self, door: Door) -> None:
         self._door = door
+        self._hedger = Hedger() if door.settings.hedge else None
 
     def read(self, url: str) -> bytes:
         """Return all bytes of a file, verified.
@@ -127,7 +130,7 @@ class Downloads:
                 self._by_several(download, put, deadline)
             return memory.getvalue()
 
-        return self._whole(url, take, lambda: True)
+        return self._whole(url, take, lambda: True, self._hedger)
 
     def fetch(self, url: str, target: Target) -> FileInfo:
         """Write all bytes of a file to a target, verified.
@@ -187,13 +190,17 @@ class Downloads:
             ) from error
 
     def _whole(
-        self, url: str, take: Callable[[Download, Deadline], Result], restart: Callable[[], bool]
+        self,
+        url: str,
+        take: Callable[[Download, Deadline], Result],
+        restart: Callable[[], bool],
+        hedger: Hedger | None = None,
     ) -> Result:
         """Take a whole file, anew if the answer breaks off."""
         deadline = self._door.deadline()
         alone = False
         for last in rounds(Phase.BROKEN, "GET", deadline):
-            download = self.open(url, deadline=deadline)
+            download = self.open(url, deadline=deadline, hedger=hedger)
             download.alone = alone
             clean = False
             try:
@@ -209,7 +216,7 @@ class Downloads:
                 download.close(None if clean else False)
         raise AssertionError("the last round returns or raises")
 
-    def open(self, url: str, *, deadline: Deadline) -> Download:
+    def open(self, url: str, *, deadline: Deadline, hedger: Hedger | None = None) -> Download:
         """Open a file for one read from its first to its last byte.
 
         Parameters
@@ -218,6 +225,8 @@ class Downloads:
             File to read.
         deadline : `Deadline`
             When to give up.
+        hedger : `Hedger`, optional
+            Has first bytes that are late asked for once more.
 
         Returns
         -------
@@ -229,21 +238,26 @@ class Downloads:
             return self._resume(download, offset, deadline)
 
         for attempt, last in enumerate(rounds(Phase.BROKEN, "GET", deadline)):
-            answer, place = self.locate(url, deadline=deadline)
-            if answer is not None:
-                return self._checked(Download(answer, url, at_pool=False, resume=resume), deadline)
-            try:
-                answer = self._open_at_pool(place, deadline)
-            except (DoorUnavailableError, DeadlineError):
+            if hedger is not None and self._door.dialect == "dcache":
+                answer, at_pool, error = hedger.race(partial(self._begin, url, deadline))
+            else:
+                answer, at_pool, error = self._begin(url, deadline)
+            if answer is None:
                 # This pool does not answer; the door may know another one.
+                assert error is not None, "no answer, and no error"
                 if last or deadline.expired:
-                    raise
+                    try:
+                        raise error
+                    finally:
+                        del error  # whose traceback holds this frame
                 continue
+            if not at_pool:
+                return self._checked(Download(answer, url, at_pool=False, resume=resume), deadline)
             if answer.status == 200 or shows_whole_file(answer):
                 return self._checked(Download(answer, url, at_pool=True, resume=resume), deadline)
             body = b"" if is_mover_gone(answer) else answer.read_short()
             answer.close()
-            error = failure(
+            refusal = failure(
                 answer,
                 operation="read",
                 url=url,
@@ -254,8 +268,8 @@ class Downloads:
                 elapsed_seconds=deadline.elapsed,
             )
             # What fails for a reason that will last is not asked again.
-            if last or not (is_mover_gone(answer) or isinstance(error, ServerError | DoorUnavailableError)):
-                raise error
+            if last or not (is_mover_gone(answer) or isinstance(refusal, ServerError | DoorUnavailableError)):
+                raise refusal
         raise AssertionError("the last round returns or raises")
 
     def _resume(self, download: Download, offset: int, deadline: Deadline) -> DataAnswer | None:
@@ -277,6 +291,25 @@ class Downloads:
             if not is_mover_gone(answer) and answer.status < 500:
                 break
         return None
+
+    def _begin(self, url: str, deadline: Deadline, lane: Lane | None = None) -> Begun:
+        """Go to the door, and from there to the bytes; a pool that does not answer is no error yet."""
+        answer, place = self.locate(url, deadline=deadline)
+        if answer is not None:
+            return Begun(answer, False)
+        try:
+            if lane is None:
+                return Begun(self._open_at_pool(place, deadline), True)
+            connection = self._door.data.connect(place, deadline=deadline)
+            if not lane.has_lost:
+                lane.connection = connection
+            answer = self._door.data.open(
+                "GET", place, headers=_WANT, deadline=deadline, connection=connection
+            )
+            answer.entrust()
+            return Begun(answer, True)
+        except (DoorUnavailableError, DeadlineError) as error:
+            return Begun(None, True, error)
 
     def _open_at_pool(self, place: str, deadline: Deadline) -> DataAnswer:
         """Ask for a whole file and its checksum; XRootD for the file alone where that may not be answered."""
