@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from lsst.daf.butler_dcache.auth.credential import Credential, refused
+from lsst.daf.butler_dcache.auth.credential import ANONYMOUS, Credential, refused
 from lsst.daf.butler_dcache.auth.sources import StaticSource, source_for
 from lsst.daf.butler_dcache.config.loading import settings_for
 from lsst.daf.butler_dcache.config.settings import EndpointSettings
@@ -521,6 +521,11 @@ def test_addresses_that_are_silent_share_the_time(monkeypatch: pytest.MonkeyPatc
         assert time.monotonic() - begun < 0.8
         addresses.append((*kind, ("127.0.0.1", server.port)))
         data.connect(server.url, deadline=deadline()).close()
+        endpoint = EndpointSettings(server.url, connect_timeout_seconds=0.5)
+        control = ControlPlane(endpoint, StaticSource(ANONYMOUS), pacer_for(endpoint))
+        begun = time.monotonic()
+        assert control.request("MKCOL", server.url, deadline=deadline()).body == b"x"
+        assert time.monotonic() - begun < 0.8
 
 
 def test_silence_and_deadlines() -> None:

@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from http.client import HTTPException, HTTPResponse, RemoteDisconnected
-from typing import Any
+from typing import Any, cast
 
 import requests
 import urllib3
@@ -20,6 +20,7 @@ from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
 from ..config.settings import EndpointSettings, Origin, origin_of
 from ..redaction import redact_text
+from .connection import NotConnectedError, open_socket
 from .deadline import Deadline
 from .fork import next_connection_number, own_socket
 from .retry import Phase
@@ -246,6 +247,17 @@ class _Connection(HTTPConnection):
     response_class = _Response
     number = 0
     answers = 0
+
+    def _new_conn(self) -> socket.socket:
+        try:
+            # urllib3 gives each of the server's addresses all of the time.
+            sock = open_socket(("", self._dns_host, self.port), cast(float, self.timeout))
+        except NotConnectedError as error:
+            cause = error.__cause__
+            kind = lower.ConnectTimeoutError if isinstance(cause, TimeoutError) else lower.NewConnectionError
+            raise kind(self, str(error)) from cause
+        sock.settimeout(cast(float, self.timeout))
+        return sock
 
     def connect(self) -> None:
         super().connect()
