@@ -112,6 +112,7 @@ def test_redirects_are_answers() -> None:
     responses.add("GET", pool, body=b"data")
     answer = plane().request("GET", DOOR + "x", deadline=deadline())
     assert (answer.status, answer.headers["Location"]) == (302, pool)
+    assert "uuid" not in repr(answer)
     assert len(responses.calls) == 1
 
 

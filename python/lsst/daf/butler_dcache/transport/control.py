@@ -71,7 +71,7 @@ class Answer:
 
     status: int
     reason: str
-    headers: Mapping[str, str]
+    headers: Mapping[str, str] = field(repr=False)  # among them a ``Location`` that is a capability
     body: bytes = field(repr=False)
     url: str = field(repr=False)
     attempts: int = 1
