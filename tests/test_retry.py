@@ -165,7 +165,7 @@ def test_any_run_of_failures_ends(
         assert 0 <= wait < deadline.left
         clock.now += wait
         repeated += 1
-    assert not deadline.expired
+    assert deadline.left > -1e-6  # the waits are rounded when they are added
     assert repeated <= sum(rule.attempts - 1 for rule in RULES)
 
 
