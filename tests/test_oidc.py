@@ -270,6 +270,35 @@ def test_an_issuer_that_is_silent(client: dict[str, Any]) -> None:
     assert "cannot be reached: no answer in time" in text
 
 
+@pytest.mark.parametrize(
+    "beginning", [b"HTTP/1.1 200 OK\r\nX: ", b"HTTP/1.1 200 OK\r\nContent-Length: 9999\r\n\r\n"]
+)
+def test_an_issuer_that_never_comes_to_its_end(
+    folder: Path, client: dict[str, Any], beginning: bytes
+) -> None:
+    """Each byte comes in time, and all of them together do not."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(folder / "host.pem", folder / "host.key")
+    over = threading.Event()
+    sent = 0
+
+    def trickle(talk: Talk) -> None:
+        nonlocal sent
+        with context.wrap_socket(talk.sock, server_side=True) as talk.sock:
+            talk.head()
+            talk.say(beginning)
+            while sent < 100 and not over.wait(0.05):
+                talk.say(b" ")
+                sent += 1
+
+    with ScriptedServer(trickle) as server:
+        url = f"https://localhost:{server.port}"
+        text = refusal(OidcSettings(url, **{**client, "timeout_seconds": 0.4}))
+        over.set()
+    assert "cannot be reached: no answer in time" in text
+    assert 0 < sent < 50
+
+
 def test_without_authlib(client: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "authlib.common.errors", None)
     assert "pip install 'lsst-daf-butler-dcache[oidc]'" in refusal(

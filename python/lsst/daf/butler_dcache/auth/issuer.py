@@ -15,7 +15,7 @@ import re
 import ssl
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -216,6 +216,7 @@ class _Adapter(HTTPAdapter):
 
     def __init__(self, settings: OidcSettings) -> None:
         self._timeout = settings.timeout_seconds
+        self._end = 0.0
         authorities = settings.trusted_authorities
         is_directory = authorities is not None and os.path.isdir(authorities)
         try:
@@ -227,6 +228,7 @@ class _Adapter(HTTPAdapter):
         # Since Python 3.13 that is the default, and certificates of grid authorities do not stand the test.
         self._context.verify_flags &= ~ssl.VERIFY_X509_STRICT
         self._context.minimum_version = ssl.TLSVersion.TLSv1_2
+        self._context.sslsocket_class = _reading_within(self._remaining)
         super().__init__(pool_connections=1, pool_maxsize=1)
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
@@ -236,7 +238,7 @@ class _Adapter(HTTPAdapter):
         conn.cert_reqs = "CERT_REQUIRED"  # `requests` would add the authorities of certifi
 
     def send(self, request: requests.PreparedRequest, *args: Any, **kwargs: Any) -> requests.Response:
-        end = time.monotonic() + self._timeout
+        self._end = time.monotonic() + self._timeout
         response = super().send(request, *args, **{**kwargs, "stream": True})
         content = bytearray()
         for piece in response.iter_content(_PIECE_BYTES):
@@ -244,13 +246,31 @@ class _Adapter(HTTPAdapter):
             if len(content) > _MAX_ANSWER_BYTES:
                 response.close()
                 raise _UnusableAnswerError(f"answers with more than {_MAX_ANSWER_BYTES} bytes")
-            if time.monotonic() > end:
-                response.close()
-                raise _UnusableAnswerError(f"does not end its answer within {self._timeout:g} s")
         if response.is_redirect:
             raise _UnusableAnswerError("redirects to another server")
         response._content = bytes(content)
         return response
+
+    def _remaining(self) -> float:
+        left = self._end - time.monotonic()
+        if left <= 0:
+            raise TimeoutError
+        return left
+
+
+def _reading_within(remaining: Callable[[], float]) -> type[ssl.SSLSocket]:
+    """Return sockets whose readings together take no longer than is left.
+
+    The timeout of `requests` is for each of them alone: whoever sends a byte now and then is never late, and
+    keeps the lock of the refresh token meanwhile.
+    """
+
+    class Socket(ssl.SSLSocket):
+        def recv_into(self, *args: Any, **kwargs: Any) -> int:
+            self.settimeout(remaining())
+            return super().recv_into(*args, **kwargs)
+
+    return Socket
 
 
 class _NoAdapter(HTTPAdapter):
