@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import Enum
 
-__all__ = ("Activity", "Dialect", "Scope", "in_words", "scope_of")
+__all__ = ("Activity", "Dialect", "Scope", "in_words", "normal_path", "scope_of")
 
 # As Java's ISO_OFFSET_DATE_TIME; what else ISO 8601 allows, dCache does not.
 _INSTANT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,9})?(Z|[+-]\d\d:\d\d)", re.ASCII)
@@ -119,7 +119,7 @@ class Scope:
         path : `str`
             Absolute and decoded, as the holder sees it.
         """
-        return self.path is not None and _is_below(_normal(path), self.path)
+        return self.path is not None and _is_below(normal_path(path), self.path)
 
     def with_caveat(self, caveat: str) -> tuple[Scope, str]:
         """Return what a further caveat leaves, and what is wrong with it.
@@ -257,7 +257,7 @@ def _read_before(scope: Scope, value: str) -> Scope:
 
 
 def _read_root(scope: Scope, value: str) -> Scope:
-    root, path, home = _normal(value), scope.path, scope.home
+    root, path, home = normal_path(value), scope.path, scope.home
     assert path is not None  # paths of dCache concatenate
     if _is_below(root, path):
         path = "/"
@@ -273,7 +273,7 @@ def _read_root(scope: Scope, value: str) -> Scope:
 def _read_home(scope: Scope, value: str) -> Scope:
     if not value:
         raise _RefusedError("the path is empty")
-    return dataclasses.replace(scope, home=_normal(value))
+    return dataclasses.replace(scope, home=normal_path(value))
 
 
 def _read_path(scope: Scope, value: str) -> Scope:
@@ -282,7 +282,7 @@ def _read_path(scope: Scope, value: str) -> Scope:
     if scope.dialect is Dialect.DCACHE:
         assert scope.path is not None
         return dataclasses.replace(scope, path=_join(scope.path, value))
-    path = _normal(value)
+    path = normal_path(value)
     if not value.startswith("/"):
         raise _RefusedError("the path is not absolute", dataclasses.replace(scope, path=None))
     if scope.path is None or _is_below(scope.path, path):
@@ -346,13 +346,13 @@ _READERS = {
 }
 
 
-def _normal(path: str) -> str:
+def normal_path(path: str) -> str:
     """Return an absolute path; nothing leads above ``/``."""
     return posixpath.normpath("/" + path.lstrip("/"))
 
 
 def _join(base: str, path: str) -> str:
-    return _normal(base + _normal(path))
+    return normal_path(base + normal_path(path))
 
 
 def _is_below(path: str, base: str) -> bool:

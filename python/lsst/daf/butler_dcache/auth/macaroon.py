@@ -25,7 +25,7 @@ from datetime import UTC, datetime
 from functools import cached_property
 
 from ..errors import DcacheError, hides_locals
-from .caveats import Activity, Dialect, Scope, in_words, scope_of
+from .caveats import Activity, Dialect, Scope, in_words, normal_path, scope_of
 
 __all__ = ("Activity", "Dialect", "Macaroon", "MacaroonAttenuationError", "NotAMacaroonError", "Scope")
 
@@ -268,6 +268,8 @@ class Macaroon:
             raise MacaroonAttenuationError(f"the path is not absolute: {path!r}")
         if base is None or not self.scope.reaches(path):
             raise MacaroonAttenuationError(f"the macaroon is for {base or 'no path'}, not for {path}")
+        # Doubled slashes and ".." would move what is left of the path behind the base.
+        path = normal_path(path)
         if self.dialect is Dialect.XROOTD:
             return [f"path:{path}"] if path != base else []
         # dCache: paths concatenate (protocol page, section 6.5).
