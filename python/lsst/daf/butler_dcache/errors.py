@@ -315,5 +315,7 @@ def forget_frames(error: _Error) -> _Error:
         if item is not None and id(item) not in seen:
             seen.add(id(item))
             item.__traceback__ = None
+            if item.__suppress_context__:
+                item.__context__ = None  # nobody is to see it: those of `requests` quote whole URLs
             todo += [item.__cause__, item.__context__]
     return error
