@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -62,7 +63,7 @@ import sys, time
 from pathlib import Path
 from lsst.daf.butler_dcache.transport.shared_bucket import SharedBucket
 bucket = SharedBucket("door.example.org:2880", [Path(sys.argv[1])])
-with bucket as state:
+with bucket.mutex, bucket as state:
     state.credit = 1e9  # never written
     print("locked", flush=True)
     sys.stdin.read()
@@ -124,7 +125,7 @@ def test_survivors_go_on_when_the_owner_of_the_lock_is_killed(
     holder.wait()
     with Pacer(None, bucket).slot(Deadline(5)) as slot:
         slot.answered(200, DCACHE)
-    with bucket as state:
+    with bucket.mutex, bucket as state:
         assert state.credit < 10
     assert bucket.problem == ""
 
@@ -140,28 +141,43 @@ def test_survivors_go_on_when_the_owner_of_the_lock_stands_still(
     holder.send_signal(signal.SIGCONT)
 
 
+def test_an_interrupt_leaves_nothing_locked(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    pacer = Pacer(None, shared(folder))
+    with monkeypatch.context() as patch:
+        patch.setattr(SharedBucket, "__exit__", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            pacer.slot(Deadline(5))
+    other = threading.Thread(target=pacer.slot, args=(Deadline(5),), daemon=True)
+    other.start()
+    other.join(10)
+    assert not other.is_alive()
+
+
 def test_a_child_shares_with_its_parent(folder: Path) -> None:
     bucket = shared(folder)
-    with bucket as state:
+    with bucket.mutex, bucket as state:
         state.tail = 7.0
     child = os.fork()
     if child == 0:
-        with bucket as state:
+        with bucket.mutex, bucket as state:
             state.tail += 1
         os._exit(0)
     assert os.waitpid(child, 0)[1] == 0
-    with bucket as state:
+    with bucket.mutex, bucket as state:
         assert state.tail == 8.0
 
 
 @pytest.mark.parametrize("damage", [b"", b"\0" * 500, b"\xa7" * 200])
 def test_a_damaged_file_is_a_new_beginning(folder: Path, damage: bytes) -> None:
     bucket = shared(folder)
-    with bucket as state:
+    with bucket.mutex, bucket as state:
         state.tail = 7.0
     assert bucket.path is not None
     bucket.path.write_bytes(damage)
-    with bucket as state:
+    with bucket.mutex, bucket as state:
         assert state.tail == 0.0
         state.tail = 3.0
     with shared(folder) as state:
@@ -171,7 +187,7 @@ def test_a_damaged_file_is_a_new_beginning(folder: Path, damage: bytes) -> None:
 def test_a_state_of_the_future_is_a_new_beginning(folder: Path) -> None:
     """As after a boot, where the system does not tell one from another."""
     bucket = shared(folder)
-    with bucket as state:
+    with bucket.mutex, bucket as state:
         state.at = state.last = state.alone_until = 1e12
     with Pacer(None, bucket).slot(Deadline(5)) as slot:
         slot.answered(200, DCACHE)

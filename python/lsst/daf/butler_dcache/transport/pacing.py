@@ -135,7 +135,7 @@ class Pacer:
             return self._free
         turn = Turn(self._cost, method in _URGENT, self._rate is not None, self._presumed)
         while True:
-            with self._bucket as bucket:
+            with self._bucket.mutex, self._bucket as bucket:
                 now = self._clock()
                 wait = bucket.enter(turn, now, deadline.left)
                 if wait <= 0 and bucket.kind == Kind.FREE and self._rate is None:
@@ -175,11 +175,11 @@ class Pacer:
         refused = status in _REFUSALS
         if refused or kind is Kind.LIMITED:
             self._free_until = float("-inf")
-        with self._bucket as bucket:
+        with self._bucket.mutex, self._bucket as bucket:
             bucket.answered(turn, self._clock(), kind, refused)
 
     def _note_unanswered(self, turn: Turn) -> None:
-        with self._bucket as bucket:
+        with self._bucket.mutex, self._bucket as bucket:
             bucket.unanswered(turn)
 
 

@@ -53,7 +53,7 @@ def _boot() -> bytes:
 
 
 class SharedBucket:
-    """The state of one server; a context that gives it to one thread of one process at a time.
+    """The state of one server; a context that gives it to one process at a time, inside its ``mutex``.
 
     Parameters
     ----------
@@ -61,6 +61,12 @@ class SharedBucket:
         Which server; the same in all processes. A bucket without a name belongs to this process.
     folders : `~collections.abc.Sequence` [`~pathlib.Path`], optional
         Where its file may lie; the first that can be used is.
+
+    Attributes
+    ----------
+    mutex : `threading.Lock`
+        Held by whoever uses the context. It is a ``with`` of its own because an interrupt may come before the
+        first step of any ``__exit__`` but that of a lock.
 
     Notes
     -----
@@ -72,7 +78,7 @@ class SharedBucket:
         # The layout is part of the name, so that releases that differ in it do not meet.
         self._file_name = f"pacing-1-{quote(name, safe='')}" if name else ""
         self._folders = folders
-        self._mutex = threading.Lock()
+        self.mutex = threading.Lock()
         self._seed = zlib.crc32(_boot())
         self._descriptor = -1
         self._path: Path | None = None
@@ -86,27 +92,22 @@ class SharedBucket:
     @property
     def path(self) -> Path | None:
         """The file; `None` if nothing is shared."""
-        with self:
+        with self.mutex, self:
             return self._path if self._bucket is not self._private else None
 
     def __enter__(self) -> Bucket:
-        self._mutex.acquire()
         try:
             now = time.monotonic()
             shared = now >= self._private_until and self._open(now) and self._lock(now)
             self._bucket = self._load() if shared else self._private
         except BaseException:  # an interrupt: others must not wait for us
             self._close()
-            self._mutex.release()
             raise
         return self._bucket
 
     def __exit__(self, *_: object) -> None:
-        try:
-            if self._bucket is not self._private:
-                self._store(self._bucket)
-        finally:
-            self._mutex.release()
+        if self._bucket is not self._private:
+            self._store(self._bucket)
 
     # -- the file
 
@@ -196,7 +197,7 @@ class SharedBucket:
         self._private_until = until
 
     def _after_fork(self) -> None:
-        self._mutex = threading.Lock()
+        self.mutex = threading.Lock()
         self._private = self._bucket = Bucket()
 
 
