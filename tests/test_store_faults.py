@@ -225,11 +225,11 @@ def test_reader_never_mixes_two_files(store: WebdavStore, embedded: Any, url: st
 
 def test_unencrypted_pool_of_an_encrypted_door(embedded: Any, url: str, tmp_path: Path) -> None:
     embedded.faults.clear()
-    with endpoint(embedded, tmp_path) as store:
+    with endpoint(embedded, tmp_path, dcache={"http_pools": "refuse"}) as store:
         embedded.faults.add(Fault("http_pool", times=None))
         with pytest.raises(errors.ConfigurationError, match="http_pools: allow"):
             store.read(url)
-    with endpoint(embedded, tmp_path, dcache={"http_pools": "allow"}) as store:
+    with endpoint(embedded, tmp_path) as store:
         with counted(embedded) as counter:
             assert store.read(url) == OLD
         assert not any(record["authorization"] for record in counter.records if record["server"] == "pool")
@@ -293,7 +293,7 @@ def test_failed_write_leaves_everything_as_it_was(
 ) -> None:
     embedded.faults.clear()
     fault.hits = 0
-    with endpoint(embedded, tmp_path) as store:
+    with endpoint(embedded, tmp_path, dcache={"http_pools": "refuse"}) as store:
         url = f"{embedded.url}{uuid.uuid4().hex[:12]}/file"
         store.write(url, OLD)
         embedded.faults.add(fault)

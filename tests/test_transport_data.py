@@ -584,7 +584,9 @@ def test_an_unencrypted_pool_behind_an_encrypted_door_is_a_choice() -> None:
         door = "https://door.example.org:2880/"
         for policy, url in (
             ("refuse", server.url),
-            ("without_credential", f"{server.url}a?dcache-http-uuid=1"),
+            ("refuse", f"{server.url}a?dcache-http-uuid=1"),
+            ("without_credential", f"{server.url}a?dcache-http-uuid=1&authz=1"),
+            ("without_credential", f"{server.url}a?xrdhttptk=1"),
             ("without_credential", server.url.replace("//", "//me:word@")),
         ):
             with pytest.raises(ConfigurationError, match="http_pools: allow"):
@@ -592,7 +594,8 @@ def test_an_unencrypted_pool_behind_an_encrypted_door_is_a_choice() -> None:
         assert server.connections == 0
         for policy, url in (
             ("without_credential", server.url),
-            ("allow", f"{server.url}a?dcache-http-uuid=1"),
+            ("without_credential", f"{server.url}a?dcache-http-uuid=1&dcache-http-ref=2"),
+            ("allow", f"{server.url}a?xrdhttptk=1"),
         ):
             plane(door, http_pools=policy).open("GET", url, deadline=deadline()).close()
     assert not any(b"uthorization" in head for head in server.heads)

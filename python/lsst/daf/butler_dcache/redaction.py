@@ -36,6 +36,8 @@ _HARMLESS = frozenset(
     }
 )
 """Parameters of listings, of dCache's frontend and of S3, that say how much is wanted and of which kind."""
+_TRANSFER = frozenset({"dcache-http-ref", "dcache-http-uuid"})
+"""What dCache puts into the URL of a pool: names one transfer, and is worth as much as the bytes beside it."""
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,39}", re.ASCII)
 _VALUE = re.compile(r"[A-Za-z0-9_,./-]{1,32}", re.ASCII)
 _URL = re.compile(r"\b(?:https?|davs?|s3|root|xroot)://[^\s'\"<>]+", re.IGNORECASE)
@@ -117,7 +119,7 @@ def redact_url(url: str) -> str:
 
 
 def has_credential(url: str) -> bool:
-    """Tell whether a URL holds, or may hold, something that gives a right to whoever has it.
+    """Tell whether a URL holds, or may hold, a credential.
 
     Parameters
     ----------
@@ -127,9 +129,12 @@ def has_credential(url: str) -> bool:
     Returns
     -------
     has : `bool`
-        Whether there is user information or a query of which not all is known to be harmless.
+        Whether there is user information, or a query of which not all is known to be harmless or to name one
+        transfer of dCache, which ends with it and gives no right to anything else.
     """
-    return redact_url(url) != url.partition("#")[0]
+    shown, _, query = url.partition("#")[0].partition("?")
+    pairs = [pair for pair in query.split("&") if pair and pair.partition("=")[0] not in _TRANSFER]
+    return redact_url(shown) != shown or any(_redact_pair(pair) != pair for pair in pairs)
 
 
 def _redact_query(query: str) -> str:
