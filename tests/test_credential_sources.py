@@ -30,7 +30,7 @@ from lsst.daf.butler_dcache.auth.credential import Credential
 from lsst.daf.butler_dcache.auth.sources import source_for
 from lsst.daf.butler_dcache.config import discovery, loading
 from lsst.daf.butler_dcache.config.loading import settings_for
-from lsst.daf.butler_dcache.errors import ConfigurationError, CredentialError
+from lsst.daf.butler_dcache.errors import ConfigurationError, CredentialConfigurationError, CredentialError
 
 URL = "davs://door.example.org:2880/a/b"
 BASE = "https://door.example.org:2880/"
@@ -164,6 +164,14 @@ def test_an_empty_variable_is_none(nowhere: Path, monkeypatch: pytest.MonkeyPatc
     for name in ("BEARER_TOKEN", "BEARER_TOKEN_FILE", "XDG_RUNTIME_DIR"):
         monkeypatch.setenv(name, "")
     assert header() == "Bearer good"
+
+
+@pytest.mark.parametrize("user", ["me:pass-word@", "pass-word@"])
+def test_a_url_holds_no_account(user: str) -> None:
+    with pytest.raises(CredentialConfigurationError, match="user_password") as caught:
+        settings_for(f"davs://{user}door.example.org:2880/a@b")
+    assert "pass-word" not in str(caught.value)
+    assert settings_for("davs://door.example.org:2880/a@b").base_url == "https://door.example.org:2880/"
 
 
 def test_a_missing_file_that_is_named_is_an_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -251,6 +251,17 @@ def test_nothing_is_added(monkeypatch: pytest.MonkeyPatch) -> None:
     assert names == [{b"host", b"user-agent", b"accept-encoding"}] * 2
 
 
+def test_a_name_in_a_url_is_no_credential() -> None:
+    """And takes the place of none: what is refused then would be the credential that was not sent."""
+    with ScriptedServer(answering(ok(b""))) as server:
+        url = server.url.replace("://", "://me:word@")
+        plane(server.url, Credential.basic("name", "password")).request("GET", url, deadline=deadline())
+        plane(server.url).request("GET", url, deadline=deadline())
+        heads = server.heads
+    assert b"Authorization: Basic bmFtZTpwYXNzd29yZA==" in heads[0]
+    assert b"authorization" not in heads[1].lower()
+
+
 def test_connections_are_kept() -> None:
     with ScriptedServer(answering(ok(b"x" * 100_000))) as server:
         control = plane(server.url)

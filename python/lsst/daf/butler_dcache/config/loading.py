@@ -14,6 +14,7 @@ import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import yaml
 
@@ -58,6 +59,8 @@ def settings_for(url: str) -> EndpointSettings:
     ------
     ConfigurationError
         If the file, or the entry of this endpoint, is not usable; the text names file and key.
+    CredentialConfigurationError
+        If the URL holds a user name or password, which show wherever a URL is written.
 
     Notes
     -----
@@ -66,6 +69,12 @@ def settings_for(url: str) -> EndpointSettings:
     """
     global _file
     scheme, host, port = origin_of(url)
+    if "@" in url and "@" in urlsplit(url).netloc:
+        raise CredentialConfigurationError(
+            "a URL is no place for user name and password",
+            url=url,
+            hint="nothing was sent; use user_name and user_password, or netrc_file, of this endpoint's entry",
+        )
     base_url = _base(scheme, host, port)
     with _lock:
         file = os.environ.get(_FILE, "")

@@ -288,7 +288,7 @@ class ControlPlane:
             all_headers["Authorization"] = authorization
         prepared: requests.PreparedRequest | None = None
         with contextlib.suppress(ValueError):  # theirs quotes the URL, which after a redirect holds a token
-            prepared = requests.Request(method, url, headers=all_headers, data=body).prepare()
+            prepared = requests.Request(method, url, headers=all_headers, data=body, auth=_as_it_is).prepare()
         if prepared is None:
             raise ConfigurationError("not a URL", operation=method, url=url)
         prepared.url = url  # requests would decode and encode it anew
@@ -397,6 +397,11 @@ class ControlPlane:
     def _after_fork(self) -> None:
         self._lock = threading.Lock()
         self._session = None
+
+
+def _as_it_is(prepared: requests.PreparedRequest) -> requests.PreparedRequest:
+    """Leave a request alone: `requests` would make a credential of the user information of a URL."""
+    return prepared
 
 
 _planes: weakref.WeakSet[ControlPlane] = weakref.WeakSet()
