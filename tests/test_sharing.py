@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import pickle
 import subprocess
+import traceback
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
+import fsspec
 import pytest
 import requests
 import yaml
@@ -159,6 +161,32 @@ def test_in_our_own_scheme(embedded: Any, shared: str, nobody: None) -> None:
         with fs.open(each) as file:
             file.seek(-5, 2)
             assert file.read() == DATA[-5:]
+
+
+def test_it_is_no_pattern(shared: str, nobody: None, tmp_path: Path) -> None:
+    """fsspec takes its question mark for one, and says the whole of it where nothing fits."""
+    fs = DcacheFileSystem()
+    assert fs.cat(shared) == DATA
+    assert fs.cat([shared]) == {shared: DATA}
+    fs.get(shared, str(tmp_path / "copy"))
+    fs.get(shared, str(tmp_path))
+    names = {path.name for path in tmp_path.iterdir() if path.is_file()}
+    assert {(tmp_path / name).read_bytes() for name in ("copy", "a b+c")} == {DATA}
+    assert not any("authz" in name for name in names)
+    assert fs.glob(shared, detail=True)[shared]["size"] == len(DATA)
+    with fsspec.open(shared.replace("https:", "davs:"), expand=True) as file:
+        assert file.read() == DATA
+    with fs.open(shared) as file:
+        assert "authz" not in file.name
+    absent, token = shared.replace("?", ".absent?"), shared.partition("authz=")[2]
+    for use in (fs.cat, fs.ls, fs.checksum, lambda url: list(DcacheResourcePath(url).walk())):
+        said = ""
+        try:
+            use(absent)
+        except (errors.DcacheError, ValueError) as error:  # the frames of fsspec hold what they were given
+            said = "".join(traceback.format_exception(error))
+        assert ".absent" in said
+        assert token not in said
 
 
 def test_the_own_credential_stays_at_home(embedded: Any, shared: str) -> None:

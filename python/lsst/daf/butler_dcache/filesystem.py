@@ -56,7 +56,8 @@ class DcacheFileSystem(ReadingFileSystem):
     ) -> RemoteFile | SpooledUpload | StreamedUpload:
         store, url = self._place(path)
         if mode == "rb":
-            return RemoteFile(store.open_reader(url), path)
+            # Whoever handles the file names it in messages, and the token has no place there.
+            return RemoteFile(store.open_reader(url), path.partition("?")[0])
         if mode not in ("wb", "xb", "ab", "r+b", "rb+"):
             raise UnsupportedError(f"no such mode: {mode}", operation="open", url=url)
         if mode == "xb" and store.exists(url):

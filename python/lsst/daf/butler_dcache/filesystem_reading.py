@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Iterator
 from datetime import datetime
 from typing import Any, cast
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 from fsspec.callbacks import DEFAULT_CALLBACK
 from fsspec.spec import AbstractFileSystem
@@ -167,6 +167,29 @@ class ReadingFileSystem(AbstractFileSystem):  # type: ignore[misc]
             Iterator[tuple[str, Any, Any]],
             super().walk(path, maxdepth=maxdepth, topdown=topdown, on_error=handler, **kwargs),
         )
+
+    def glob(self, path: str, maxdepth: int | None = None, **kwargs: Any) -> Any:
+        """Return what fits a pattern; see `fsspec.spec.AbstractFileSystem.glob`.
+
+        Parameters
+        ----------
+        path : `str`
+            Pattern. A presigned URL is none, though it has a ``?``: its file is found to be absent, or not
+            to be read, when it is used.
+        maxdepth : `int`, optional
+            How deep ``**`` goes.
+        **kwargs
+            See fsspec; ``detail`` for descriptions in place of names.
+
+        Returns
+        -------
+        found : `list` [`str`] or `dict` [`str`, `dict`]
+            Paths; with ``detail`` what they are.
+        """
+        path = self._strip_protocol(path)
+        if not _is_presigned(path):
+            return super().glob(path, maxdepth=maxdepth, **kwargs)
+        return {path: self.info(path)} if kwargs.get("detail") else [path]
 
     def exists(self, path: str, **kwargs: Any) -> bool:
         """Ask the server whether there is a file or directory (1 request); raises if it will not say.
@@ -332,6 +355,22 @@ class ReadingFileSystem(AbstractFileSystem):  # type: ignore[misc]
                 results[index] = part
         return results
 
+    def get(self, rpath: Any, lpath: Any, *args: Any, **kwargs: Any) -> Any:
+        """Copy files to this machine; see `fsspec.spec.AbstractFileSystem.get`.
+
+        Parameters
+        ----------
+        rpath, lpath : `str` or `list` [`str`]
+            From where, and to where. The copy of a presigned URL is not named after its token.
+        *args, **kwargs
+            See fsspec.
+        """
+        if isinstance(rpath, str) and _is_presigned(rpath) and isinstance(lpath, str | os.PathLike):
+            if os.path.isdir(lpath) or os.fspath(lpath).endswith("/"):
+                lpath = os.path.join(lpath, unquote(urlsplit(rpath).path).rpartition("/")[2])
+            return super().get([rpath], [os.fspath(lpath)], *args, **kwargs)
+        return super().get(rpath, lpath, *args, **kwargs)
+
     def get_file(
         self,
         rpath: str,
@@ -381,6 +420,10 @@ class ReadingFileSystem(AbstractFileSystem):  # type: ignore[misc]
     def _report(callback: Any, info: FileInfo) -> None:
         callback.set_size(info.size)
         callback.relative_update(info.size or 0)
+
+
+def _is_presigned(path: str) -> bool:
+    return "authz=" in urlsplit(path).query
 
 
 def _raise_unless_missing(error: Exception) -> None:

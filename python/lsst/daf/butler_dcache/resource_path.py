@@ -339,7 +339,7 @@ class DcacheResourcePath(ResourcePath):
             If this URI does not look like a directory.
         """
         if not self.isdir():
-            raise ValueError(f"Can not walk non-directory URI {self}")
+            raise ValueError(f"Can not walk non-directory URI {redact_url(str(self))}")
         pattern = re.compile(file_filter) if isinstance(file_filter, str) else file_filter
         for url, directories, files in walk_tree(self._store, self._url):
             names = [unquote(info.name) for info in files]
