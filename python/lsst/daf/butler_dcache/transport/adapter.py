@@ -20,10 +20,10 @@ from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
 from ..config.settings import EndpointSettings, Origin, origin_of
 from ..redaction import redact_text
-from .connection import NotConnectedError, open_socket
 from .deadline import Deadline
 from .fork import next_connection_number, own_socket
 from .retry import Phase
+from .sockets import NotConnectedError, open_socket
 from .tls import is_alive, remember_session, tls_context
 
 __all__ = ("Adapter", "FailedAttemptError", "NoCookies", "Session", "answered_by", "classify")

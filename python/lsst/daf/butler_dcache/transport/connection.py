@@ -20,87 +20,21 @@ from typing import BinaryIO
 from ..config.settings import Origin
 from ..errors import DeadlineError, ProtocolError
 from .deadline import Deadline
-from .fork import next_connection_number, own_socket
+from .fork import next_connection_number
 from .http1 import MAX_HEAD_BYTES, Head, read_head
 from .stalls import Progress
 
-__all__ = ("Connection", "ConnectionLostError", "NotConnectedError", "open_socket")
+__all__ = ("Connection", "ConnectionLostError")
 
 _QUICKACK: int | None = getattr(socket, "TCP_QUICKACK", None)
 _NO_MATTER = contextlib.suppress(OSError)
 _HEAD_PIECE_BYTES = 8 * 1024
 _FILE_PIECE_BYTES = 256 * 1024
 """Fits into the processor's cache together with the kernel's copy."""
-_KEEPALIVE = (("TCP_KEEPIDLE", 60), ("TCP_KEEPINTVL", 30), ("TCP_KEEPCNT", 4))
-
-
-class NotConnectedError(Exception):
-    """There is no connection; nothing was sent."""
 
 
 class ConnectionLostError(Exception):
     """The connection ended before it should."""
-
-
-def open_socket(origin: Origin, timeout: float) -> socket.socket:
-    """Connect to a server.
-
-    Parameters
-    ----------
-    origin : `tuple`
-        Scheme, host and port.
-    timeout : `float`
-        Longest wait in seconds, of which each of the server's addresses has its share.
-
-    Returns
-    -------
-    sock : `socket.socket`
-        Connected; it does not block, and no child process will use it.
-
-    Raises
-    ------
-    NotConnectedError
-        If the server cannot be reached.
-    """
-    sock = _connect(origin, Deadline(timeout))
-    try:
-        own_socket(sock)
-        sock.setblocking(False)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        for name, value in _KEEPALIVE:
-            if hasattr(socket, name):
-                sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
-    except OSError as exc:
-        sock.close()
-        raise NotConnectedError(f"no connection: {exc.strerror or exc}") from exc
-    return sock
-
-
-def _connect(origin: Origin, deadline: Deadline) -> socket.socket:
-    """Connect to the first address that answers; one that is silent leaves time for those behind it."""
-    try:
-        addresses = socket.getaddrinfo(*origin[1:], type=socket.SOCK_STREAM)
-    except (OSError, UnicodeError) as exc:
-        raise NotConnectedError(f"no connection: {getattr(exc, 'strerror', '') or exc}") from exc
-    failure: OSError = TimeoutError("timed out")
-    for left, (family, kind, protocol, _, address) in zip(
-        range(len(addresses), 0, -1), addresses, strict=True
-    ):
-        if deadline.expired:
-            break
-        try:
-            sock = socket.socket(family, kind, protocol)
-            try:
-                sock.settimeout(deadline.remaining() / left)
-                sock.connect(address)
-                return sock
-            except BaseException:
-                sock.close()
-                raise
-        except OSError as exc:
-            failure = exc
-    raise NotConnectedError(f"no connection: {failure.strerror or failure}") from failure
 
 
 class Connection:
@@ -109,7 +43,7 @@ class Connection:
     Parameters
     ----------
     sock : `socket.socket`
-        From `open_socket`.
+        From `~.sockets.open_socket`.
     origin : `tuple`
         Scheme, host and port of the server.
 

@@ -8,9 +8,10 @@ import time
 import weakref
 
 from ..config.settings import EndpointSettings, Origin
-from .connection import Connection, NotConnectedError, open_socket
+from .connection import Connection
 from .deadline import Deadline
 from .encrypted_connection import EncryptedConnection
+from .sockets import NotConnectedError, open_socket
 from .tls import tls_context
 
 __all__ = ("ConnectionPool",)

@@ -29,7 +29,7 @@ from ..redaction import redact_url
 from .addressing import Addressing, announced_length
 from .answer import DataAnswer
 from .body import NOTHING, Body, Payload
-from .connection import Connection, ConnectionLostError, NotConnectedError
+from .connection import Connection, ConnectionLostError
 from .connection_pool import ConnectionPool
 from .conversation import final_head, send_at_once, send_when_asked
 from .deadline import Deadline
@@ -39,6 +39,7 @@ from .outgoing import Outgoing
 from .pacing import UNPACED, Pacer, Slot
 from .request import Request
 from .retry import READS, RULES, Action, Phase, Repetition
+from .sockets import NotConnectedError
 from .stalls import floor_of
 
 __all__ = ("DataPlane",)

@@ -21,8 +21,9 @@ from typing import cast
 
 from ..config.settings import Origin
 from ..errors import DeadlineError
-from .connection import Connection, ConnectionLostError, NotConnectedError
+from .connection import Connection, ConnectionLostError
 from .deadline import Deadline
+from .sockets import NotConnectedError
 from .tls import ResumingContext
 
 __all__ = ("EncryptedConnection",)
@@ -50,7 +51,7 @@ class EncryptedConnection(Connection):
     Parameters
     ----------
     sock : `socket.socket`
-        From `~.connection.open_socket`.
+        From `~.sockets.open_socket`.
     origin : `tuple`
         Scheme, host and port of the server.
     context : `~.tls.ResumingContext`

@@ -19,7 +19,6 @@ from .ownership import mark, owner_of
 __all__ = (
     "as_directory",
     "decoded_path",
-    "host_of",
     "is_lock",
     "is_temporary",
     "join",
@@ -81,11 +80,6 @@ def origin(url: str) -> str:
     """
     scheme, host, port = origin_of(url)
     return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
-
-
-def host_of(url: str) -> str:
-    """Return host and port of a URL, for messages."""
-    return urlsplit(url).netloc.rpartition("@")[2]
 
 
 @_remembered
