@@ -199,6 +199,7 @@ class Bench:
         self.asked: list[dict[str, Any]] = []
         self.answer: Callable[[dict[str, Any]], Answer | Exception] = self.make
         self.longest = 7 * 86400.0
+        self.words: str | None = None
         self.bound: float | None = None
         self.credentials = self
         self.rights = Rights(self, clock=lambda: self.seconds, now=self.now)  # type: ignore[arg-type]
@@ -220,7 +221,8 @@ class Bench:
     def make(self, wishes: dict[str, Any]) -> Answer:
         seconds = float(wishes["validity"][2:-1]) if "validity" in wishes else min(86400.0, self.longest)
         if seconds > self.longest:
-            reason = "Bad requested caveat: before: requested duration beyond maximum allowed (PT1H)"
+            words = f"(PT{int(self.longest / 3600)}H)" if self.words is None else self.words
+            reason = f"Bad requested caveat: before: requested duration beyond maximum allowed {words}"
             return Answer(400, reason, {}, b"", "", 1, 0.0)
         end = self.seconds + seconds if self.bound is None else self.bound
         before = datetime.fromtimestamp(end, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
@@ -386,6 +388,26 @@ def test_sites_with_a_shorter_limit(bench: Bench) -> None:
     bench.longest = 3600.0
     for _ in range(5):
         assert bench.get(lifetime_seconds=7200) is not None
+    assert bench.asked == [{"validity": "PT43200S"}, {"validity": "PT3600S"}]
+
+
+def test_the_longest_that_a_site_gives(bench: Bench) -> None:
+    """Which is not what it gives unasked."""
+    bench.longest = 7 * 86400.0
+    url = "https://door.example:2880/f"
+    for _ in range(5):
+        shared = bench.rights.delegate(
+            url, activities=DOWNLOAD, lifetime_seconds=7 * 86400, deadline=Deadline(5)
+        )
+        assert shared.expires is not None
+        assert (shared.expires - bench.now()).total_seconds() == pytest.approx(7 * 86400, abs=2)
+    assert bench.asked == [{"validity": "PT756000S"}, {"validity": "PT604800S"}]
+
+
+@pytest.mark.parametrize("words", ["", "(PT)", "(P7D)", "(PT0S)", f"(PT{'9' * 400}H)"])
+def test_a_limit_that_cannot_be_read(bench: Bench, words: str) -> None:
+    bench.longest, bench.words = 3600.0, words
+    assert bench.get(lifetime_seconds=7200) is not None
     assert bench.asked == [{"validity": "PT43200S"}, {}]
 
 

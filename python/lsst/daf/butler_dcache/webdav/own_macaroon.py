@@ -11,6 +11,7 @@ made of a token ends with the token, so it is made anew when the token changes, 
 from __future__ import annotations
 
 import math
+import re
 import threading
 import time
 from collections.abc import Callable
@@ -42,6 +43,8 @@ _SHORTEST_LIFE_SECONDS = 2.0
 _PAUSE_SECONDS = 30.0
 _REFUSED_FOR_SECONDS = 600.0
 _MOST_KEPT = 256
+_DURATION = re.compile(r"\(PT(?:(\d{1,9})H)?(?:(\d{1,9})M)?(?:(\d{1,9})S)?\)", re.ASCII)
+_UNITS = (3600, 60, 1)
 
 
 @dataclass(frozen=True)
@@ -215,6 +218,11 @@ class OwnMacaroon:
         url = origin(self._door.settings.base_url) + place
         try:
             return mint(self._door, url, lifetime_seconds=asked, deadline=deadline)
+        except LifetimeRefusedError as refused:
+            longest = _longest(refused.reason)
+        try:
+            # Unasked a site may give much less than it would: dCache a day, and a week at most.
+            return mint(self._door, url, lifetime_seconds=longest, deadline=deadline)
         except LifetimeRefusedError:
             return mint(self._door, url, deadline=deadline)
 
@@ -286,6 +294,17 @@ class OwnMacaroon:
                 _make_room(self._parsed)
                 self._parsed[name] = parsed
         return parsed
+
+
+def _longest(reason: str) -> float | None:
+    """Seconds of the duration in dCache's refusal (protocol page, section 6.2), as Java writes it."""
+    found = _DURATION.search(reason)
+    seconds = (
+        0
+        if found is None
+        else sum(int(n or 0) * unit for n, unit in zip(found.groups(), _UNITS, strict=True))
+    )
+    return float(seconds) or None
 
 
 def _make_room(table: dict[Any, Any]) -> None:
