@@ -42,13 +42,18 @@ _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,39}", re.ASCII)
 _VALUE = re.compile(r"[A-Za-z0-9_,./-]{1,32}", re.ASCII)
 _URL = re.compile(r"\b(?:https?|davs?|s3|root|xroot)://[^\s'\"<>]+", re.IGNORECASE)
 _QUERY = re.compile(r"(?<=[^\s?])\?([^\s?'\"<>]*=[^\s'\"<>]*)")
-_CREDENTIAL = re.compile(r"\b(Bearer|Basic)(\s+|%20|\+)[A-Za-z0-9+/=._~-]+", re.IGNORECASE)
+_CREDENTIAL = re.compile(r"\b(Bearer|Basic)(\s+|%20|\+)(?!tokens?\b)[A-Za-z0-9+/=._~-]+", re.IGNORECASE)
+_BEGIN = r"(?:\b|(?<=%[0-9a-fA-F]{2}))"
+"""Of a word, in what is percent-encoded as well."""
 _PARAMETER = re.compile(
-    r"\b((?:authz|(?:access_|bearer_|refresh_|id_)?token|client_secret|password|dcache-http-uuid|xrdhttptk"
-    r"|sig|signature|x-amz-[a-z-]+|x-goog-[a-z-]+)=)[^&\s'\"<>,;)]+",
+    _BEGIN
+    + r"((?:authz|(?:access_|bearer_|refresh_|id_)?token|client_secret|password|dcache-http-uuid|xrdhttptk"
+    r"|sig|signature|x-amz-[a-z-]+|x-goog-[a-z-]+)(?:=|%3D|[\"']\s*:\s*[\"']))[^&\s'\"<>,;)]+",
     re.IGNORECASE,
 )
-_TOKEN = re.compile(r"\b(?:[Mm][DT][A-Za-z0-9+/_-]{60,}=*|eyJ[A-Za-z0-9_-]{8,}(?:\.[A-Za-z0-9_-]*){1,4})")
+_TOKEN = re.compile(
+    _BEGIN + r"(?:[Mm][DT][A-Za-z0-9+/_-]{60,}=*|eyJ[A-Za-z0-9_-]{8,}(?:\.[A-Za-z0-9_-]*){1,4})"
+)
 """A macaroon begins with the length of its first packet, a JSON web token with ``{"``."""
 
 
