@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
+import socket
+import subprocess
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -423,3 +428,64 @@ def test_busy_door_is_left(site: EmbeddedDcache, tmp_path: Path) -> None:
         assert {urlsplit(one.url).port for one in records} <= set(ports)
         assert not health_of(first.origin).is_fit
     site.faults.clear()
+
+
+# Behind a relay
+
+
+@contextmanager
+def relay(listener: socket.socket, port: int, folder: Path) -> Iterator[None]:
+    """Run HAProxy on a socket that listens, in front of a server on loopback."""
+    program = shutil.which("haproxy") or "/usr/sbin/haproxy"
+    if not Path(program).exists() and not os.environ.get("CI"):
+        pytest.skip("HAProxy is not installed")
+    configuration = folder / "haproxy.cfg"
+    configuration.write_text(
+        "defaults\n  mode http\n  timeout connect 2s\n  timeout client 30s\n  timeout server 30s\n"
+        "  retries 0\n"
+        f"frontend f\n  bind fd@{listener.fileno()}\n  default_backend b\n"
+        f"backend b\n  server s 127.0.0.1:{port}\n"
+    )
+    with subprocess.Popen(
+        [program, "-db", "-f", str(configuration)], pass_fds=[listener.fileno()], stderr=subprocess.DEVNULL
+    ) as process:
+        try:
+            yield
+        finally:
+            process.kill()
+
+
+def test_relay_without_its_door(tmp_path: Path) -> None:
+    """It answers 503 to everything: reads go on elsewhere, writes look first, and then it is left alone."""
+    with (
+        EmbeddedDcache(tls=False, limiter=False) as dcache,
+        socket.create_server(("127.0.0.1", 0)) as listener,
+        socket.create_server(("127.0.0.1", 0)) as nobody,
+    ):
+        dead = nobody.getsockname()[1]
+        nobody.close()
+        through = f"http://127.0.0.1:{listener.getsockname()[1]}/"
+        url = dcache.url + "file"
+        with endpoint(dcache, tmp_path, dcache={"doors": [through]}) as store:
+            assert isinstance(store, WebdavStore)
+            several = store._door._doors
+            several._liked = tuple(sorted(several._liked, key=lambda one: one.base + "/" != through))
+            first = several._liked[0].health
+            with relay(listener, dead, tmp_path):
+                dcache.place("file", b"old")
+                assert store.read(url) == b"old"
+                store.write(url, b"new")
+                store.move(url, url + "-moved", overwrite=True)
+                assert store.read(url + "-moved") == b"new"
+                assert not first.is_fit
+                records = seen(lambda: store.remove(url + "-moved"))
+                assert not [one for one in records if one.url.startswith(through)]
+            first._closed_until = 0.0
+            with relay(listener, urlsplit(dcache.url).port or 0, tmp_path):
+                records = seen(lambda: store.write(url, b"again"))
+                assert [one.url.startswith(through) for one in records].count(True) == 1, "one trial"
+                first._returned_at = 0.0
+                records = seen(lambda: store.write(url, b"and again"))
+                assert all(one.url.startswith(through) for one in records)
+                assert first.is_fit
+                assert store.read(url) == b"and again"
