@@ -181,6 +181,12 @@ def test_whoever_gets_a_link_uses_it_here(embedded: Any, url: str, tmp_path: Pat
             result = CliRunner().invoke(main, ["cp", form, str(tmp_path / "here")])
             assert result.exit_code == 0, result.output
             assert token not in result.output
+        for command in ("ls", "stat", "checksum", "rm", "doctor"):
+            for form in (link, link.replace("https:", "davs:")):
+                result = CliRunner().invoke(main, [command, form])
+                assert (result.exit_code == 0) == (command not in ("rm", "doctor")), result.output
+                assert "a%20file" in result.output
+                assert token not in result.output
     assert {path.name: path.read_bytes() for path in (tmp_path / "here").iterdir()} == {"a file": DATA}
     result = CliRunner().invoke(main, ["cat", link.replace("https:", "s3:")])
     assert result.exit_code == 1

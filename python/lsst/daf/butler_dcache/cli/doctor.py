@@ -26,6 +26,7 @@ from ..errors import (
     DoorUnavailableError,
     ResourceNotFoundError,
 )
+from ..redaction import redact_url
 from ..store.registry import store_for
 from ..transport.control import Answer, ControlPlane
 from ..transport.deadline import Deadline
@@ -100,8 +101,9 @@ class Examination:
 
     def configuration(self) -> str:
         """Read the site's file."""
-        if not self.url.startswith(("davs://", "dav://")):
-            raise FailedStepError(f"{self.url} is not a davs:// or dav:// URL", "give the URL of a directory")
+        if not self.url.startswith(("davs://", "dav://")) or urlsplit(self.url).query:
+            shown = redact_url(self.url)
+            raise FailedStepError(f"{shown} is not a davs:// or dav:// URL", "give the URL of a directory")
         source = self.settings.source
         if not source:
             return "defaults; no file has an entry for this endpoint"

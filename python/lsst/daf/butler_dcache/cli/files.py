@@ -22,7 +22,7 @@ from fsspec.spec import AbstractFileSystem
 
 from ..errors import DcacheError
 from ..filesystem import DcacheFileSystem
-from ..redaction import redact_url
+from ..redaction import redact_text, redact_url
 
 __all__ = ("cat", "checksum", "cp", "ls", "mkdir", "mv", "rm", "stat")
 
@@ -120,7 +120,7 @@ def one_line_errors(function: Callable[..., None]) -> Callable[..., None]:
             # Whoever read the output, `head` perhaps, has enough: nothing may be flushed into it at exit.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         except (DcacheError, OSError, ValueError) as exc:
-            raise click.ClickException(" ".join(str(exc).split()) or type(exc).__name__) from exc
+            raise click.ClickException(" ".join(redact_text(str(exc)).split()) or type(exc).__name__) from exc
 
     return decorated
 
@@ -143,7 +143,7 @@ def ls(url: Sequence[str], long: bool, as_json: bool) -> None:
         _print_json([_plain(entry) for entry in entries])
         return
     for entry in entries:
-        name = entry["name"].rpartition("/")[2] + ("/" if entry["type"] == "directory" else "")
+        name = _shown(entry["name"]).rpartition("/")[2] + ("/" if entry["type"] == "directory" else "")
         if long:
             size = "-" if entry["type"] == "directory" else "?" if entry["size"] is None else entry["size"]
             click.echo(f"{size:>14} {_time(entry) or '-':<25} {name}")
@@ -259,10 +259,10 @@ def checksum(url: Sequence[str], as_json: bool) -> None:
         if place.is_remote:
             checksums = place.info()["checksums"]
             if not checksums:
-                raise ValueError(f"{text}: the server has no checksum of it")
+                raise ValueError(f"{_shown(text)}: the server has no checksum of it")
         else:
             checksums = {"adler32": _adler32(place.path)}
-        found.append({"name": text, "checksums": checksums})
+        found.append({"name": _shown(text), "checksums": checksums})
     if as_json:
         _print_json(found)
         return
@@ -304,6 +304,11 @@ def _adler32(path: str) -> str:
     return f"{value:08x}"
 
 
+def _shown(name: str) -> str:
+    """Return a name as it may be printed: a link that somebody shared without its credential."""
+    return redact_url(name) if "://" in name and "?" in name else name
+
+
 def _time(entry: dict[str, Any]) -> str | None:
     value = entry.get("mtime")
     if isinstance(value, int | float):
@@ -313,7 +318,7 @@ def _time(entry: dict[str, Any]) -> str | None:
 
 def _plain(entry: dict[str, Any]) -> dict[str, Any]:
     """Return what of an entry means something on every file system."""
-    plain: dict[str, Any] = {"name": entry["name"], "type": entry["type"], "size": entry["size"]}
+    plain: dict[str, Any] = {"name": _shown(entry["name"]), "type": entry["type"], "size": entry["size"]}
     plain["modified"] = _time(entry)
     for key in ("checksums", "etag", "locality"):
         if entry.get(key):
