@@ -73,6 +73,12 @@ def test_what_the_macaroon_says(embedded: Any, url: str) -> None:
     assert macaroon.caveats[-1].startswith("before:")
 
 
+def test_for_ever_is_as_long_as_can_be(embedded: Any, url: str) -> None:
+    signed = store_for(url).presign(url, "GET", 10**12)
+    own = Macaroon.parse(Path(embedded.environment["BEARER_TOKEN_FILE"]).read_text()).expires
+    assert Macaroon.parse(parse_qs(urlsplit(signed).query)["authz"][0]).expires == own
+
+
 def test_macaroon_for_a_directory(embedded: Any, url: str, tmp_path: Path) -> None:
     """Paths concatenate at dCache."""
     whole = Macaroon.parse(Path(embedded.environment["BEARER_TOKEN_FILE"]).read_text().strip())

@@ -33,6 +33,8 @@ __all__ = ("Rights", "lacks")
 _log = logging.getLogger(__name__)
 
 _MOST_NARROWED = 256
+_LONGEST_SECONDS = 10 * 365 * 86400.0
+"""No macaroon lives so long, and calendars end somewhere."""
 
 
 class Rights:
@@ -166,7 +168,10 @@ class Rights:
             # The first answer may tell that the server is one whose rights differ from path to path.
             place = self._own.place(url)
             base = self._own.current(
-                deadline=deadline, strict=True, url=url, lifetime_seconds=lifetime_seconds
+                deadline=deadline,
+                strict=True,
+                url=url,
+                lifetime_seconds=min(lifetime_seconds, _LONGEST_SECONDS),
             )
         macaroon = None if base is None else self._own.parse(base)
         if base is None or macaroon is None:
@@ -178,7 +183,8 @@ class Rights:
             raise AccessDeniedError(
                 f"the macaroon lacks {names}, so it cannot pass it on", operation="delegate", url=url
             )
-        path, end = decoded_path(url), self._now() + timedelta(seconds=lifetime_seconds)
+        path = decoded_path(url)
+        end = self._now() + timedelta(seconds=min(lifetime_seconds, _LONGEST_SECONDS))
         if not macaroon.scope.reaches(path):
             raise AccessDeniedError("the macaroon does not reach this path", operation="delegate", url=url)
         try:
