@@ -37,7 +37,7 @@ _HARMLESS = frozenset(
 )
 """Parameters of listings, of dCache's frontend and of S3, that say how much is wanted and of which kind."""
 _TRANSFER = frozenset({"dcache-http-ref", "dcache-http-uuid"})
-"""What dCache puts into the URL of a pool: names one transfer, and is worth as much as the bytes beside it."""
+"""What dCache puts into the URL of a pool: names one transfer, and is worth as much as its bytes."""
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,39}", re.ASCII)
 _VALUE = re.compile(r"[A-Za-z0-9_,./-]{1,32}", re.ASCII)
 _URL = re.compile(r"\b(?:https?|davs?|s3|root|xroot)://[^\s'\"<>]+", re.IGNORECASE)
