@@ -528,6 +528,22 @@ def test_addresses_that_are_silent_share_the_time(monkeypatch: pytest.MonkeyPatc
         assert time.monotonic() - begun < 0.8
 
 
+def test_a_body_that_comes_too_late_ends_its_connection() -> None:
+    ends: list[bytes] = []
+
+    def script(talk: Talk) -> None:
+        talk.head()
+        talk.say(b"HTTP/1.1 500 No\r\nContent-Length: 5\r\n\r\n")
+        ends.append(talk.head())
+
+    with ScriptedServer(script) as server:
+        answer = plane().open("GET", server.url, deadline=deadline(0.3))
+        with pytest.raises(DeadlineError):
+            answer.read_short()
+        assert answer.connection.sock.fileno() < 0
+    assert ends == [b""]
+
+
 def test_silence_and_deadlines() -> None:
     def silent(talk: Talk) -> None:
         if b"half" in talk.head():

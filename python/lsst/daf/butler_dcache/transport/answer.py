@@ -365,5 +365,5 @@ class DataAnswer:
         )
 
     def _give_up(self, error: DeadlineError | ProtocolError) -> None:
-        self.connection.usable = False
+        self.connection.close()  # an error may be kept for long, and with it whoever holds this answer
         error.operation, error.url = self._request.method, redact_url(self._request.url)
