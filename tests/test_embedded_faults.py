@@ -222,3 +222,10 @@ def test_an_answer_ends_within_its_head(dcache: EmbeddedDcache, client: Client) 
     with pytest.raises((http.client.HTTPException, ConnectionError)):
         client.ask("DELETE", "file")
     assert Client(dcache).ask("HEAD", "file").status == 404
+
+
+def test_an_answer_that_is_not_http_comes_after_the_effect(dcache: EmbeddedDcache, client: Client) -> None:
+    dcache.faults.add(Fault("garble", method="DELETE"))
+    with pytest.raises(http.client.BadStatusLine):
+        client.ask("DELETE", "file")
+    assert Client(dcache).ask("HEAD", "file").status == 404

@@ -10,6 +10,7 @@ from lsst.daf.butler_dcache.bench.campaign import campaign, kills
 from lsst.daf.butler_dcache.bench.campaign.steps import Step, content, plan
 from lsst.daf.butler_dcache.bench.campaign.world import ABSENT, Outcome, Sight, World, fingerprint
 from lsst.daf.butler_dcache.cli.main import main
+from lsst.daf.butler_dcache.transport.retry import RULES, rule_name
 
 
 def test_nothing_is_lost_or_wrong() -> None:
@@ -17,6 +18,21 @@ def test_nothing_is_lost_or_wrong() -> None:
     assert report.problems == []
     assert sum(table.total() for table in report.by_operation.values()) == 300
     assert len(report.by_fault) > 15
+    assert report.rows.keys() <= set(map(rule_name, RULES))
+    # What never has an answer of its own kind in so short a run may be missing, but not what is frequent.
+    assert report.rows["NO_ANSWER others"]
+    assert report.rows["ANSWERED 429 all"]
+    assert report.rows["REPLACED all"]
+    assert len(report.rows_never_hit) < len(RULES) / 2
+    assert f"| REPLACED all | {report.rows['REPLACED all']} |" in report.text()
+
+
+def test_a_row_that_no_failure_met_is_a_problem_of_a_long_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(campaign, "_ENOUGH_FOR_EVERY_ROW", 3)
+    report = campaign.run(seed=1, operations=3, processes=1)
+    never = report.rows_never_hit
+    assert never
+    assert report.problems == [f"no failure met the row {name}" for name in never]
 
 
 def test_one_process_does_the_same_each_time() -> None:

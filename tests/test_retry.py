@@ -19,9 +19,14 @@ from lsst.daf.butler_dcache.transport.retry import (
     Backoff,
     Phase,
     Repetition,
+    Rule,
+    judged,
     retry_after_seconds,
+    rounds,
     rule_for,
+    rule_name,
     table,
+    watched,
 )
 
 PAGE = Path(__file__).parents[1] / "doc" / "lsst.daf.butler_dcache" / "faults.md"
@@ -187,3 +192,29 @@ def test_a_wait_that_is_asked_for_beyond_the_time_is_not_begun(clock: Clock) -> 
     repetition = Repetition("PUT", Deadline(5, clock), draw=lambda: 0.0)
     moment = format_datetime(datetime.now(UTC) + timedelta(seconds=60), usegmt=True)
     assert repetition.next_wait(Phase.ANSWERED, 429, {"Retry-After": moment}) is None
+
+
+class TestWatching:
+    def test_each_failure_that_is_judged_is_told(self, clock: Clock) -> None:
+        seen: list[Rule] = []
+        repetition = Repetition("GET", Deadline(60, clock))
+        with watched(seen.append):
+            assert repetition.next_wait(Phase.ANSWERED, 200) is None
+            assert repetition.next_wait(Phase.ANSWERED, 503) is not None
+            assert judged(Phase.GARBLED, "MOVE") is rule_for(Phase.GARBLED, "MOVE")
+        repetition.next_wait(Phase.ANSWERED, 503)
+        assert list(map(rule_name, seen)) == ["ANSWERED 503 reads", "GARBLED others"]
+
+    def test_rounds_tell_of_repetitions_only(self, clock: Clock) -> None:
+        seen: list[Rule] = []
+        with watched(seen.append):
+            every = rounds(Phase.REPLACED, "PUT", Deadline(60, clock), lambda seconds: None)
+            next(every)
+            assert seen == []
+            assert list(every) == [False, True]
+        assert list(map(rule_name, seen)) == ["REPLACED all", "REPLACED all"]
+
+    def test_every_row_can_be_met_and_has_a_name_of_its_own(self) -> None:
+        met = {rule_for(rule.phase, method, rule.status) for rule in RULES for method in ("GET", "PUT")}
+        assert met - {None} == set(RULES)
+        assert len(set(map(rule_name, RULES))) == len(RULES)

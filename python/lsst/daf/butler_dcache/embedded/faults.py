@@ -25,6 +25,7 @@ FaultKind = Literal[
     "drop",
     "lose_answer",
     "cut_head",
+    "garble",
     "restart",
     "stall",
     "cut_upload",
@@ -60,6 +61,7 @@ class Fault:
         - ``"drop"``: close the connection without effect or answer;
         - ``"lose_answer"``: do what was asked, then close instead of answering;
         - ``"cut_head"``: do what was asked, then close after ``at_byte`` bytes of the answer's head;
+        - ``"garble"``: do what was asked, then answer with what is not HTTP, and close;
         - ``"restart"``: the server (door or pool; the frontend loses its connections only) crashes and comes
           back, a pool on another port, all its URLs dead; before the request has an effect, or after it if
           ``has_effect``;
@@ -208,6 +210,8 @@ class Faults:
             exchange.tap_head = _cutting(exchange, 0, fault.farewell)
         elif fault := self.take("cut_head", exchange):
             exchange.tap_head = _cutting(exchange, fault.at_byte, fault.farewell)
+        elif fault := self.take("garble", exchange):
+            exchange.tap_head = _garbling(exchange, fault.farewell)
         if exchange.has_body:
             if fault := self.take("cut_upload", exchange):
                 exchange.tap_received = _Cut(fault.at_byte)
@@ -232,6 +236,14 @@ def _cutting(exchange: Exchange, at: int, farewell: Farewell) -> HeadTap:
         if at:
             exchange.connection.send(head[: min(at, len(head) - 1)])
         raise HangUpError("answer lost by a fault", farewell)
+
+    return tap
+
+
+def _garbling(exchange: Exchange, farewell: Farewell) -> HeadTap:
+    def tap(head: bytes) -> bytes:
+        exchange.connection.send(b"SSH-2.0-faulty\r\n\r\n")
+        raise HangUpError("answer garbled by a fault", farewell)
 
     return tap
 

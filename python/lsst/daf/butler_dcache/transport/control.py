@@ -211,6 +211,7 @@ class ControlPlane:
             else:
                 if answer.status in ok:
                     return answer
+                wait = repetition.next_wait(Phase.ANSWERED, answer.status, answer.headers)
                 if answer.status == 401:
                     if not renewed and credential is None and successor(self._credential, who) is not None:
                         renewed = True
@@ -222,7 +223,6 @@ class ControlPlane:
                         attempts=answer.attempts,
                         elapsed_seconds=answer.seconds,
                     )
-                wait = repetition.next_wait(Phase.ANSWERED, answer.status, answer.headers)
                 if wait is None:
                     if answer.status == 429:
                         raise ServerBusyError(

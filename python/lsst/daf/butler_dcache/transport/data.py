@@ -38,16 +38,14 @@ from .http1 import write_head
 from .outgoing import Outgoing
 from .pacing import UNPACED, Pacer, Slot
 from .request import Request
-from .retry import READS, RULES, Action, Phase, Repetition
+from .retry import READS, RULES, Phase, Repetition, judged
 from .sockets import NotConnectedError
 from .stalls import floor_of
 
 __all__ = ("DataPlane",)
 
 _USER_AGENT = "daf_butler_dcache"
-_JUDGED = frozenset(
-    {401, *(rule.status for rule in RULES if rule.status is not None and rule.action is Action.RETRY)}
-)
+_JUDGED = frozenset(rule.status for rule in RULES if rule.status is not None)
 """Answers of a door that may not be the last word."""
 
 
@@ -354,7 +352,7 @@ class DataPlane:
             except DeadlineError as error:
                 failure, phase, again = error, Phase.NO_ANSWER, False
             except ProtocolError as error:
-                failure, phase, again = error, Phase.GARBLED, False
+                failure, phase, again = error, Phase.GARBLED, held is None
             else:
                 repetition = repetition or Repetition(method, deadline, elsewhere=elsewhere)
                 wait = self._judge(answer, request, who, repetition)
@@ -363,8 +361,8 @@ class DataPlane:
                 self._sleep(wait)
                 continue
             repetition = repetition or Repetition(method, deadline, elsewhere=elsewhere)
-            wait = repetition.next_wait(phase) if again else None
-            if wait is None:
+            wait = repetition.next_wait(phase)
+            if wait is None or not again:
                 try:
                     _give_up(failure, phase, request)
                 finally:
@@ -454,8 +452,9 @@ class DataPlane:
             return DataAnswer(head, request, connection, deadline, self._connections.release)
         except (ConnectionLostError, DeadlineError, ProtocolError) as error:
             connection.close()
-            garbled = isinstance(error, ProtocolError)
-            _give_up(error, Phase.GARBLED if garbled else Phase.NO_ANSWER, request)
+            phase = Phase.GARBLED if isinstance(error, ProtocolError) else Phase.NO_ANSWER
+            judged(phase, request.method)
+            _give_up(error, phase, request)
         except BaseException:
             connection.close()
             raise

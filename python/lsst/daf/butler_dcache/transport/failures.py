@@ -33,6 +33,7 @@ from ..errors import (
     UnsupportedError,
     UploadDisplacedError,
 )
+from .retry import Action, Phase, judged, rule_for
 
 __all__ = ("MOVER_GONE", "Outcome", "failure", "is_mover_gone", "was_not_sent", "words")
 
@@ -254,6 +255,15 @@ def failure(
     """
     reason = words(outcome, body)
     kind, message, hint = _classify(outcome.status, reason, method.upper(), at_pool)
+    phase = Phase.FAILED if issubclass(kind, ServerError) else Phase.REFUSED
+    rule = rule_for(phase, method)
+    # Whoever asks again tells of that, and the planes tell of statuses that have a row of their own.
+    if (
+        rule is not None
+        and rule.action is not Action.RETRY
+        and not rule_for(Phase.ANSWERED, method, outcome.status)
+    ):
+        judged(phase, method)
     return kind(
         message,
         operation=operation,

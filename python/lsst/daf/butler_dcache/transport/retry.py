@@ -14,6 +14,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -29,10 +30,13 @@ __all__ = (
     "Phase",
     "Repetition",
     "Rule",
+    "judged",
     "retry_after_seconds",
     "rounds",
     "rule_for",
+    "rule_name",
     "table",
+    "watched",
 )
 
 READS = frozenset({"GET", "HEAD", "OPTIONS", "PROPFIND"})
@@ -195,6 +199,23 @@ RULES: tuple[Rule, ...] = (
 )
 """The first row that fits holds; sources without another name are sections of the protocol page."""
 
+_NO_ROWS: tuple[Rule | None, Rule | None] = None, None
+_ROWS = {
+    (rule.phase, rule.status): (
+        next(one for one in RULES if (one.phase, one.status) == (rule.phase, rule.status)),
+        next(
+            (
+                one
+                for one in RULES
+                if (one.phase, one.status) == (rule.phase, rule.status) and not one.reads_only
+            ),
+            None,
+        ),
+    )
+    for rule in RULES
+}
+"""The row for reads and the one for other methods."""
+
 
 def rule_for(phase: Phase, method: str, status: int | None = None) -> Rule | None:
     """Return the row of the table for a failure.
@@ -213,10 +234,58 @@ def rule_for(phase: Phase, method: str, status: int | None = None) -> Rule | Non
     rule : `Rule` or `None`
         `None` if that is no failure.
     """
-    for rule in RULES:
-        if rule.phase is phase and rule.status == status and not (rule.reads_only and method not in READS):
-            return rule
-    return None
+    of_reads, of_others = _ROWS.get((phase, status), _NO_ROWS)
+    return of_reads if method in READS else of_others
+
+
+Watcher = Callable[[Rule], None]
+
+_watchers: tuple[Watcher, ...] = ()
+
+
+@contextmanager
+def watched(watcher: Watcher) -> Iterator[None]:
+    """Have a callable called with each row that a failure meets, as long as the context lasts.
+
+    Parameters
+    ----------
+    watcher : `~collections.abc.Callable`
+        Is called in the thread that met the failure; it must be quick and must not raise.
+    """
+    global _watchers
+    _watchers = (*_watchers, watcher)
+    try:
+        yield
+    finally:
+        _watchers = tuple(known for known in _watchers if known is not watcher)
+
+
+def judged(phase: Phase, method: str, status: int | None = None) -> Rule | None:
+    """Return what `rule_for` returns, for a failure that has happened: whoever watches is told.
+
+    Parameters
+    ----------
+    phase : `Phase`
+        How far the request came.
+    method : `str`
+        HTTP method.
+    status : `int`, optional
+        Status of the answer.
+
+    Returns
+    -------
+    rule : `Rule` or `None`
+        `None` if that is no failure.
+    """
+    rule = rule_for(phase, method, status)
+    if rule is not None:
+        _tell(rule)
+    return rule
+
+
+def _tell(rule: Rule) -> None:
+    for watcher in _watchers:
+        watcher(rule)
 
 
 def retry_after_seconds(headers: Mapping[str, str], now: datetime | None = None) -> float | None:
@@ -294,8 +363,11 @@ class Repetition:
         seconds : `float` or `None`
             `None` if the request is not sent again.
         """
-        rule = rule_for(phase, self._method, status)
-        if rule is None or rule.action is not Action.RETRY or (self._elsewhere and rule.elsewhere):
+        rule = judged(phase, self._method, status)
+        return None if rule is None else self._wait(rule, headers)
+
+    def _wait(self, rule: Rule, headers: Mapping[str, str] | None = None) -> float | None:
+        if rule.action is not Action.RETRY or (self._elsewhere and rule.elsewhere):
             return None
         count = self._counts[rule] = self._counts.get(rule, 0) + 1
         if count >= rule.attempts:
@@ -328,12 +400,32 @@ def rounds(
         Whether there will be no other.
     """
     repetition = Repetition(method, deadline)
+    rule = rule_for(phase, method)
     while True:
-        wait = repetition.next_wait(phase)
+        wait = None if rule is None else repetition._wait(rule)
         yield wait is None
         if wait is None:
             return
+        assert rule is not None, "there is something to wait for"
+        _tell(rule)
         sleep(wait)
+
+
+def rule_name(rule: Rule) -> str:
+    """Return what a row is called in tallies: what happened, status, methods.
+
+    Parameters
+    ----------
+    rule : `Rule`
+        One of `RULES`.
+    """
+    return " ".join([rule.phase.name, *([str(rule.status)] if rule.status else []), _methods(rule)])
+
+
+def _methods(rule: Rule) -> str:
+    if rule.reads_only:
+        return "reads"
+    return "all" if _ROWS[rule.phase, rule.status][0] is rule else "others"
 
 
 def table() -> str:
@@ -343,11 +435,7 @@ def table() -> str:
         "| because | source |",
         "| --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
-    seen: set[tuple[Phase, int | None]] = set()
     for rule in RULES:
-        key = rule.phase, rule.status
-        methods = "reads" if rule.reads_only else "others" if key in seen else "all"
-        seen.add(key)
         status = "" if rule.status is None else str(rule.status)
         action = rule.action.value + (", at the next door if there is one" if rule.elsewhere else "")
         if rule.action is Action.RETRY:
@@ -355,6 +443,6 @@ def table() -> str:
             bounds = f"{rule.attempts} | {waits}"
         else:
             bounds = " | "
-        cells = (rule.phase.name, status, methods, action, bounds, rule.because, rule.source)
+        cells = (rule.phase.name, status, _methods(rule), action, bounds, rule.because, rule.source)
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"

@@ -146,7 +146,8 @@ class ReadSession:
     def _may_be_elsewhere(self, answer: DataAnswer) -> bool:
         """Whether a pool fails, and says nothing of the kind that another would say as well."""
         return answer.status >= 500 and isinstance(
-            failure(answer, operation="read", url=self.url, at_pool=True), ServerError | DoorUnavailableError
+            failure(answer, operation="read", url=self.url, method="GET", at_pool=True),
+            ServerError | DoorUnavailableError,
         )
 
     def _return_to_door(self, deadline: Deadline) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ...embedded import EmbeddedDcache
+from ...transport.retry import RULES, rule_name
 from .kills import remove_what_is_left
 from .referee import RUIN, EmbeddedReferee, Referee
 from .standins import StandInReferee
@@ -23,6 +24,8 @@ from .world import ABSENT, DIRECTORY
 __all__ = ("Report", "run")
 
 _NO_FAULT = "(no fault)"
+_ENOUGH_FOR_EVERY_ROW = 2000
+"""So many operations meet every row of the table of repetitions."""
 _UNKNOWN = ("OutcomeUnknownError", "UploadDisplacedError")
 
 
@@ -50,6 +53,8 @@ class Report:
         How many requests the servers got, where they count them.
     restarts : `int`
         How often a server was killed and came back.
+    rows : `collections.Counter` [`str`]
+        How many failures each row of the table of repetitions judged (`~...transport.retry.RULES`).
     """
 
     seed: int
@@ -63,6 +68,12 @@ class Report:
     unknowable: int = 0
     requests: int = 0
     restarts: int = 0
+    rows: Counter[str] = dataclasses.field(default_factory=Counter)
+
+    @property
+    def rows_never_hit(self) -> list[str]:
+        """Names of the rows that judged nothing."""
+        return [name for name in map(rule_name, RULES) if not self.rows[name]]
 
     def add(self, told: Told) -> None:
         """Count a step.
@@ -94,6 +105,8 @@ class Report:
                 errors = Counter({key: n for key, n in table[name].items() if key != "ok"})
                 told = ", ".join(f"{key} {n}" for key, n in errors.most_common())
                 lines.append(f"| {name} | {table[name].total()} | {table[name]['ok']} | {told} |")
+        lines += ["", "| row of the table of repetitions | failures |", "| --- | ---: |"]
+        lines += [f"| {name} | {self.rows[name] or 'never'} |" for name in map(rule_name, RULES)]
         lines += [
             "",
             f"{self.orphans} temporary names were left by failures, for the clean-up; "
@@ -140,7 +153,7 @@ def run(
         tempfile.TemporaryDirectory(prefix="dcache-campaign-") as name,
         _referee(server, seed, Path(name)) as referee,
     ):
-        ends: dict[int, tuple[dict[str, str], dict[str, list[str]]]] = {}
+        ends: dict[int, tuple[dict[str, str], dict[str, list[str]], Counter[str]]] = {}
         shared: list[Told] = []
         lock = threading.Lock()
 
@@ -182,7 +195,8 @@ def run(
             thread.start()
         for thread in threads:
             thread.join()
-        for number, (states, haunted) in ends.items():
+        for number, (states, haunted, rows) in ends.items():
+            report.rows += rows
             report.problems += _last_look(referee, number, states, haunted)
         # XRootD promises no single winner, and was asked for none.
         report.problems += _judge_races(referee, shared, is_exclusive=server != "xrootd")
@@ -192,6 +206,8 @@ def run(
             # The listings of nginx leave out what begins with a dot.
             report.problems += _clean_up(context, referee, jobs[0])
         report.requests, report.restarts = referee.requests, referee.restarts
+        if server == "embedded" and operations >= _ENOUGH_FOR_EVERY_ROW:
+            report.problems += [f"no failure met the row {name}" for name in report.rows_never_hit]
     report.seconds = time.monotonic() - started
     return report
 

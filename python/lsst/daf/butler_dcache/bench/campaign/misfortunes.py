@@ -65,6 +65,7 @@ _ANYWHERE: dict[str, _Make] = {
         "at_byte": draw.randint(1, 80),
         "farewell": _farewell(draw),
     },
+    "answer is not HTTP": lambda draw, size: {"kind": "garble"},
     "short stall": lambda draw, size: {"kind": "stall", "seconds": 0.2, "has_effect": draw.random() < 0.5},
     "500": _status(500, 2),
     "503": _status(503, 2),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import logging
 import os
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
@@ -15,6 +16,7 @@ from ...errors import DcacheError
 from ...model import ByteRange
 from ...store.protocol import Store
 from ...store.registry import store_for
+from ...transport.retry import Rule, rule_name, watched
 from ...webdav.addresses import is_temporary
 from .misfortunes import choose
 from .steps import SHARED, Step, content, plan
@@ -125,10 +127,16 @@ class _Worker:
         }
 
     def run(self) -> None:
-        for index in range(self._job.operations):
-            self._referee.send(self._one(index))
+        rows: Counter[str] = Counter()
+
+        def count(rule: Rule) -> None:
+            rows[rule_name(rule)] += 1
+
+        with watched(count):
+            for index in range(self._job.operations):
+                self._referee.send(self._one(index))
         unsettled = {name: sorted(states) for name, states in self._world.haunted.items()}
-        self._referee.send(("end", dict(self._world.states), unsettled))
+        self._referee.send(("end", dict(self._world.states), unsettled, rows))
 
     def _ask(self, *question: Any) -> Any:
         self._referee.send(question)
