@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 import yaml
-from lsst.daf.butler_dcache import errors, worker_credential
+from lsst.daf.butler_dcache import WorkerCredential, errors, worker_credential
 from lsst.daf.butler_dcache.auth.macaroon import Activity, Macaroon
 from lsst.daf.butler_dcache.auth.secret_writing import write_secret
 from lsst.daf.butler_dcache.config.loading import load_file
@@ -93,6 +93,16 @@ def test_the_files(embedded: Any, base: str, tmp_path: Path) -> None:
     assert settings.trusted_authorities is not None
     assert settings.user_name is None
     assert sorted(os.listdir(folder)) == ["token", "webdav.yaml"]
+
+
+def test_the_environment_holds_nothing_of_the_users() -> None:
+    credential = WorkerCredential("/job/token", "/job/webdav.yaml", None)
+    users = {"BEARER_TOKEN": "t", "LSST_HTTP_AUTH_BEARER_TOKEN": "t", "LSST_HTTP_AUTH_CLIENT_KEY": "/k"}
+    assert credential.environment({"HOME": "/home/me", "BEARER_TOKEN_FILE": "/t", **users}) == {
+        "HOME": "/home/me",
+        "BEARER_TOKEN_FILE": "/job/token",
+        "LSST_RESOURCES_WEBDAV_CONFIG": "/job/webdav.yaml",
+    }
 
 
 def test_renewal_in_place(embedded: Any, base: str, tmp_path: Path) -> None:

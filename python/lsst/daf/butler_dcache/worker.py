@@ -22,8 +22,16 @@ from .store.registry import store_for
 __all__ = ("WorkerCredential", "worker_credential")
 
 _FILE = "LSST_RESOURCES_WEBDAV_CONFIG"
-# Where tools of the grid look for the credential of a user.
-_CREDENTIALS_OF_USERS = ("BEARER_TOKEN", "X509_USER_PROXY", "X509_USER_CERT", "X509_USER_KEY")
+# Where tools of the grid, and `lsst.resources` for https URLs, look for the credential of a user.
+_CREDENTIALS_OF_USERS = (
+    "BEARER_TOKEN",
+    "X509_USER_PROXY",
+    "X509_USER_CERT",
+    "X509_USER_KEY",
+    "LSST_HTTP_AUTH_BEARER_TOKEN",
+    "LSST_HTTP_AUTH_CLIENT_CERT",
+    "LSST_HTTP_AUTH_CLIENT_KEY",
+)
 
 
 @dataclass(frozen=True)
