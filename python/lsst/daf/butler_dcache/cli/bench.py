@@ -18,6 +18,7 @@ from ..bench.campaign.campaign import run as run_campaign
 from ..bench.campaign.kills import kill_writers
 from ..bench.campaign.standins import STAND_INS
 from ..bench.environment import describe
+from ..bench.guards import measure_guards
 from ..bench.measure import Result
 from ..bench.peers.registry import PEERS
 from ..bench.report import document, markdown
@@ -122,6 +123,30 @@ def kills(seed: int, kills: int) -> None:
     report = kill_writers(seed=seed, kills=kills, tell=lambda text: click.echo(text, err=True))
     click.echo(report.text(), nl=False)
     if report.problems:
+        sys.exit(1)
+
+
+@command.command(name="guards")
+@click.option("--pairs", type=click.IntRange(1), default=30, show_default=True, help="Turns of each way.")
+@click.option("--seed", type=int, default=1, show_default=True, help="Of the order.")
+@click.option(
+    "--target",
+    type=click.Choice(("unlimited", "door", "door-tls")),
+    default="unlimited",
+    show_default=True,
+    help="A server that limits nobody.",
+)
+def guards(pairs: int, seed: int, target: str) -> None:
+    """Measure what all precautions against failures cost while nothing fails.
+
+    The same work is done with them and without, in one process, turn by turn. The exit status is 1 if there
+    are extra requests, or more CPU time than is wanted even at the lower end of the interval.
+    """
+    report = measure_guards(
+        pairs=pairs, seed=seed, server=target, tell=lambda text: click.echo(text, err=True)
+    )
+    click.echo(report.text(), nl=False)
+    if not report.is_within_limit:
         sys.exit(1)
 
 
