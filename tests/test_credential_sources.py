@@ -128,8 +128,8 @@ def test_the_order_of_discovery(tmp_path: Path, nowhere: Path, monkeypatch: pyte
 
 def test_the_configuration_wins(configure: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BEARER_TOKEN", "environment")
-    configure(dcache={"token": "configured"})
-    assert header() == "Bearer configured"
+    configure(dcache={"token": "of-the-entry"})
+    assert header() == "Bearer of-the-entry"
     assert header("davs://elsewhere.example.org/") == "Bearer environment"
     configure(dcache={"anonymous": True})
     assert header() is None
