@@ -123,6 +123,7 @@ def test_a_server_that_takes_too_little() -> None:
         with pytest.raises(errors.DeadlineError, match="stalled"):
             connection.send(bytes(1 << 26), Deadline(LONG), LONG)
         over.set()
+        ours.close()  # or the other one waits for bytes
         thread.join()
 
 
