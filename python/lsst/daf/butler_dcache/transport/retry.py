@@ -364,10 +364,7 @@ class Repetition:
             `None` if the request is not sent again.
         """
         rule = judged(phase, self._method, status)
-        return None if rule is None else self._wait(rule, headers)
-
-    def _wait(self, rule: Rule, headers: Mapping[str, str] | None = None) -> float | None:
-        if rule.action is not Action.RETRY or (self._elsewhere and rule.elsewhere):
+        if rule is None or rule.action is not Action.RETRY or (self._elsewhere and rule.elsewhere):
             return None
         count = self._counts[rule] = self._counts.get(rule, 0) + 1
         if count >= rule.attempts:
@@ -399,16 +396,16 @@ def rounds(
     is_last : `bool`
         Whether there will be no other.
     """
-    repetition = Repetition(method, deadline)
     rule = rule_for(phase, method)
-    while True:
-        wait = None if rule is None else repetition._wait(rule)
-        yield wait is None
-        if wait is None:
-            return
-        assert rule is not None, "there is something to wait for"
-        _tell(rule)
-        sleep(wait)
+    if rule is not None and rule.action is Action.RETRY:
+        for count in range(1, rule.attempts):
+            wait = rule.backoff.delay(count)
+            if wait >= deadline.left:
+                break
+            yield False
+            _tell(rule)
+            sleep(wait)
+    yield True
 
 
 def rule_name(rule: Rule) -> str:
