@@ -8,7 +8,7 @@ macaroon and a JSON web token have their signature:
   `lsst.resources`, which sends more requests then);
 - every error of the package when it is made, and every error that `pytest.raises` has caught, but those of
   programs that a test ran: message, notes, causes, and the variables of all frames that are neither a test's
-  nor the embedded server's, but for URLs, since those of XRootD for one transfer repeat what they were asked by;
+  nor the embedded server's, but for URLs, since XRootD repeats in those for one transfer what it was asked by;
 - all output of a command that `CliRunner` ran, unless it was asked for the secret;
 - captured output and the representation of failures.
 
@@ -90,7 +90,10 @@ class LeakGuard(logging.Handler):
             traceback = item.__traceback__
             while traceback is not None:
                 code = traceback.tb_frame.f_code
-                if Path(code.co_filename).parent not in (_TESTS, _SERVER) and "_pytest" not in code.co_filename:
+                if (
+                    Path(code.co_filename).parent not in (_TESTS, _SERVER)
+                    and "_pytest" not in code.co_filename
+                ):
                     for name, value in list(traceback.tb_frame.f_locals.items()):
                         where = f"the variable {name} of {code.co_qualname} in the traceback of {place}"
                         for text in _texts(value, _DEPTH):
