@@ -8,7 +8,7 @@ macaroon and a JSON web token have their signature:
   `lsst.resources`, which sends more requests then);
 - every error of the package when it is made, and every error that `pytest.raises` has caught, but those of
   programs that a test ran: message, notes, causes, and the variables of all frames that are neither a test's
-  nor the embedded server's, but for URLs, since XRootD repeats in those for one transfer what it was asked by;
+  nor the embedded server's, but for URLs, since those of XRootD repeat what it was asked by;
 - all output of a command that `CliRunner` ran, unless it was asked for the secret;
 - captured output and the representation of failures.
 
