@@ -255,15 +255,12 @@ def failure(
     """
     reason = words(outcome, body)
     kind, message, hint = _classify(outcome.status, reason, method.upper(), at_pool)
+    own_row = rule_for(Phase.ANSWERED, method, outcome.status)
     phase = Phase.FAILED if issubclass(kind, ServerError) else Phase.REFUSED
-    rule = rule_for(phase, method)
-    # Whoever asks again tells of that, and the planes tell of statuses that have a row of their own.
-    if (
-        rule is not None
-        and rule.action is not Action.RETRY
-        and not rule_for(Phase.ANSWERED, method, outcome.status)
-    ):
-        judged(phase, method)
+    rule = own_row or rule_for(phase, method)
+    # The planes judge what has a row of its own at a door, and whoever asks again tells of that.
+    if rule is not None and rule.action is not Action.RETRY and (at_pool or own_row is None):
+        judged(rule.phase, method, rule.status)
     return kind(
         message,
         operation=operation,
