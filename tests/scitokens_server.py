@@ -14,6 +14,7 @@ import shutil
 import sqlite3
 import subprocess
 import tempfile
+import threading
 import time
 import uuid
 from collections.abc import Iterator
@@ -98,7 +99,6 @@ def run() -> Iterator[SciTokensServer]:
     folder = Path(tempfile.mkdtemp(prefix="scitokens-"))
     folder.chmod(0o755)
     issuer = Issuer()
-    process: subprocess.Popen[bytes] | None = None
     try:
         for part in ("run", "log", "data/store", "cache/scitokens"):
             (folder / part).mkdir(parents=True)
@@ -112,9 +112,6 @@ def run() -> Iterator[SciTokensServer]:
         (folder / "authdb").write_text("u nobody-in-particular / l\n")
         (folder / "server.cfg").write_text(_configuration(folder, port))
         xrootd_server._give_to_nobody(folder)
-        process = _start(folder)
-        url = f"https://localhost:{port}/store/"
-        _wait_until_ready(folder, url, process)
         configuration = folder / "webdav.yaml"
         entry = {
             "base_url": f"davs://localhost:{port}/",
@@ -123,10 +120,38 @@ def run() -> Iterator[SciTokensServer]:
         }
         configuration.write_text(yaml.safe_dump([entry]))
         environment = {"LSST_RESOURCES_WEBDAV_CONFIG": str(configuration)}
-        yield SciTokensServer(url.replace("https:", "davs:", 1), environment, issuer)
+        url = f"https://localhost:{port}/store/"
+        with _kept_running(folder) as process:
+            _wait_until_ready(folder, url, process)
+            yield SciTokensServer(url.replace("https:", "davs:", 1), environment, issuer)
     finally:
-        xrootd_server._stop([process] if process is not None else [])
         shutil.rmtree(folder)
+
+
+@contextlib.contextmanager
+def _kept_running(folder: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """Run the server, and again when it crashes, as Debian's 5.5.3 did in OpenSSL, once in many runs."""
+    lock = threading.Lock()
+    is_over = False
+    processes = [_start(folder)]
+
+    def watch() -> None:
+        while True:
+            processes[-1].wait()
+            with lock:
+                if is_over:
+                    return
+                processes.append(_start(folder))
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        yield processes[0]
+    finally:
+        with lock:
+            is_over = True
+        xrootd_server._stop(processes[-1:])
+        watcher.join()
 
 
 def _publish(folder: Path, issuer: Issuer) -> None:
