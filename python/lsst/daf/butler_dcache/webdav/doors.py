@@ -74,11 +74,6 @@ class Doors:
         self._liked = tuple(random.sample([_One(url) for url in others], len(others)))
         _all.add(self)
 
-    @property
-    def are_several(self) -> bool:
-        """Whether doors take the place of the endpoint's own name."""
-        return bool(self._liked)
-
     def place(self, url: str) -> str:
         """Return the URL that goes to the door that is used at this moment.
 
