@@ -192,6 +192,56 @@ class TestDcache:
         assert limiter.refused < 0.05 * sum(passed)
 
 
+class TestAhead:
+    """Credit that a busy process takes for several requests at once."""
+
+    @pytest.fixture
+    def bucket(self, monkeypatch: pytest.MonkeyPatch) -> SharedBucket:
+        bucket = SharedBucket()
+        self.uses = 0
+        enter = Bucket.enter
+
+        def count(*args: Any) -> float:
+            self.uses += 1
+            return enter(*args)
+
+        monkeypatch.setattr(Bucket, "enter", count)
+        return bucket
+
+    def test_a_busy_process_seldom_looks_at_what_is_shared(self, clock: Clock, bucket: SharedBucket) -> None:
+        pacer, limiter = Pacer(None, bucket, clock, clock.sleep), Limiter()
+        run(pacer, clock, 1, limiter)
+        clock.now += 1
+        self.uses = 0
+        run(pacer, clock, 150, limiter)
+        assert self.uses < 15
+        assert limiter.refused == 0
+
+    def test_one_that_is_not_takes_nothing_ahead(self, clock: Clock, bucket: SharedBucket) -> None:
+        pacer, other, limiter = (
+            Pacer(None, bucket, clock, clock.sleep),
+            Pacer(None, bucket, clock, clock.sleep),
+            Limiter(),
+        )
+        run(pacer, clock, 1, limiter)
+        clock.now += 1
+        run(pacer, clock, 10, limiter, each_takes=0.03)
+        starts = run(other, clock, 200, limiter, each_takes=0.0)
+        assert starts[-1] - starts[0] < 0.05
+        assert limiter.refused == 0
+
+    def test_it_ends_with_a_refusal(self, clock: Clock, bucket: SharedBucket) -> None:
+        pacer = Pacer(None, bucket, clock, clock.sleep)
+        run(pacer, clock, 1)
+        clock.now += 1
+        run(pacer, clock, 15)
+        with pacer.slot(Deadline(1, clock)) as slot:
+            slot.answered(429, DCACHE)
+        self.uses = 0
+        run(pacer, clock, 1)
+        assert self.uses > 0
+
+
 class TestOthers:
     """Servers that say nothing of a limit."""
 
@@ -355,6 +405,7 @@ class Crowd(RuleBasedStateMachine):
         self.under_way: list[tuple[float, int, bool, Turn]] = []  # arrivals and answers
         self.numbers = itertools.count()
         self.slowest = 0.0
+        self.ahead = 0
 
     def live(self, seconds: float, draw: Callable[[], float]) -> None:
         """Let time pass, and all happen that happens in it, in its order."""
@@ -378,6 +429,9 @@ class Crowd(RuleBasedStateMachine):
                 self.later(self.waiting, wait + 0.002 * draw(), turn)  # who sleeps wakes late
             else:
                 self.later(self.under_way, self.slowest * draw(), False, turn)
+                more = 0 if turn.is_first else self.bucket.take_more(turn.cost, self.ahead)
+                for _ in range(more):
+                    self.later(self.under_way, (self.slowest + 0.02) * draw(), False, Turn(turn.cost))
         self.now = end
 
     def later(self, queue: list[Any], seconds: float, *what: object) -> None:
@@ -387,12 +441,15 @@ class Crowd(RuleBasedStateMachine):
         count=st.sampled_from([1, 2, 10, 64, 300]),
         urgent=st.booleans(),
         cost=st.sampled_from([1.0, 1.0, 4.8]),
-        slowest=st.sampled_from([0.0, 0.0005, 0.02, 0.19]),
+        slowest=st.sampled_from([0.0, 0.0005, 0.02, 0.17]),
+        ahead=st.sampled_from([0, 1, 16]),
         seconds=st.floats(0, 3),
         seed=st.integers(0, 1000),
     )
-    def come(self, count: int, urgent: bool, cost: float, slowest: float, seconds: float, seed: int) -> None:
-        self.slowest = slowest
+    def come(
+        self, count: int, urgent: bool, cost: float, slowest: float, ahead: int, seconds: float, seed: int
+    ) -> None:
+        self.slowest, self.ahead = slowest, ahead
         for _ in range(count):
             self.later(self.waiting, 0.0, Turn(cost, urgent))
         self.live(seconds, random.Random(seed).random)

@@ -1,9 +1,9 @@
 """What it costs that something may go wrong: the same work with all precautions and without any.
 
-The figure is a ratio of a few per cent, so everything is done in one process, turn by turn: what slows the
-machine for a while slows all. Three ways are compared with the *bare* one, in which the counting of
-repetitions, the turns of the pacing, the watch on slow transfers, the health of doors and the memory of a
-full store are replaced by nothing:
+The figure is a ratio of a few per cent, so each way has a process of its own, and they work turn by turn:
+what slows the machine for a while slows all. Three ways are compared with the *bare* one, in which the
+counting of repetitions, the turns of the pacing, the watch on slow transfers, the health of doors and the
+memory of a full store are replaced by nothing:
 
 `as it is`
     The client with its defaults, at a server that limits nobody and has one door.
@@ -20,15 +20,16 @@ import contextlib
 import dataclasses
 import gc
 import math
+import multiprocessing
 import random
 import statistics
 import time
 from collections.abc import Callable, Iterator
-from typing import Any, Self
+from multiprocessing.connection import Connection
+from typing import Self
 from unittest import mock
 
 from ..config.loading import settings_for
-from ..config.settings import EndpointSettings
 from ..store import directories, exclusion, publication, removal
 from ..store.space import Space
 from ..store.webdav_store import WebdavStore
@@ -44,6 +45,10 @@ __all__ = ("GuardsReport", "measure_guards", "median_interval")
 _LIMIT = 1.03
 _SIZE_BYTES = 100_000
 _GETS, _PUTS = 200, 100
+_PARTS = 10
+"""Of a turn, in which the ways follow one another: what slows the machine for a second slows all of them."""
+_TURNS_OF_A_PROCESS = 5
+"""Then there are new ones: how its memory happens to be laid out makes a process faster or slower."""
 _NEVER_REACHED = 100_000.0
 """Requests per second."""
 _BARE = "bare"
@@ -185,7 +190,7 @@ def measure_guards(
     *,
     pairs: int,
     seed: int = 1,
-    server: str = "unlimited",
+    server: str = "door",
     share: float = 1.0,
     tell: Callable[[str], object] = lambda text: None,
 ) -> GuardsReport:
@@ -213,63 +218,48 @@ def measure_guards(
     draw = random.Random(seed)
     with start(server) as target, mock.patch.dict("os.environ", target.access.environment):
         work = _Work(target, share)
-        for way in _WAYS:
-            work.do(way)  # first contact, connections, and what an interpreter learns
-        for pair in range(pairs):
-            for way in draw.sample(_WAYS, len(_WAYS)):
-                seconds, requests = work.do(way)
-                report.cpu_seconds[way].append(seconds)
-                report.requests[way].append(requests)
-            tell(f"{pair + 1}/{pairs}")
+        for begin in range(0, pairs, _TURNS_OF_A_PROCESS):
+            with contextlib.ExitStack() as stack:
+                clients = {way: stack.enter_context(_client(way, target.access.dav_url)) for way in _WAYS}
+                for way in _WAYS:
+                    work.do(clients[way], 0)  # first contact, connections, and what an interpreter learns
+                for pair in range(begin, min(pairs, begin + _TURNS_OF_A_PROCESS)):
+                    for way in _WAYS:
+                        report.cpu_seconds[way].append(0.0)
+                        report.requests[way].append(0)
+                    for part in range(_PARTS):
+                        for way in draw.sample(_WAYS, len(_WAYS)):
+                            seconds, requests = work.do(clients[way], part)
+                            report.cpu_seconds[way][-1] += seconds
+                            report.requests[way][-1] += requests
+                    tell(f"{pair + 1}/{pairs}")
     return report
 
 
 class _Work:
-    """The work, and a store for each way."""
+    """What a client is given to do."""
 
     def __init__(self, target: Target, share: float) -> None:
-        base = target.access.dav_url
         self._target = target
         self._to_read = [
-            base + target.provide(f"guards/{number:05d}", _SIZE_BYTES)
-            for number in range(max(1, round(_GETS * share)))
+            target.access.dav_url + target.provide(f"guards/{number:05d}", _SIZE_BYTES)
+            for number in range(max(_PARTS, round(_GETS * share)))
         ]
-        self._base = base
-        self._puts = max(1, round(_PUTS * share))
-        self._turn = 0
-        self._data = contents(_SIZE_BYTES)
-        settings = settings_for(base)
-        bare = {"requests_per_second": 0, "stall_bytes_per_second": 0}
-        self._stores = {
-            "as it is": _store(settings),
-            "all at work": _store(
-                settings,
-                requests_per_second=_NEVER_REACHED,
-                door_urls=(settings.base_url, settings.base_url),
-            ),
-            "bare again": _store(settings, **bare),
-            _BARE: _store(settings, **bare),
-        }
+        self._puts = max(1, round(_PUTS * share) // _PARTS)
+        self._step = 0
 
-    def do(self, way: str) -> tuple[float, int]:
-        """Return CPU seconds of this process, and how many requests the servers got."""
-        store = self._stores[way]
-        with _without_guards() if way.startswith(_BARE) else contextlib.nullcontext():
-            self._turn += 1
-            fresh = f"guards-new-{self._turn}"
-            to_write = [
-                self._base + self._target.new_name(f"{fresh}/{number:05d}", _SIZE_BYTES)
-                for number in range(self._puts)
-            ]
-            gc.collect()
-            before = self._requests()
-            begun = time.process_time()
-            for url in self._to_read:
-                store.read(url)
-            for url in to_write:
-                store.write(url, self._data)
-            seconds = time.process_time() - begun
-            requests = self._requests() - before
+    def do(self, client: Connection, part: int) -> tuple[float, int]:
+        """Return CPU seconds of the client, and how many requests the servers got, for a part of a turn."""
+        self._step += 1
+        fresh = f"guards-new-{self._step}"
+        to_write = [
+            self._target.access.dav_url + self._target.new_name(f"{fresh}/{number:05d}", _SIZE_BYTES)
+            for number in range(self._puts)
+        ]
+        before = self._requests()
+        client.send((self._to_read[part::_PARTS], to_write))
+        seconds = client.recv()
+        requests = self._requests() - before
         self._target.clear(fresh)
         return seconds, requests
 
@@ -280,5 +270,38 @@ class _Work:
         return counts.door_requests + counts.pool_requests
 
 
-def _store(settings: EndpointSettings, **changes: Any) -> WebdavStore:
-    return WebdavStore(dataclasses.replace(settings, **changes))
+@contextlib.contextmanager
+def _client(way: str, base_url: str) -> Iterator[Connection]:
+    """Run a client in a process of its own: an interpreter is slower after what it runs was exchanged."""
+    spawn = multiprocessing.get_context("spawn")
+    here, there = spawn.Pipe()
+    process = spawn.Process(target=_serve, args=(way, base_url, there), daemon=True)
+    process.start()
+    there.close()
+    try:
+        yield here
+    finally:
+        here.close()
+        process.join()
+
+
+def _serve(way: str, base_url: str, questions: Connection) -> None:
+    settings = settings_for(base_url)
+    data = contents(_SIZE_BYTES)
+    with contextlib.ExitStack() as stack, contextlib.suppress(EOFError):
+        if way.startswith(_BARE):
+            stack.enter_context(_without_guards())
+            settings = dataclasses.replace(settings, requests_per_second=0, stall_bytes_per_second=0)
+        elif way == "all at work":
+            doors = (settings.base_url, settings.base_url)
+            settings = dataclasses.replace(settings, requests_per_second=_NEVER_REACHED, door_urls=doors)
+        store = WebdavStore(settings)
+        while True:
+            to_read, to_write = questions.recv()
+            gc.collect()
+            begun = time.process_time()
+            for url in to_read:
+                store.read(url)
+            for url in to_write:
+                store.write(url, data)
+            questions.send(time.process_time() - begun)

@@ -132,14 +132,14 @@ def kills(seed: int, kills: int) -> None:
 @click.option(
     "--target",
     type=click.Choice(("unlimited", "door", "door-tls")),
-    default="unlimited",
+    default="door",
     show_default=True,
     help="A server that limits nobody.",
 )
 def guards(pairs: int, seed: int, target: str) -> None:
     """Measure what all precautions against failures cost while nothing fails.
 
-    The same work is done with them and without, in one process, turn by turn. The exit status is 1 if there
+    The same work is done with them and without, turn by turn. The exit status is 1 if there
     are extra requests, or more CPU time than is wanted even at the lower end of the interval.
     """
     report = measure_guards(

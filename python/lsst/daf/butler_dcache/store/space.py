@@ -62,11 +62,11 @@ class Space:
         StoreFullError
             Raised without asking the server.
         """
+        if self._refusals == 0:
+            return
         with self._lock:
             wait = self._until - self._clock()
-            if wait <= 0 or (length is not None and length < self._smallest):
-                return
-            if self._refusals == 0:
+            if self._refusals == 0 or wait <= 0 or (length is not None and length < self._smallest):
                 return
             refusals, since = self._refusals, self._since
             message, reason, hint = self._said
@@ -101,5 +101,7 @@ class Space:
 
     def accepted(self) -> None:
         """Take note of an upload for which there was."""
+        if self._refusals == 0:
+            return
         with self._lock:
             self._refusals, self._until = 0, 0.0

@@ -172,6 +172,25 @@ class Bucket:
             return 0.0
         return wait
 
+    def take_more(self, cost: float, at_most: int) -> int:
+        """Take credit that nobody waits for, for requests that follow at once.
+
+        Parameters
+        ----------
+        cost : `float`
+            Units of credit that each takes.
+        at_most : `int`
+            How many there may be.
+
+        Returns
+        -------
+        count : `int`
+            How many there are.
+        """
+        count = max(0, min(at_most, int((self.credit - self.tail) / cost)))
+        self.tail += count * cost
+        return count
+
     def answered(self, turn: Turn | None, now: float, kind: Kind, refused: bool) -> None:
         """Note an answer.
 

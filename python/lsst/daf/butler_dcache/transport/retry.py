@@ -57,6 +57,9 @@ class Phase(Enum):
     GARBLED = "the answer is not HTTP"
     REFUSED = "the server answered with an error that will last, by its status or by its text"
 
+    __hash__ = object.__hash__
+    """That of `enum.Enum` is a call of a Python function, and each request looks into the table."""
+
 
 class Action(Enum):
     """What is done."""

@@ -70,6 +70,7 @@ def to_http(url: str) -> str:
     return f"{known}://{rest}"
 
 
+@_remembered
 def origin(url: str) -> str:
     """Return scheme, host and port of a URL in one spelling, as ``https://door:2880``.
 
