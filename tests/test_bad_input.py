@@ -19,7 +19,7 @@ from lsst.daf.butler_dcache import DcacheFileSystem, errors
 from lsst.daf.butler_dcache.model import ByteRange
 from lsst.daf.butler_dcache.remote_file import RemoteFile
 from lsst.daf.butler_dcache.store.registry import reset_stores, store_for
-from lsst.daf.butler_dcache.webdav.body import UploadBody
+from lsst.daf.butler_dcache.transport.upload_body import UploadBody
 from lsst.resources import ResourcePath
 from scripted_server import Script, ScriptedServer, Talk, answering, ok
 

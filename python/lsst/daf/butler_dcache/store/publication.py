@@ -47,8 +47,8 @@ from ..redaction import redact_url
 from ..transport.deadline import Deadline
 from ..transport.failures import was_not_sent
 from ..transport.retry import Phase, rounds
+from ..transport.upload_body import UploadBody
 from ..webdav.addresses import temporary_name
-from ..webdav.body import UploadBody
 from ..webdav.door import Door
 from ..webdav.rights import Rights
 from ..webdav.upload import StreamedPut, Uploads, may_clean_up
@@ -253,7 +253,7 @@ class Publisher:
         deadline : `Deadline`
             When to give up.
         place : `str`, optional
-            Which data server took it (`.webdav.body.UploadBody.place`).
+            Which data server took it (`.transport.upload_body.UploadBody.place`).
 
         Returns
         -------

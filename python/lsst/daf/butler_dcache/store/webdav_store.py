@@ -28,8 +28,8 @@ from ..transport.control import ControlPlane
 from ..transport.data import DataPlane
 from ..transport.deadline import Deadline
 from ..transport.pacing import pacer_for
+from ..transport.upload_body import UploadBody
 from ..webdav.addresses import parent, same_name
-from ..webdav.body import UploadBody
 from ..webdav.door import Door
 from ..webdav.download import Downloads
 from ..webdav.minting import mint

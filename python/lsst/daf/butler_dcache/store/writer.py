@@ -16,7 +16,7 @@ from collections.abc import Callable
 from ..errors import DcacheError, IntegrityError, UnsupportedError
 from ..model import FileInfo
 from ..transport.deadline import Deadline
-from ..webdav.body import UploadBody
+from ..transport.upload_body import UploadBody
 from ..webdav.upload import StreamedPut
 from .publication import Publisher
 from .size_cache import SizeCache

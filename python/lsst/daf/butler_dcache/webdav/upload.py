@@ -34,7 +34,7 @@ from ..transport.answer import DataAnswer
 from ..transport.deadline import Deadline
 from ..transport.failures import failure, is_mover_gone
 from ..transport.outgoing import Outgoing
-from .body import UploadBody
+from ..transport.upload_body import UploadBody
 from .door import REDIRECTS, Door
 from .whole_answer import digests
 
