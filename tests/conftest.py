@@ -9,6 +9,11 @@
 `xrootd`
     A cluster of real XRootD servers, where one is built (see ``.ci/xrootd-build``). A test that cannot have
     it is skipped with the reason, and fails in CI.
+`seaweed`
+    A SeaweedFS, a real S3 server; one process of tests starts one, when it first wants it.
+`s3`, `s3_url`
+    That SeaweedFS or, where the environment names another S3 server in ``S3_URL`` (``s3://bucket/prefix/``,
+    with the endpoint and the keys in the variables that every S3 client reads), that one, and a directory.
 
 `leak_guard` watches all of them: a test in which a secret comes to light fails.
 
@@ -27,11 +32,13 @@ from typing import Protocol
 
 import fsspec
 import pytest
+import seaweed_server
 import xrootd_server
 from leak_guard import LeakGuard
 from lsst.daf.butler_dcache.embedded import EmbeddedDcache
 
 STANDS_ASIDE = "stands aside: needs the fault knobs or the transcript of the embedded dCache"
+STANDS_ASIDE_S3 = "stands aside: needs the SeaweedFS that the tests start themselves"
 
 
 GUARD = LeakGuard()
@@ -47,11 +54,17 @@ def pytest_configure(config: pytest.Config) -> None:
         config.option.log_level = "WARNING"
 
 
-class Server(Protocol):
+class HasEnvironment(Protocol):
+    """What sets a client up."""
+
+    @property
+    def environment(self) -> Mapping[str, str]: ...
+
+
+class Server(HasEnvironment, Protocol):
     """What every server offers, whoever runs it."""
 
     url: str
-    environment: Mapping[str, str]
 
 
 class ExternalServer:
@@ -125,8 +138,41 @@ def xrootd() -> Iterator[xrootd_server.XrootdCluster]:
         yield cluster
 
 
+@pytest.fixture(scope="session")
+def seaweed_process() -> Iterator[seaweed_server.SeaweedServer]:
+    """SeaweedFS of this process, which nobody is set up for yet."""
+    with seaweed_server.run() as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def seaweed(request: pytest.FixtureRequest) -> Iterator[seaweed_server.SeaweedServer]:
+    """SeaweedFS with one bucket, which the client of this process is set up for, over http."""
+    if seaweed_server.external_url() is not None:
+        pytest.skip(STANDS_ASIDE_S3)
+    server: seaweed_server.SeaweedServer = request.getfixturevalue("seaweed_process")
+    with client_environment(server):
+        yield server
+
+
+@pytest.fixture(scope="module")
+def s3(request: pytest.FixtureRequest) -> str:
+    """URL, with its trailing slash, of a directory at the S3 server under test."""
+    external = seaweed_server.external_url()
+    if external is None:
+        return f"s3://{request.getfixturevalue('seaweed').bucket}/"
+    return external
+
+
+@pytest.fixture
+def s3_url(s3: str, request: pytest.FixtureRequest) -> str:
+    """URL, with its trailing slash, of an S3 directory of this test's own; nobody has made it yet."""
+    name = re.sub(r"\W+", "-", request.node.name).strip("-")
+    return f"{s3}{name}-{uuid.uuid4().hex[:8]}/"
+
+
 @contextlib.contextmanager
-def client_environment(server: Server) -> Iterator[None]:
+def client_environment(server: HasEnvironment) -> Iterator[None]:
     """Set the environment variables of a server for the client of this process."""
     with pytest.MonkeyPatch.context() as patch:
         for name, value in server.environment.items():
@@ -135,13 +181,14 @@ def client_environment(server: Server) -> Iterator[None]:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Name each test that stood aside for ``DCACHE_URL``."""
+    """Name each test that stood aside for ``DCACHE_URL`` or ``S3_URL``."""
     aside = [
         report.nodeid
         for report in terminalreporter.stats.get("skipped", [])
-        if isinstance(report.longrepr, tuple) and STANDS_ASIDE in report.longrepr[2]
+        if isinstance(report.longrepr, tuple)
+        and (STANDS_ASIDE in report.longrepr[2] or STANDS_ASIDE_S3 in report.longrepr[2])
     ]
     if aside:
-        terminalreporter.section(f"{len(aside)} tests stood aside: they need the embedded dCache")
+        terminalreporter.section(f"{len(aside)} tests stood aside: they need the embedded servers")
         for nodeid in sorted(aside):
             terminalreporter.line(nodeid)
