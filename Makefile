@@ -1,6 +1,8 @@
 # One environment in .venv, made from the newest Python that the LSST stack supports.
 #
 #   make demo                                   a Butler repository on a dCache, start to end
+#   make demo STORE=s3                          the same on an S3 server, which is started for it
+#   make demo STORE=s3://profile@bucket/dir/    the same on another server; so with davs://
 #   make test                                   every check and every test
 #   make test DCACHE_URL=davs://door:2880/dir/  the same against another server
 #   make check                                  the checks alone
@@ -10,13 +12,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 PACKAGE := python/lsst/daf/butler_dcache
 JOBS ?= 3
+STORE ?= dcache
 ARGS ?=
 export DCACHE_URL
 
 .PHONY: demo test check lint types docstrings pytest env clean
 
-demo: $(VENV)/.demo
-	$(BIN)/dcache-butler demo $(ARGS)
+demo: $(VENV)/.demo $(if $(filter s3,$(STORE)),$(VENV)/.seaweedfs)
+	$(BIN)/dcache-butler demo $(if $(findstring ://,$(STORE)),--url,--store) '$(STORE)' $(ARGS)
 
 # The checks run beside the tests, which wait often enough, and a failure of either lets the other end.
 test: env
@@ -45,10 +48,14 @@ env: $(VENV)/.complete
 # Made again only when the package asks for other things; the demo needs less than the tests.
 $(VENV)/.complete: pyproject.toml | $(BIN)/pip
 	$(BIN)/python -m pip install --quiet --editable '.[test]'
-	touch $(VENV)/.demo $@
+	touch $(VENV)/.demo $(VENV)/.seaweedfs $@
 
 $(VENV)/.demo: pyproject.toml | $(BIN)/pip
 	$(BIN)/python -m pip install --quiet --editable '.[demo]'
+	touch $@
+
+$(VENV)/.seaweedfs: pyproject.toml | $(BIN)/pip
+	$(BIN)/python -m pip install --quiet --editable '.[seaweedfs]'
 	touch $@
 
 $(BIN)/pip:

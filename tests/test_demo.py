@@ -40,7 +40,7 @@ from lsst.daf.butler_dcache.demo.instrument import Ste3
 from lsst.daf.butler_dcache.demo.observation import Observation
 from lsst.daf.butler_dcache.demo.report import Check, Phase, Report, Requests
 from lsst.daf.butler_dcache.demo.simulation import Truth, simulate_visits
-from lsst.daf.butler_dcache.demo.storage import Artifact, FileTree, WebdavTree, adler32, open_storage
+from lsst.daf.butler_dcache.demo.storage import Artifact, FileTree, WebdavTree, digest, open_storage
 from lsst.daf.butler_dcache.demo.tasks import CoaddTask, ReduceTask
 from lsst.images import Box, DetectorFrame, Image, TractFrame
 
@@ -280,14 +280,14 @@ class Shelf(FileTree):
 
     def __init__(self, root: Path) -> None:
         super().__init__(root)
-        self.checksums: dict[str, str] = {}
+        self.checksums: dict[str, tuple[str, str]] = {}
 
     def write(self, path: str, data: bytes) -> None:
         (self._root / path).parent.mkdir(exist_ok=True)
         (self._root / path).write_bytes(data)
-        self.checksums[path] = adler32(data)
+        self.checksums[path] = ("adler32", digest("adler32", data))
 
-    def checksum(self, path: str) -> str | None:
+    def checksum(self, path: str) -> tuple[str, str] | None:
         return self.checksums.get(path)
 
 
@@ -312,8 +312,8 @@ class TestAudit:
 
     def records(self) -> list[Artifact]:
         return [
-            Artifact("run/a", 3, f"adler32:{adler32(b'abc')}"),
-            Artifact("run/b", 0, f"adler32:{adler32(b'')}"),
+            Artifact("run/a", 3, f"adler32:{digest('adler32', b'abc')}"),
+            Artifact("run/b", 0, f"adler32:{digest('adler32', b'')}"),
         ]
 
     def test_all_is_well(self, shelf: Shelf, originals: dict[str, Path]) -> None:
@@ -323,6 +323,16 @@ class TestAudit:
 
     def test_nothing_to_look_at_is_a_failure(self, shelf: Shelf) -> None:
         assert len(failed(check_artifacts([], shelf, {}))) == 4
+
+    def test_another_algorithm_of_the_server_is_as_good(
+        self, shelf: Shelf, originals: dict[str, Path]
+    ) -> None:
+        shelf.checksums["run/a"] = ("md5", digest("md5", b"abc"))
+        checks = check_artifacts(self.records(), shelf, originals)
+        assert failed(checks) == []
+        assert checks[3].name == "adler32 or md5 of the bytes = the server's"
+        shelf.checksums["run/a"] = ("md5", digest("md5", b"abd"))
+        assert failed(check_artifacts(self.records(), shelf, originals)) == [self.SERVER]
 
     def test_a_file_that_was_replaced_is_noticed(self, shelf: Shelf, originals: dict[str, Path]) -> None:
         shelf.write("run/b", b"b")
@@ -349,7 +359,9 @@ class TestAudit:
 
     def test_a_server_that_says_nothing_is_noticed(self, shelf: Shelf, originals: dict[str, Path]) -> None:
         shelf.checksums.clear()
-        assert failed(check_artifacts(self.records(), shelf, originals)) == [self.SERVER]
+        assert failed(check_artifacts(self.records(), shelf, originals)) == [
+            "checksum of the bytes = the server's"
+        ]
 
     def test_files_left_and_files_lost_are_noticed(self, shelf: Shelf) -> None:
         a, b = self.records()

@@ -84,6 +84,7 @@ def launch(
     command: list[str],
     log: Path,
     environment: Mapping[str, str] | None = None,
+    as_nobody: bool = True,
 ) -> None:
     """Start a server in a session of its own, as nobody where we are root (nginx does that itself).
 
@@ -97,9 +98,11 @@ def launch(
         What it says goes there.
     environment : `~collections.abc.Mapping`, optional
         Its variables.
+    as_nobody : `bool`, optional
+        Not, if it works in a folder of the user's, into which nobody else may look.
     """
     identity: dict[str, Any] = {}
-    if os.geteuid() == 0 and not command[0].endswith("nginx"):
+    if as_nobody and os.geteuid() == 0 and not command[0].endswith("nginx"):
         identity = {"user": "nobody", "group": "nogroup", "extra_groups": []}
     with log.open("wb") as output:
         processes.append(

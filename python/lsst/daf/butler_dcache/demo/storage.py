@@ -1,14 +1,15 @@
 """The stored files as they are, seen without Butler, ResourcePath or any other code of ours.
 
 What the demo has written is judged here, so nothing that wrote it takes part: the records come straight from
-the registry's database, the bytes and the server's own checksums over plain ``requests``, and adler32 from
-``zlib``.
+the registry's database, the bytes and the server's own checksums over plain ``requests`` or boto3, and
+checksums of bytes from ``zlib``, ``hashlib`` and ``awscrt``.
 """
 
 from __future__ import annotations
 
-__all__ = ("Artifact", "FileTree", "Storage", "WebdavTree", "adler32", "open_storage", "recorded_artifacts")
+__all__ = ("Artifact", "FileTree", "Storage", "WebdavTree", "digest", "open_storage", "recorded_artifacts")
 
+import hashlib
 import os
 import re
 import sqlite3
@@ -22,6 +23,9 @@ from urllib.parse import quote, unquote, urlsplit
 
 import requests
 import yaml
+from awscrt import checksums
+
+from .s3_tree import S3Tree
 
 _RECORDS_TABLE = "file_datastore_records"
 _BUSY_ATTEMPTS = 8
@@ -59,7 +63,7 @@ class Storage(Protocol):
     """A tree of files that can be looked at from outside."""
 
     keeps_checksums: ClassVar[bool]
-    """Whether the storage knows the adler32 of its files, so that the registry records it, too."""
+    """Whether the storage knows a checksum of its files; then the registry records their adler32, too."""
 
     def exists(self, path: str) -> bool:
         """Say whether there is a file.
@@ -89,8 +93,8 @@ class Storage(Protocol):
             All of it.
         """
 
-    def checksum(self, path: str) -> str | None:
-        """Ask the storage itself for a file's adler32.
+    def checksum(self, path: str) -> tuple[str, str] | None:
+        """Ask the storage itself for a file's checksum.
 
         Parameters
         ----------
@@ -99,8 +103,8 @@ class Storage(Protocol):
 
         Returns
         -------
-        checksum : `str` or `None`
-            Eight hexadecimal digits, or `None` if it knows no checksums.
+        checksum : `tuple` [ `str`, `str` ] or `None`
+            Algorithm, one of `digest`, and hexadecimal digits; `None` if it knows none.
         """
 
 
@@ -148,7 +152,7 @@ class FileTree:
         """
         return (self._root / path).read_bytes()
 
-    def checksum(self, path: str) -> str | None:
+    def checksum(self, path: str) -> tuple[str, str] | None:
         """Return nothing: a local file system knows no checksums.
 
         Parameters
@@ -245,7 +249,7 @@ class WebdavTree:
         response.raise_for_status()
         return response.content
 
-    def checksum(self, path: str) -> str | None:
+    def checksum(self, path: str) -> tuple[str, str] | None:
         """Ask the door for the file's adler32 (RFC 3230).
 
         Parameters
@@ -255,8 +259,8 @@ class WebdavTree:
 
         Returns
         -------
-        checksum : `str` or `None`
-            Eight hexadecimal digits, or `None` if the server gives no adler32.
+        checksum : `tuple` [ `str`, `str` ] or `None`
+            ``adler32`` and eight hexadecimal digits, or `None` if the server gives no adler32.
 
         Raises
         ------
@@ -266,7 +270,7 @@ class WebdavTree:
         response = self._ask("HEAD", path, {"Want-Digest": "adler32"})
         response.raise_for_status()
         match = re.search(r"adler32=([0-9a-f]{1,8})\b", response.headers.get("Digest", ""), re.IGNORECASE)
-        return match.group(1).lower().zfill(8) if match else None
+        return ("adler32", match.group(1).lower().zfill(8)) if match else None
 
     def _ask(self, method: str, path: str, headers: dict[str, str] | None = None) -> requests.Response:
         """Ask the door and, where it redirects, the server that it names; XRootD does so for HEAD, too."""
@@ -319,7 +323,7 @@ def open_storage(root: str) -> Storage:
     Parameters
     ----------
     root : `str`
-        ``davs://``, ``dav://`` or ``file://`` with a slash at its end.
+        ``davs://``, ``dav://``, ``s3://`` or ``file://`` with a slash at its end.
 
     Returns
     -------
@@ -334,25 +338,39 @@ def open_storage(root: str) -> Storage:
     parts = urlsplit(root)
     if parts.scheme in ("dav", "davs"):
         return WebdavTree(root)
+    if parts.scheme == "s3":
+        return S3Tree(root)
     if parts.scheme == "file":
         return FileTree(Path(unquote(parts.path)))
-    raise ValueError(f"the demo writes to davs://, dav:// and file://, not to {parts.scheme}://")
+    raise ValueError(f"the demo writes to davs://, dav://, s3:// and file://, not to {parts.scheme}://")
 
 
-def adler32(data: bytes) -> str:
-    """Return the adler32 of some bytes.
+def digest(algorithm: str, data: bytes) -> str:
+    """Return a checksum of some bytes.
 
     Parameters
     ----------
+    algorithm : `str`
+        ``adler32``, ``crc32``, ``crc32c``, ``crc64nvme``, ``md5`` or ``sha256``.
     data : `bytes`
         The bytes.
 
     Returns
     -------
     checksum : `str`
-        Eight hexadecimal digits.
+        Hexadecimal digits.
     """
-    return f"{zlib.adler32(data):08x}"
+    match algorithm:
+        case "adler32":
+            return f"{zlib.adler32(data):08x}"
+        case "crc32":
+            return f"{zlib.crc32(data):08x}"
+        case "crc32c":
+            return f"{checksums.crc32c(data):08x}"
+        case "crc64nvme":
+            return f"{checksums.crc64nvme(data):016x}"
+        case _:
+            return hashlib.new(algorithm, data, usedforsecurity=False).hexdigest()
 
 
 def _endpoint_settings(root: str) -> dict[str, Any]:
