@@ -16,9 +16,9 @@ from lsst.daf.butler_dcache.cli.main import main
 from lsst.daf.butler_dcache.orphans import find_orphans
 from lsst.daf.butler_dcache.store.protocol import Store
 from lsst.daf.butler_dcache.store.registry import store_for
-from lsst.daf.butler_dcache.webdav import ownership
+from lsst.daf.butler_dcache.transport import ownership
+from lsst.daf.butler_dcache.transport.ownership import Owner, own, owner_of
 from lsst.daf.butler_dcache.webdav.addresses import join, lock_name, temporary_name
-from lsst.daf.butler_dcache.webdav.ownership import Owner, own, owner_of
 
 WEEK = 7 * 86400.0
 
@@ -26,7 +26,7 @@ WEEK = 7 * 86400.0
 @pytest.fixture(scope="module")
 def ended() -> Owner:
     """A process of this host that has ended."""
-    code = "from lsst.daf.butler_dcache.webdav.ownership import mark; print(mark() + 'x')"
+    code = "from lsst.daf.butler_dcache.transport.ownership import mark; print(mark() + 'x')"
     name = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     owner = owner_of(name.strip())
     assert owner is not None

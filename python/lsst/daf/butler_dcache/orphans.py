@@ -1,6 +1,6 @@
 """What killed writers leave behind, and whether it may go.
 
-An upload has a temporary name that tells which process began it (`.webdav.ownership`), and a name that is
+An upload has a temporary name that tells which process began it (`.transport.ownership`), and a name that is
 written without overwriting may have a directory beside it as lock. A writer that is killed leaves them. Other
 temporary names may be in use at this moment, so nothing is removed but what is surely nobody's any more:
 
@@ -20,9 +20,9 @@ from urllib.parse import unquote
 from .errors import DcacheError, DirectoryNotEmptyError, ResourceNotFoundError
 from .model import FileInfo
 from .store.protocol import Store
+from .transport.ownership import Owner, owner_of
 from .tree import walk_tree
 from .webdav.addresses import is_lock, is_temporary
-from .webdav.ownership import Owner, owner_of
 
 __all__ = ("Orphan", "find_orphans", "remove_orphans")
 
@@ -35,7 +35,7 @@ class Orphan:
     ----------
     info : `~lsst.daf.butler_dcache.model.FileInfo`
         What the server says of it.
-    owner : `~lsst.daf.butler_dcache.webdav.ownership.Owner` or `None`
+    owner : `~lsst.daf.butler_dcache.transport.ownership.Owner` or `None`
         Whose it was; locks do not say.
     age_seconds : `float` or `None`
         Since it was made or last written, if the server says when that was.

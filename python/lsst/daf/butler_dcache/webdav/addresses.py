@@ -14,7 +14,7 @@ from urllib.parse import quote, unquote, urlsplit
 
 from ..config.settings import origin_of
 from ..errors import ConfigurationError
-from .ownership import mark, owner_of
+from ..transport.ownership import mark, owner_of
 
 __all__ = (
     "as_directory",
@@ -149,7 +149,7 @@ def temporary_name(url: str) -> str:
     -------
     temporary : `str`
         Sibling named ``.dcb-<host>-<place>-<process>-<start>-<16 hexadecimal digits>.<name>``, the name cut
-        where it would be too long; see `.ownership`.
+        where it would be too long; see `..transport.ownership`.
     """
     return _sibling(url, mark())
 
