@@ -16,7 +16,7 @@ from lsst.daf.butler_dcache.embedded import Fault
 from lsst.daf.butler_dcache.model import ByteRange
 from lsst.daf.butler_dcache.remote_file import RemoteFile
 from lsst.daf.butler_dcache.store.registry import store_for
-from lsst.daf.butler_dcache.webdav.multipart import pick
+from lsst.daf.butler_dcache.transport.ranges import pick
 from scripted_server import ScriptedServer, Talk, answering
 from test_fork import in_child
 from test_store_webdav import endpoint

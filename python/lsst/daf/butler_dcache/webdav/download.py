@@ -35,11 +35,11 @@ from ..redaction import redact_url
 from ..transport.answer import DataAnswer
 from ..transport.deadline import Deadline
 from ..transport.failures import failure, is_mover_gone
+from ..transport.ranges import parse_content_range
 from ..transport.retry import Phase, rounds
 from .checksum_turns import PATIENCE_SECONDS, turns
 from .door import REDIRECTS, Door
 from .hedging import Begun, Hedger, Lane
-from .multipart import parse_content_range
 from .parallel import ParallelDownload
 from .whole_answer import Download, digests, shows_whole_file
 

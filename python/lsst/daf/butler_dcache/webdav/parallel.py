@@ -17,7 +17,7 @@ from ..transport.answer import DataAnswer
 from ..transport.connection import Connection
 from ..transport.data import DataPlane
 from ..transport.deadline import Deadline
-from .multipart import parse_content_range
+from ..transport.ranges import parse_content_range
 
 __all__ = ("ParallelDownload",)
 

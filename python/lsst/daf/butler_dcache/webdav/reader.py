@@ -16,10 +16,11 @@ from ..model import Adler32, ByteRange, EntryKind, FileInfo
 from ..transport.answer import DataAnswer
 from ..transport.deadline import Deadline
 from ..transport.http1 import count_of
+from ..transport.ranges import Part, cut, merged, parse_content_range, pick, read_up_to, skip, wanted_of
 from ..transport.retry import Phase, rounds
 from .door import Door
 from .download import Downloads
-from .multipart import Part, parse_content_range, parts_of, pick, read_up_to, skip, wanted_of
+from .multipart import parts_of
 from .session import ReadSession
 
 __all__ = ("WebdavReader",)
@@ -136,11 +137,11 @@ class WebdavReader:
         with self._session.lock:
             deadline = self._session.deadline()
             parts: list[Part] = []
-            for batch in self._batches(self._merged(ranges)):
+            for batch in self._batches(merged(ranges, _GAP_BYTES, self._session.size)):
                 parts += self._fetch(batch, deadline)
-            cut = [self._cut(one) for one in ranges]
-            found = iter(pick(parts, [one for one in cut if one is not None], self._url))
-            return [b"" if one is None else next(found) for one in cut]
+            known = [cut(one, self._session.size) for one in ranges]
+            found = iter(pick(parts, [one for one in known if one is not None], self._url))
+            return [b"" if one is None else next(found) for one in known]
 
     def stream(self, start: int = 0) -> Iterator[bytes]:
         """Yield the bytes from an offset to the end of the file.
@@ -231,21 +232,6 @@ class WebdavReader:
         # A door that proxies must not be asked beyond the end.
         size = self._session.size
         return "" if self._session.at_pool or size is None else str(size - 1)
-
-    def _merged(self, ranges: Sequence[ByteRange]) -> list[ByteRange]:
-        """Return what has to be asked for: in order, neighbours in one, nothing beyond the end."""
-        merged: list[ByteRange] = []
-        for one in sorted((cut for r in ranges if (cut := self._cut(r))), key=lambda one: one.start):
-            if merged and one.start <= merged[-1].stop + _GAP_BYTES:
-                merged[-1] = ByteRange(merged[-1].start, max(merged[-1].stop, one.stop))
-            else:
-                merged.append(one)
-        return merged
-
-    def _cut(self, one: ByteRange) -> ByteRange | None:
-        size = self._session.size
-        stop = one.stop if size is None else min(one.stop, size)
-        return ByteRange(one.start, stop) if one.start < stop else None
 
     def _batches(self, ranges: list[ByteRange]) -> Iterator[list[ByteRange]]:
         """Yield as many ranges as one request can carry."""

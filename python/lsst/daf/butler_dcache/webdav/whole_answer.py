@@ -7,11 +7,12 @@ import logging
 from collections.abc import Callable, Iterator
 from types import MappingProxyType
 
-from ..errors import DeadlineError, DoorUnavailableError, IntegrityError
+from ..errors import IntegrityError
 from ..model import Adler32, EntryKind, FileInfo
 from ..redaction import redact_url
 from ..transport.answer import DataAnswer
 from ..transport.failures import Outcome
+from ..transport.resumable import Resumable
 from .propfind import parse_checksums, parse_time
 
 __all__ = ("Download", "digests", "shows_whole_file")
@@ -19,11 +20,9 @@ __all__ = ("Download", "digests", "shows_whole_file")
 _log = logging.getLogger(__name__)
 
 _PIECE_BYTES = 1 << 20
-_MOST_BREAKS = 3
-"""How often an answer may break off before it has brought a piece more."""
 
 
-class Download:
+class Download(Resumable):
     """The answer that brings a whole file.
 
     Parameters
@@ -46,11 +45,9 @@ class Download:
         at_pool: bool,
         resume: Callable[[Download, int], DataAnswer | None] | None = None,
     ) -> None:
-        self._answer = answer
+        super().__init__(answer, url)
         self._resume = resume
-        self._position = self._broken_at = self._breaks = 0
         self.headers = answer.headers
-        self.url = url
         self.at_pool = at_pool
         self.alone = False  # whether it has to come in one stream
         self.size = answer.length
@@ -62,7 +59,7 @@ class Download:
     @property
     def scheme(self) -> str:
         """``http`` or ``https``."""
-        return self._answer.url.partition(":")[0].lower()
+        return self.answer.url.partition(":")[0].lower()
 
     @property
     def info(self) -> FileInfo:
@@ -92,7 +89,7 @@ class Download:
         """
         seen = Adler32()
         view = memoryview(bytearray(_PIECE_BYTES))
-        while count := self._fill(view):
+        while count := self.fill(view):
             seen.update(view[:count])
             yield bytes(view[:count])
         self.verify(seen)
@@ -101,7 +98,7 @@ class Download:
         """Return all bytes, verified as by `pieces`."""
         seen = Adler32()
         if self.size is None:
-            data = self._answer.read()
+            data = self.answer.read()
             seen.update(data)
             self.verify(seen)
             return data
@@ -109,7 +106,7 @@ class Download:
         memory = io.BytesIO(bytes(self.size))
         with memory.getbuffer() as view:
             # Piece by piece, so that each is still in the processor's cache when its checksum is computed.
-            while count := self._fill(view[seen.size : seen.size + _PIECE_BYTES]):
+            while count := self.fill(view[seen.size : seen.size + _PIECE_BYTES]):
                 seen.update(view[seen.size : seen.size + count])
         self.verify(seen)
         return memory.getvalue()
@@ -124,43 +121,13 @@ class Download:
         """
         seen = Adler32()
         view = memoryview(bytearray(_PIECE_BYTES if self.size is None else min(_PIECE_BYTES, self.size + 1)))
-        while count := self._fill(view):
+        while count := self.fill(view):
             seen.update(view[:count])
             sink(view[:count])
         self.verify(seen)
 
-    def _fill(self, view: memoryview) -> int:
-        """Read until the memory is full or the file ends, on another way where this one breaks off."""
-        count = 0
-        while True:
-            before = self._answer.received
-            broken: DoorUnavailableError | DeadlineError | None = None
-            try:
-                count += self._answer.fill(view[count:] if count else view)
-                self._position += count
-                return count
-            except (DoorUnavailableError, DeadlineError) as error:
-                broken = error
-            count += self._answer.received - before
-            try:
-                if not self._goes_on(self._position + count):
-                    raise broken
-            finally:
-                # Its traceback holds the memory; in a circle it would hold it for ever so long.
-                broken = None
-
-    def _goes_on(self, offset: int) -> bool:
-        """Let another answer take the place of one that broke off; return whether there is one."""
-        self._breaks = self._breaks + 1 if offset - self._broken_at < _PIECE_BYTES else 1
-        self._broken_at = offset
-        if self._resume is None or offset == 0 or self._breaks > _MOST_BREAKS:
-            return False
-        self._answer.close(False)
-        answer = self._resume(self, offset)
-        if answer is not None:
-            _log.debug("reading %s goes on at byte %d", redact_url(self.url), offset)
-            self._answer = answer
-        return answer is not None
+    def _rest(self, offset: int) -> DataAnswer | None:
+        return None if self._resume is None else self._resume(self, offset)
 
     def verify(self, seen: Adler32) -> None:
         """Compare what arrived with what was announced.
@@ -191,10 +158,6 @@ class Download:
                 url=self.url,
                 hint="Read it again; if it stays so, the replica at the pool is damaged.",
             )
-
-    def close(self, reuse: bool | None = None) -> None:
-        """End it; the connection is kept if the body was read to its end."""
-        self._answer.close(reuse)
 
 
 def digests(answer: Outcome) -> dict[str, str]:
