@@ -36,6 +36,7 @@ LEVELS = {
     "filesystem_reading": 5,
     "filesystem": 5,
     "resource_path": 5,
+    "s3_resource_path": 5,
     "registration": 5,
     "worker": 5,
     "datastore": 6,
@@ -46,7 +47,7 @@ LEVELS = {
 WIRE_PROTOCOLS = {"webdav", "rest", "s3"}
 STANDALONE = "embedded"
 USES_STANDALONE = {"bench", "cli", "demo"}
-NEEDS_STACK = {"resource_path", "registration", "datastore", "demo"}
+NEEDS_STACK = {"resource_path", "s3_resource_path", "registration", "datastore", "demo"}
 
 FILES = sorted(ROOT.rglob("*.py"))
 

@@ -2,31 +2,8 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-
 import pytest
-
-PREAMBLE = """
-import sys
-def is_ours(uri):
-    return type(uri).__module__ == "lsst.daf.butler_dcache.resource_path"
-"""
-
-
-def run(code: str, **environment: str) -> None:
-    """Run code in an interpreter that has not imported anything yet."""
-    inherited = {k: v for k, v in os.environ.items() if not k.startswith(("LSST_", "DAF_BUTLER_"))}
-    result = subprocess.run(
-        [sys.executable, "-c", PREAMBLE + code],
-        env=inherited | environment,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert result.returncode == 0, result.stderr
+from fresh_interpreter import run
 
 
 @pytest.mark.parametrize("scheme", ["dav", "davs"])

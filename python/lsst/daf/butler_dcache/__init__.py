@@ -1,7 +1,7 @@
 """A Rubin Data Butler backend for dCache.
 
-Importing the package claims the ``dav://`` and ``davs://`` schemes of `lsst.resources`, where that is
-installed; see `register`. `DcacheDatastore` is what a repository names in its ``datastore.cls``.
+Importing the package claims the ``dav://``, ``davs://`` and ``s3://`` schemes of `lsst.resources`, where that
+is installed; see `register`. `DcacheDatastore` is what a repository names in its ``datastore.cls``.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""``dav://`` and ``davs://`` resources for `lsst.resources`: thin calls into a store.
+"""``dav://`` and ``davs://`` resources for `lsst.resources`: thin calls into a store, whatever its protocol.
 
 An instance holds nothing but its URL. The store, with its connections and locks, is looked up by URL at each
 call, so that instances pickle, deepcopy and cross `os.fork` whether they have been used or not.
@@ -14,7 +14,7 @@ import logging
 import posixpath
 import re
 from collections import defaultdict
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 from urllib.parse import ParseResult, unquote, urlparse
@@ -103,7 +103,7 @@ class DcacheResourcePath(ResourcePath):
 
     def __reduce__(self) -> tuple[Any, ...]:
         # The base class would make the class of whoever is registered where this is unpickled.
-        return _restore, (self.geturl(), self.dirLike, self.isTemporary)
+        return _make, (type(self), self.geturl(), self.dirLike, self.isTemporary)
 
     @classmethod
     def _fixupPathUri(
@@ -157,8 +157,9 @@ class DcacheResourcePath(ResourcePath):
         """
         if self.isdir():
             return self, ""
-        head, tail = posixpath.split(self.path)
-        return self.replace(path=head, fragment="", query="", params="", forceDirectory=True), unquote(tail)
+        head, slash, tail = self.path.rpartition("/")
+        directory = self.replace(path=head + slash, fragment="", query="", params="", forceDirectory=True)
+        return directory, unquote(tail)
 
     def exists(self) -> bool:
         """Ask the server whether there is a file or directory (1 request).
@@ -349,7 +350,7 @@ class DcacheResourcePath(ResourcePath):
                 continue
             subdirectories = [unquote(info.name) for info in directories]
             query = self._presigned_url[len(self._url) :]
-            yield _make(url + query, True), subdirectories, names
+            yield _make(type(self), url + query, True), subdirectories, names
             kept = set(subdirectories)
             directories[:] = [info for info in directories if unquote(info.name) in kept]
 
@@ -547,12 +548,11 @@ class DcacheResourcePath(ResourcePath):
             raise ResourceIsDirectoryError("a directory-like URI", operation=operation, url=self._url)
 
 
-def _make(url: str, dir_like: bool | None, is_temporary: bool = False) -> DcacheResourcePath:
+def _make(
+    kind: type[DcacheResourcePath], url: str, dir_like: bool | None, is_temporary: bool = False
+) -> DcacheResourcePath:
     """Make an instance of this very class, whoever is registered for the scheme."""
-    return DcacheResourcePath(urlparse(url), forceDirectory=dir_like, isTemporary=is_temporary)
-
-
-_restore: Callable[[str, bool | None, bool], DcacheResourcePath] = _make
+    return kind(urlparse(url), forceDirectory=dir_like, isTemporary=is_temporary)
 
 
 def _by_store(uris: Iterable[ResourcePath]) -> list[tuple[Store, Mapping[str, list[ResourcePath]]]]:
