@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import secrets
-from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+import importlib
+from datetime import UTC, datetime
 from urllib.parse import quote, urlsplit
 
 import click
 
-from ..auth.clock import TOLERABLE_OFFSET, clock_offset
+from ..auth.clock import clock_offset
 from ..auth.credential import Credential
 from ..auth.renewal import RenewedSource
 from ..auth.sources import CredentialSource, StaticSource, source_for
@@ -30,34 +28,20 @@ from ..redaction import redact_url
 from ..store.registry import store_for
 from ..transport.control import Answer, ControlPlane
 from ..transport.deadline import Deadline
-from ..transport.exchange import Exchange, add_observer, remove_observer
+from ..transport.exchange import add_observer, remove_observer
 from ..transport.pacing import pacer_for
 from ..transport.tls import tls_context
+from .examination import Examination, FailedStepError, Step
 from .token import described
 
 __all__ = ("command",)
 
+_PACKAGE = __name__.rpartition(".")[0]
 _PATIENCE_SECONDS = 60.0
 
 
-class FailedStepError(Exception):
-    """A step failed.
-
-    Parameters
-    ----------
-    text : `str`
-        What is wrong.
-    advice : `str`
-        What to do about it.
-    """
-
-    def __init__(self, text: str, advice: str) -> None:
-        super().__init__(text)
-        self.advice = advice
-
-
-class Examination:
-    """The steps, in order; each uses what those before it found.
+class DoorExamination(Examination):
+    """The steps at a door: each uses what those before it found.
 
     Parameters
     ----------
@@ -65,13 +49,12 @@ class Examination:
         A directory in which this user may write.
     """
 
+    server = "door"
+    verified_by = ("adler32",)
+
     def __init__(self, url: str) -> None:
-        self.url = url.rstrip("/") + "/"
+        super().__init__(url)
         self._settings: EndpointSettings | None = None
-        self.exchanges: list[Exchange] = []
-        self._clock_offset: timedelta | None = None
-        self._file = ""
-        self._contents = b""
 
     @property
     def _http(self) -> str:
@@ -84,7 +67,7 @@ class Examination:
             self._settings = settings_for(self.url)
         return self._settings
 
-    def steps(self) -> list[tuple[str, Callable[[], str]]]:
+    def steps(self) -> list[Step]:
         """Return title and function of each step; the functions return what they found or raise."""
         return [
             ("configuration", self.configuration),
@@ -103,7 +86,9 @@ class Examination:
         """Read the site's file."""
         if not self.url.startswith(("davs://", "dav://")) or urlsplit(self.url).query:
             shown = redact_url(self.url)
-            raise FailedStepError(f"{shown} is not a davs:// or dav:// URL", "give the URL of a directory")
+            raise FailedStepError(
+                f"{shown} is not a davs://, dav:// or s3:// URL", "give the URL of a directory"
+            )
         source = self.settings.source
         if not source:
             return "defaults; no file has an entry for this endpoint"
@@ -179,20 +164,6 @@ class Examination:
         self._clock_offset = clock_offset(answer.headers.get("Date") or "", sent, _now())
         return answer
 
-    def clock(self) -> str:
-        """Compare this machine's clock with the door's."""
-        offset = self._clock_offset
-        if offset is None:
-            return "the door does not tell its time"
-        seconds = abs(offset.total_seconds())
-        if abs(offset) <= TOLERABLE_OFFSET:
-            return f"that of this machine and the door's agree ({seconds:.0f} s)"
-        side = "ahead of" if offset > timedelta(0) else "behind"
-        raise FailedStepError(
-            f"the clock of this machine is {seconds:.0f} s {side} the door's",
-            "have it set by NTP (timedatectl): tokens are judged by it, and seem over or not valid yet",
-        )
-
     def pacing(self) -> str:
         """Say how fast requests are sent, and whether other processes know of it."""
         return pacer_for(self.settings).describe()
@@ -203,52 +174,26 @@ class Examination:
             raise FailedStepError(f"{self.url} is a file", "give the URL of a directory")
         return "is there"
 
-    def write(self) -> str:
-        """Write a file that is too large to be proxied by the door."""
-        self.exchanges.clear()
-        self._contents = secrets.token_bytes(self.settings.proxy_upload_max_bytes + 1)
-        file = f"{self.url}.doctor-{os.getpid()}-{secrets.token_hex(4)}"
-        info = store_for(file).write(file, self._contents)
-        self._file = file
-        checksum = info.checksums.get("adler32")
-        verified = f"verified by adler32 {checksum}" if checksum else "verified by size only"
-        return f"{len(self._contents)} bytes, {verified}, by {self._pools()}"
+    def test_size(self) -> int:
+        """Return a size that is too large to be proxied by the door."""
+        return self.settings.proxy_upload_max_bytes + 1
 
-    def read(self) -> str:
-        """Read it back."""
-        self.exchanges.clear()
-        data = store_for(self._file).read(self._file)
-        if data != self._contents:
-            raise FailedStepError(
-                "the bytes that came back are not those that were sent", "tell the administrators"
-            )
-        return f"{len(data)} bytes, the same, by {self._pools()}"
-
-    def delete(self) -> str:
-        """Remove it."""
-        store_for(self._file).remove(self._file)
-        self._file = ""
-        return "the temporary file is gone"
-
-    def clean(self) -> None:
-        """Remove the temporary file if a step left it behind."""
-        if self._file:
-            try:
-                store_for(self._file).remove(self._file)
-            except DcacheError as exc:
-                click.echo(f"left behind: {self._file} ({exc})", err=True)
-
-    def _pools(self) -> str:
+    def served_by(self) -> str:
+        """Name the pools that had the bytes of this step."""
         pools = sorted(
             {_server(one.url) for one in self.exchanges if one.plane == "data"} - {self._door_name}
         )
         return f"pool {', '.join(pools)}" if pools else "the door itself"
 
-    @property
-    def unreachable_pool(self) -> str:
-        """Host and port of a pool that a request of this step did not reach."""
+    def advice(self, error: Exception) -> str | None:
+        """Say whose ports are closed, if a request of this step did not reach a pool."""
         silent = [_server(one.url) for one in self.exchanges if one.plane == "data" and one.status is None]
-        return next((server for server in silent if server != self._door_name), "")
+        pool = next((server for server in silent if server != self._door_name), "")
+        if not pool or not isinstance(error, DoorUnavailableError | DeadlineError):
+            return None
+        return (
+            f"the door works, its pool {pool} cannot be reached: have a firewall opened for the pools' ports"
+        )
 
     @property
     def _door_name(self) -> str:
@@ -258,11 +203,11 @@ class Examination:
 @click.command(name="doctor")
 @click.argument("url")
 def command(url: str) -> None:
-    """Check configuration, trust, credential, door and pool, and write, read and delete a small file.
+    """Check configuration, trust, credential, server and pool, and write, read and delete a small file.
 
     URL is a directory in which you may write. The exit status is 1 at the first step that fails.
     """
-    examination = Examination(url)
+    examination = _examination(url)
     add_observer(examination.exchanges.append)
     try:
         for title, step in examination.steps():
@@ -277,6 +222,22 @@ def command(url: str) -> None:
         examination.clean()
         remove_observer(examination.exchanges.append)
     click.echo("Everything works.")
+
+
+def _examination(url: str) -> Examination:
+    if not url.startswith("s3://"):
+        return DoorExamination(url)
+    try:
+        # boto3 is not there in the bare distribution, and takes its time.
+        module = importlib.import_module(f"{_PACKAGE}.doctor_s3")
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith(_PACKAGE):
+            raise
+        raise click.ClickException(
+            f"s3:// needs the package {error.name}: pip install 'lsst-daf-butler-dcache[s3]'"
+        ) from error
+    examination: Examination = module.BucketExamination(url)
+    return examination
 
 
 def _remaining(credential: Credential) -> str:
@@ -313,10 +274,8 @@ def _server(url: str) -> str:
 def _advice(error: Exception, examination: Examination) -> str:
     if isinstance(error, FailedStepError):
         return error.advice
-    if isinstance(error, DoorUnavailableError | DeadlineError) and (pool := examination.unreachable_pool):
-        return (
-            f"the door works, its pool {pool} cannot be reached: have a firewall opened for the pools' ports"
-        )
+    if advice := examination.advice(error):
+        return advice
     if isinstance(error, DcacheError) and error.hint:
         return error.hint
     for kind, advice in (
