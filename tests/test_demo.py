@@ -6,9 +6,11 @@ import os
 import re
 import subprocess
 import sysconfig
+import uuid
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 import pytest
@@ -371,6 +373,50 @@ class TestAudit:
         assert failed(check_removed([a], [b], shelf, [a, b])) == ["records after removal"]
         (shelf._root / "run" / "b").unlink()
         assert failed(check_removed([a], [b], shelf, [b])) == ["files of other runs still there"]
+
+
+class TestS3Tree:
+    """The witness of what is in a bucket, and what it does without."""
+
+    @pytest.fixture
+    def place(self, seaweed: Any) -> str:
+        return f"tree of {uuid.uuid4().hex}"
+
+    @pytest.fixture
+    def tree(self, seaweed: Any, place: str) -> Any:
+        return open_storage(f"s3://{seaweed.bucket}/{quote(place)}/")
+
+    def test_bytes_and_absence(self, seaweed: Any, place: str, tree: Any) -> None:
+        seaweed.client().put_object(Bucket=seaweed.bucket, Key=f"{place}/run/a b", Body=b"abc")
+        assert tree.exists("run/a b")
+        assert tree.read("run/a b") == b"abc"
+        assert not tree.exists("run/a")
+
+    @pytest.mark.parametrize("algorithm", ["CRC64NVME", "CRC32C", "CRC32", "SHA256"])
+    def test_the_server_s_checksum(self, seaweed: Any, place: str, tree: Any, algorithm: str) -> None:
+        seaweed.client().put_object(
+            Bucket=seaweed.bucket, Key=f"{place}/a", Body=b"abc", ChecksumAlgorithm=algorithm
+        )
+        assert tree.checksum("a") == (algorithm.lower(), digest(algorithm.lower(), b"abc"))
+
+    def test_an_entity_tag_is_md5_unless_there_were_parts(
+        self, seaweed: Any, place: str, tree: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        answer = {"ETag": f'"{digest("md5", b"abc")}"'}
+        monkeypatch.setattr(tree, "_head", lambda path: answer)
+        assert tree.checksum("a") == ("md5", digest("md5", b"abc"))
+        answer["ETag"] = f'"{digest("md5", b"abc")}-2"'
+        answer |= {"ChecksumCRC32C": "AAAAAA==-2", "ChecksumType": "COMPOSITE"}
+        assert tree.checksum("a") is None
+
+    def test_a_profile_names_endpoint_and_account(
+        self, seaweed: Any, place: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        seaweed.client().put_object(Bucket=seaweed.bucket, Key=f"{place}/a", Body=b"abc")
+        account = seaweed.url.replace("://", f"://{seaweed.reader_access_key}:{seaweed.reader_secret_key}@")
+        monkeypatch.setenv("LSST_RESOURCES_S3_PROFILE_site", account)
+        monkeypatch.setenv("S3_ENDPOINT_URL", "http://localhost:1")
+        assert open_storage(f"s3://site@{seaweed.bucket}/{quote(place)}/").read("a") == b"abc"
 
 
 def test_storage_is_chosen_by_scheme(tmp_path: Path) -> None:
