@@ -39,9 +39,10 @@ class DcacheFileSystem(ReadingFileSystem):
 
     Notes
     -----
-    Paths are whole URLs, ``davs://host:port/path``, percent-encoded as everywhere in this package; characters
-    that a URL cannot hold are encoded on the way, except ``?`` and ``#``. Listings and sizes are asked for
-    anew each time: a file that was rewritten has its new size. "Absent" is said only if the server says so.
+    Paths are whole URLs, ``davs://host:port/path`` or ``s3://[profile@]bucket/key``, percent-encoded as
+    everywhere in this package; characters that a URL cannot hold are encoded on the way, except ``?`` and
+    ``#``. Listings and sizes are asked for anew each time: a file that was rewritten has its new size.
+    "Absent" is said only if the server says so.
     """
 
     def _open(

@@ -37,12 +37,13 @@ class ReadingFileSystem(AbstractFileSystem):  # type: ignore[misc]
 
     Notes
     -----
-    Paths are whole URLs, ``davs://host:port/path``, percent-encoded as everywhere in this package; characters
-    that a URL cannot hold are encoded on the way, except ``?`` and ``#``. Listings and sizes are asked for
-    anew each time: a file that was rewritten has its new size. "Absent" is said only if the server says so.
+    Paths are whole URLs, ``davs://host:port/path`` or ``s3://[profile@]bucket/key``, percent-encoded as
+    everywhere in this package; characters that a URL cannot hold are encoded on the way, except ``?`` and
+    ``#``. Listings and sizes are asked for anew each time: a file that was rewritten has its new size.
+    "Absent" is said only if the server says so.
     """
 
-    protocol = ("davs", "dav")
+    protocol = ("davs", "dav", "s3")
     cachable = True
 
     @classmethod
@@ -66,8 +67,8 @@ class ReadingFileSystem(AbstractFileSystem):  # type: ignore[misc]
     def _place(path: str, directory: bool = False) -> tuple[Store, str]:
         """Return the store of a path, and the URL to give to it."""
         parts = urlsplit(path)
-        if parts.scheme not in ("davs", "dav", "https", "http") or not parts.netloc:
-            raise ValueError(f"expected a davs:// or dav:// URL, not {redact_url(path)!r}")
+        if parts.scheme not in ("davs", "dav", "s3", "https", "http") or not parts.netloc:
+            raise ValueError(f"expected a davs://, dav:// or s3:// URL, not {redact_url(path)!r}")
         name = quote(parts.path.rstrip("/"), safe=_LEGAL)
         url = f"{parts.scheme}://{parts.netloc}{name}"
         return store_for(path), url + "/" if directory or not name else url

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from urllib.parse import SplitResult, unquote, urlsplit
 
 from .errors import ResourceNotFoundError
 from .model import FileInfo
@@ -103,18 +104,43 @@ def are_one(store: Store, url: str, other_store: Store, other_url: str) -> bool:
     Returns
     -------
     one : `bool`
-        Whether both are there and have one entity tag, which dCache makes of the entry's own identifier.
+        Whether both are there and have one entity tag, which dCache makes of the entry's own identifier; S3
+        makes it of the contents, so there bucket, key and time must be the same, too.
 
     Notes
     -----
-    A door has several names, and a site several doors: to copy a file onto itself is harmless, to remove its
-    "source" afterwards is not.
+    A server has several names, a site several doors, and a bucket several profiles: to copy a file onto
+    itself is harmless, to remove its "source" afterwards is not.
     """
+    place, other_place = urlsplit(url), urlsplit(other_url)
+    is_s3 = place.scheme == "s3"
+    if is_s3 != (other_place.scheme == "s3"):
+        return False
+    if is_s3 and _bucket_and_key(place) != _bucket_and_key(other_place):
+        return False
     try:
         found, other = store.stat(url), other_store.stat(other_url)
+        if is_s3 and found.is_directory and other.is_directory:
+            # Of directories nothing is known but what they hold.
+            entries, others = (
+                store.list_directory(_directory(url)),
+                other_store.list_directory(_directory(other_url)),
+            )
+            return sorted(map(_object, entries)) == sorted(map(_object, others))
     except ResourceNotFoundError:
         return False
+    if is_s3:
+        return _object(found) == _object(other)
     return bool(found.etag) and found.etag == other.etag
+
+
+def _bucket_and_key(place: SplitResult) -> tuple[str, str]:
+    return place.netloc.rpartition("@")[2], unquote(place.path).rstrip("/")
+
+
+def _object(info: FileInfo) -> tuple[str, ...]:
+    """Return what two objects of one name at two servers would hardly share."""
+    return info.name, str(info.etag), str(info.size), str(info.modified)
 
 
 def _directory(url: str) -> str:

@@ -1,6 +1,7 @@
 """``dcache-butler ls``, ``stat``, ``cat``, ``cp``, ``rm``, ``mkdir``, ``mv`` and ``checksum``.
 
-Arguments are ``davs://`` and ``dav://`` URLs, ``file://`` URLs and paths of this machine, in any combination.
+Arguments are ``davs://``, ``dav://``, ``s3://`` and ``file://`` URLs and paths of this machine, in any
+combination.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ class Place:
         self.fs: AbstractFileSystem
         # A link that somebody shared has its credential with it.
         is_shared = parts.scheme == "https" and "authz" in dict(parse_qsl(parts.query))
-        self.is_remote = parts.scheme in ("davs", "dav") or is_shared
+        self.is_remote = parts.scheme in ("davs", "dav", "s3") or is_shared
         if self.is_remote:
             self.fs, self.path = DcacheFileSystem(), text
         elif parts.scheme == "file" or "://" not in text:
@@ -55,7 +56,7 @@ class Place:
             )
         else:
             shown = redact_url(text)
-            raise ValueError(f"{shown}: expected a davs:// or dav:// URL, or a path of this machine")
+            raise ValueError(f"{shown}: expected a davs://, dav:// or s3:// URL, or a path of this machine")
 
     @property
     def name(self) -> str:
