@@ -17,7 +17,7 @@ except ImportError:
 _ADLER_BASE = 65521
 """Largest prime below 65536 (RFC 1950, section 8.2)."""
 
-__all__ = ("Adler32", "ByteRange", "EntryKind", "FileInfo", "Locality")
+__all__ = ("Adler32", "ByteRange", "EntryKind", "FileInfo", "Locality", "UnfinishedUpload")
 
 
 class EntryKind(Enum):
@@ -110,6 +110,25 @@ class FileInfo:
     def name(self) -> str:
         """Last component of the path, percent-encoded as in the URL."""
         return self.url.rstrip("/").rpartition("/")[2]
+
+
+@dataclass(frozen=True, slots=True)
+class UnfinishedUpload:
+    """An upload in parts that was begun, and neither completed nor aborted.
+
+    Parameters
+    ----------
+    url : `str`
+        Name under which it would appear.
+    identifier : `str`
+        What the server calls it.
+    begun : `datetime.datetime` or `None`
+        When, with time zone, if the server says.
+    """
+
+    url: str
+    identifier: str
+    begun: datetime | None
 
 
 class Adler32:

@@ -8,6 +8,8 @@ temporary names may be in use at this moment, so nothing is removed but what is 
 - whatever is older than the caller says is long enough: of a process of another host nobody here can know
   whether it lives;
 - a lock beside which no upload of that name is in progress, and that is older than an operation can last.
+
+On S3 an upload in parts has no name until it is completed, and nothing tells whose it is: those go by age.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ from datetime import UTC, datetime
 from urllib.parse import unquote
 
 from .errors import DcacheError, DirectoryNotEmptyError, ResourceNotFoundError
-from .model import FileInfo
+from .model import EntryKind, FileInfo, UnfinishedUpload
 from .store.protocol import Store
 from .transport.ownership import Owner, owner_of
 from .tree import walk_tree
@@ -29,7 +31,7 @@ __all__ = ("Orphan", "find_orphans", "remove_orphans")
 
 @dataclass(frozen=True)
 class Orphan:
-    """A temporary name on a server.
+    """A temporary name on a server, or an upload that has none.
 
     Parameters
     ----------
@@ -41,12 +43,15 @@ class Orphan:
         Since it was made or last written, if the server says when that was.
     reason : `str`
         Why it may go; empty if it may be in use.
+    upload : `~lsst.daf.butler_dcache.model.UnfinishedUpload` or `None`
+        The upload, if it has no name; ``info`` is then of the name that it would have.
     """
 
     info: FileInfo
     owner: Owner | None
     age_seconds: float | None
     reason: str
+    upload: UnfinishedUpload | None = None
 
 
 def find_orphans(
@@ -57,7 +62,7 @@ def find_orphans(
     lock_seconds: float,
     now: datetime | None = None,
 ) -> Iterator[Orphan]:
-    """Yield the temporary names below a directory (1 request per directory).
+    """Yield the temporary names, and the uploads without one, below a directory (1 request per directory).
 
     Parameters
     ----------
@@ -103,9 +108,14 @@ def find_orphans(
             elif age is not None and age > lock_seconds and not _is_taken(one, in_progress):
                 reason = "no upload of this name is in progress"
             yield Orphan(one, None, age, reason)
+    for upload in store.unfinished_uploads(url if url.endswith("/") else url + "/"):
+        info = FileInfo(upload.url, EntryKind.FILE, modified=upload.begun)
+        age = _age(info, now)
+        reason = "it is old" if age is not None and age > older_than_seconds else ""
+        yield Orphan(info, None, age, reason, upload)
 
 
-def remove_orphans(store: Store, orphans: list[Orphan]) -> dict[str, DcacheError]:
+def remove_orphans(store: Store, orphans: list[Orphan]) -> dict[int, DcacheError]:
     """Remove those that may go (1 request each).
 
     Parameters
@@ -117,22 +127,25 @@ def remove_orphans(store: Store, orphans: list[Orphan]) -> dict[str, DcacheError
 
     Returns
     -------
-    errors : `dict` [`str`, `DcacheError`]
-        Why what is still there could not be removed, by URL.
+    errors : `dict` [`int`, `DcacheError`]
+        Why what is still there could not be removed, by its place in the list.
     """
-    errors: dict[str, DcacheError] = {}
-    for orphan in orphans:
+    errors: dict[int, DcacheError] = {}
+    for index, orphan in enumerate(orphans):
         if not orphan.reason:
             continue
         try:
-            store.remove(orphan.info.url)
+            if orphan.upload is not None:
+                store.abort_upload(orphan.upload)
+            else:
+                store.remove(orphan.info.url)
         except ResourceNotFoundError:
             continue
         except DirectoryNotEmptyError as error:
             error.hint = "A lock is an empty directory, so this one was made by somebody else."
-            errors[orphan.info.url] = error
+            errors[index] = error
         except DcacheError as error:
-            errors[orphan.info.url] = error
+            errors[index] = error
     return errors
 
 

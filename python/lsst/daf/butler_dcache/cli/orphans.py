@@ -44,21 +44,25 @@ def command(url: str, remove: bool, older_than: float, as_json: bool) -> None:
     """List, and with --remove remove, what killed writers left below a directory.
 
     An upload has a temporary name, .dcb-HOST-..., until it is complete. It may go if its process ran on this
-    host and has ended, or if it is old. The others may be in use and are never touched.
+    host and has ended, or if it is old. The others may be in use and are never touched. On S3 a multipart
+    upload has no name, and nothing tells whose it is: it is aborted if it is old.
     """
     store = store_for(url)
-    lock_seconds = settings_for(url).total_timeout_seconds + _LOCK_MARGIN_SECONDS
+    # There are no locks on S3.
+    is_s3 = url.lower().startswith("s3:")
+    lock_seconds = 0.0 if is_s3 else settings_for(url).total_timeout_seconds + _LOCK_MARGIN_SECONDS
     found = list(find_orphans(store, url, older_than_seconds=older_than, lock_seconds=lock_seconds))
     errors = remove_orphans(store, found) if remove else {}
-    rows = [_row(orphan, remove, errors.get(orphan.info.url)) for orphan in found]
+    rows = [_row(orphan, remove, errors.get(index)) for index, orphan in enumerate(found)]
     if as_json:
         click.echo(json.dumps(rows, indent=2))
     else:
         for row in rows:
-            click.echo(f"{row['state']:<8}  {row['owner']:<24}  {row['url']}  {row['reason']}".rstrip())
+            kind = " (multipart upload)" if row["upload"] else ""
+            click.echo(f"{row['state']:<8}  {row['owner']:<24}  {row['url']}{kind}  {row['reason']}".rstrip())
         may_go = sum(1 for orphan in found if orphan.reason)
         verb = "removed" if remove else "may go (--remove)"
-        click.echo(f"{len(found)} temporary names, {may_go - len(errors)} {verb}", err=True)
+        click.echo(f"{len(found)} unfinished, {may_go - len(errors)} {verb}", err=True)
     if errors:
         sys.exit(1)
 
@@ -69,6 +73,7 @@ def _row(orphan: Orphan, remove: bool, error: Exception | None) -> dict[str, str
     return {
         "state": state,
         "url": orphan.info.url,
+        "upload": None if orphan.upload is None else orphan.upload.identifier,
         "owner": "" if owner is None else f"{owner.host} process {owner.process}",
         "age_seconds": orphan.age_seconds,
         "size": orphan.info.size,

@@ -11,7 +11,7 @@ from typing import BinaryIO, Protocol
 
 from ..auth.credential import Credential
 from ..auth.macaroon import Activity
-from ..model import ByteRange, FileInfo
+from ..model import ByteRange, FileInfo, UnfinishedUpload
 
 __all__ = ("Progress", "RemoteReader", "RemoteWriter", "Store")
 
@@ -190,6 +190,14 @@ class Store(Protocol):
 
     def remove_many(self, urls: Iterable[str]) -> Mapping[str, Exception | None]:
         """Remove many files, no look before; per URL `None` or its error."""
+        ...
+
+    def unfinished_uploads(self, url: str) -> Iterator[UnfinishedUpload]:
+        """Yield the uploads below a directory that take space but have no name, if this server has such."""
+        ...
+
+    def abort_upload(self, upload: UnfinishedUpload) -> None:
+        """Abort one of them; `ResourceNotFoundError` if it has ended meanwhile."""
         ...
 
     def presign(self, url: str, method: str, lifetime_seconds: int) -> str:

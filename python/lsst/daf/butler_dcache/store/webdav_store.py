@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import weakref
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import BinaryIO, cast
 
 from ..auth.credential import Credential
@@ -22,7 +22,7 @@ from ..errors import (
     ParentNotFoundError,
     ResourceNotFoundError,
 )
-from ..model import ByteRange, FileInfo
+from ..model import ByteRange, FileInfo, UnfinishedUpload
 from ..rest.namespace import Namespace
 from ..transport.control import ControlPlane
 from ..transport.data import DataPlane
@@ -279,6 +279,14 @@ class WebdavStore:
             info = self._publisher.write(target, body, overwrite=overwrite, deadline=deadline)
             change.done(info)
         return info
+
+    def unfinished_uploads(self, url: str) -> Iterator[UnfinishedUpload]:
+        """See `.protocol.Store`; here every upload has a name."""
+        return iter(())
+
+    def abort_upload(self, upload: UnfinishedUpload) -> None:
+        """See `.protocol.Store`."""
+        raise ResourceNotFoundError("no such upload", operation="abort", url=upload.url)
 
     def presign(self, url: str, method: str, lifetime_seconds: int) -> str:
         """See `.protocol.Store`."""
