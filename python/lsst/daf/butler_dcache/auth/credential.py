@@ -38,10 +38,11 @@ class Credential:
     Parameters
     ----------
     kind : `str`
-        ``bearer`` (macaroon or other token), ``basic``, ``certificate`` (presented by TLS, no header) or
-        ``none``.
+        ``bearer`` (macaroon or other token), ``basic``, ``certificate`` (presented by TLS, no header),
+        ``access_key`` (of S3: it signs requests and is never sent), ``signature`` (what it makes of one
+        request) or ``none``.
     secret : `~..redaction.Secret` or `None`
-        Token, or ``name:password``.
+        Token, ``name:password``, secret access key, or the value of the header.
     expires : `datetime.datetime` or `None`
         End of life, if the credential itself says so.
     origin : `str`
@@ -54,9 +55,11 @@ class Credential:
         What tells it from others if it is no text.
     claims : `~.json_web_token.JsonWebToken` or `None`
         What it says of itself, if it is a JSON web token.
+    session_token : `~..redaction.Secret` or `None`
+        What travels beside the signatures of a key that is temporary.
     """
 
-    kind: Literal["bearer", "basic", "certificate", "none"]
+    kind: Literal["bearer", "basic", "certificate", "access_key", "signature", "none"]
     secret: Secret | None = None
     expires: datetime | None = None
     origin: str = ""
@@ -64,6 +67,7 @@ class Credential:
     remedy: str = ""
     mark: str = ""
     claims: JsonWebToken | None = field(default=None, repr=False)
+    session_token: Secret | None = None
 
     @classmethod
     @hides_locals
@@ -151,6 +155,54 @@ class Credential:
             )
         return cls("basic", Secret(f"{name}:{password}"), None, origin, remedy=remedy)
 
+    @classmethod
+    @hides_locals
+    def access_key(
+        cls,
+        name: str,
+        secret: str,
+        session_token: str | None = None,
+        expires: datetime | None = None,
+        origin: str = "",
+        remedy: str = "",
+    ) -> Credential:
+        """Make a credential of an access key of S3.
+
+        Parameters
+        ----------
+        name, secret : `str`
+            Its two parts; the name is no secret, and travels with each request.
+        session_token : `str`, optional
+            What goes with a key that is temporary.
+        expires : `datetime.datetime`, optional
+            When it ends.
+        origin : `str`, optional
+            Where it was found.
+        remedy : `str`, optional
+            How another one is had.
+
+        Returns
+        -------
+        credential : `Credential`
+            ``mark`` is the key's name.
+
+        Raises
+        ------
+        CredentialError
+            If a part is empty, or cannot be part of a header.
+        """
+        for part, text in (("name", name), ("secret", secret), ("session token", session_token)):
+            if text is not None and not (text and text.isascii() and text.isprintable() and " " not in text):
+                raise CredentialError(
+                    f"the {part} of the access key is empty or holds characters that it cannot have "
+                    f"({origin or 'given by the caller'})",
+                    hint=f"nothing was sent; {remedy or 'correct it'}",
+                )
+        token = None if session_token is None else Secret(session_token)
+        return cls(
+            "access_key", Secret(secret), expires, origin, remedy=remedy, mark=name, session_token=token
+        )
+
     @cached_property
     def fingerprint(self) -> str:
         """Name of the credential in logs and tables; nothing can be learnt from it."""
@@ -165,7 +217,18 @@ class Credential:
             return None
         if self.kind == "basic":
             return "Basic " + base64.b64encode(self.secret.reveal().encode()).decode("ascii")
+        if self.kind == "signature":
+            return self.secret.reveal()
+        assert self.kind == "bearer", "an access key is never sent"
         return f"Bearer {self.secret.reveal()}"
+
+    def headers(self) -> dict[str, str]:
+        """Return all headers that say who we are."""
+        value = self.header()
+        headers = {} if value is None else {"Authorization": value}
+        if self.session_token is not None:
+            headers["X-Amz-Security-Token"] = self.session_token.reveal()
+        return headers
 
     def check(self, url: str, now: datetime | None = None) -> None:
         """Refuse to send this credential where, or when, it must not be sent.

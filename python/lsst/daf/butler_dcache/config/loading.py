@@ -24,7 +24,7 @@ from .discovery import VARIABLES, discover, is_open
 from .entry import Entry
 from .settings import EndpointSettings, origin_of
 
-__all__ = ("environment", "load_file", "reset", "settings_for")
+__all__ = ("entry_for", "environment", "load_file", "reset", "settings_for")
 
 _log = logging.getLogger(__name__)
 
@@ -67,7 +67,6 @@ def settings_for(url: str) -> EndpointSettings:
     Thread-safe. The file is read again when the variable that names it has another value; what the
     environment offers is looked at with each question, where it counts.
     """
-    global _file
     scheme, host, port = origin_of(url)
     if "@" in url and "@" in urlsplit(url).netloc:
         raise CredentialConfigurationError(
@@ -77,16 +76,47 @@ def settings_for(url: str) -> EndpointSettings:
         )
     base_url = _base(scheme, host, port)
     with _lock:
-        file = os.environ.get(_FILE, "")
-        if file != _file:
-            _entries.clear()
-            _selected.clear()
-            _file = None
-            if file:
-                path = os.path.expanduser(os.path.expandvars(file))
-                _entries.update({entry.base_url: entry for entry in load_file(path)})
-            _file = file
+        _read_file()
         return _known(base_url) or _select(base_url)
+
+
+def entry_for(url: str) -> EndpointSettings:
+    """Return what the site's file alone says of an endpoint, whose credentials come from elsewhere.
+
+    Parameters
+    ----------
+    url : `str`
+        An ``https`` or ``http`` URL.
+
+    Returns
+    -------
+    settings : `EndpointSettings`
+        The entry, or the defaults; nothing that the environment offers is looked for.
+
+    Raises
+    ------
+    ConfigurationError
+        If the file, or the entry of this endpoint, is not usable.
+    """
+    base_url = _base(*origin_of(url))
+    with _lock:
+        _read_file()
+        entry = _entries.get(base_url)
+    return EndpointSettings(base_url) if entry is None else _check_files(entry)
+
+
+def _read_file() -> None:
+    """Read the file, if the variable names another one than before; with the lock held."""
+    global _file
+    file = os.environ.get(_FILE, "")
+    if file != _file:
+        _entries.clear()
+        _selected.clear()
+        _file = None
+        if file:
+            path = os.path.expanduser(os.path.expandvars(file))
+            _entries.update({entry.base_url: entry for entry in load_file(path)})
+        _file = file
 
 
 def _known(base_url: str) -> EndpointSettings | None:

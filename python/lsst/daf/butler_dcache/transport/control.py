@@ -182,7 +182,7 @@ class ControlPlane:
         """
         who = self._who(url, credential, authenticate)
         origin = origin_of(url)
-        prepared = self._prepare(method, url, headers, body, who.header())
+        prepared = self._prepare(method, url, headers, body, who.headers())
         repetition = Repetition(method, deadline, elsewhere=elsewhere)
         started = time.monotonic()
         renewed = False
@@ -190,7 +190,7 @@ class ControlPlane:
             if repetition.attempts:
                 # Time has passed: the credential may be over, or have been renewed.
                 who = self._who(url, credential, authenticate)
-                prepared = self._prepare(method, url, headers, body, who.header())
+                prepared = self._prepare(method, url, headers, body, who.headers())
             refused.check(origin, who, url)
             repetition.attempts += 1
             # Outside of what follows: whose deadline passes here was not sent.
@@ -279,13 +279,16 @@ class ControlPlane:
         return who
 
     def _prepare(
-        self, method: str, url: str, headers: Mapping[str, str], body: bytes | None, authorization: str | None
+        self,
+        method: str,
+        url: str,
+        headers: Mapping[str, str],
+        body: bytes | None,
+        identity: Mapping[str, str],
     ) -> requests.PreparedRequest:
-        all_headers = {"User-Agent": USER_AGENT, "Accept-Encoding": "identity", **headers}
+        all_headers = {"User-Agent": USER_AGENT, "Accept-Encoding": "identity", **headers, **identity}
         if any(name.lower() == "authorization" for name in headers):
             raise CredentialError("a credential travels as a Credential, not as a header", url=url)
-        if authorization is not None:
-            all_headers["Authorization"] = authorization
         prepared: requests.PreparedRequest | None = None
         with contextlib.suppress(ValueError):  # theirs quotes the URL, which after a redirect holds a token
             prepared = requests.Request(method, url, headers=all_headers, data=body, auth=_as_it_is).prepare()

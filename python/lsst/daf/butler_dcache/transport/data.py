@@ -307,7 +307,7 @@ class DataPlane:
             method,
             url,
             server.origin,
-            _head(method, target, server.host, headers, payload, expect, keep, who.header()),
+            _head(method, target, server.host, headers, payload, expect, keep, who.headers()),
             payload,
             expect,
             keep and endpoint.reuse_connections,
@@ -323,7 +323,7 @@ class DataPlane:
                 # Time has passed: the credential may be over, or have been renewed.
                 who = self._addressing.identity(url, own, credential, authenticate)
                 request.head = _head(
-                    method, target, server.host, headers, payload, expect, keep, who.header()
+                    method, target, server.host, headers, payload, expect, keep, who.headers()
                 )
             if own:
                 refused.check(server.origin, who, url)
@@ -468,11 +468,9 @@ def _head(
     payload: Payload,
     expect: bool,
     keep: bool,
-    authorization: str | None,
+    identity: Mapping[str, str],
 ) -> bytes:
-    lines = {"Host": host, "User-Agent": _USER_AGENT, **headers}
-    if authorization is not None:
-        lines["Authorization"] = authorization
+    lines = {"Host": host, "User-Agent": _USER_AGENT, **headers, **identity}
     if payload is not NOTHING or method not in READS:
         for name in headers:
             if name.lower() == "content-length":

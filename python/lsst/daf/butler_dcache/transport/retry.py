@@ -54,6 +54,7 @@ class Phase(Enum):
     BROKEN = "the body of the answer broke off or stood still"
     UNSETTLED = "it may have had an effect; whether it had is looked at before each repetition"
     REPLACED = "an upload to a temporary name came to nothing; each try has a fresh name"
+    SAME = "a request to S3 came to nothing, or nobody knows; sent again, it has the same effect"
     GARBLED = "the answer is not HTTP"
     REFUSED = "the server answered with an error that will last, by its status or by its text"
 
@@ -162,6 +163,10 @@ def _once(
     return Rule(phase, status, reads_only, 1, _NEVER, because, source, action)
 
 
+def _same(status: int | None, attempts: int, waits: tuple[float, float], because: str) -> Rule:
+    return _retry(Phase.SAME, status, attempts, waits, because, "S3 API", reads_only=False)
+
+
 _RELAY = (0.5, 5.0)
 _LOOK = Action.RECONCILE
 
@@ -199,6 +204,12 @@ RULES: tuple[Rule, ...] = (
     _retry(
         Phase.REPLACED, None, 3, (0.2, 2.0), "nobody else has the name, or will", "11.19", reads_only=False
     ),
+    # `..s3.failures` tells which answers these are; the planes repeat what was not sent.
+    _same(None, 4, (0.2, 5.0), "a lost answer, RequestTimeout and the like"),
+    _same(500, 4, (0.3, 5.0), "InternalError"),
+    _same(502, 4, _RELAY, "a relay did not reach the server"),
+    _same(503, 10, (0.1, 10.0), "SlowDown; the server says that it is temporary"),
+    _same(504, 4, _RELAY, "a relay got no answer from the server"),
 )
 """The first row that fits holds; sources without another name are sections of the protocol page."""
 

@@ -1,0 +1,571 @@
+"""One bucket, and who we are for it: signed requests by both planes.
+
+boto3 knows how each operation of S3 is written and read, and nothing else: its client has no keys, no
+connections and no repetitions. Each of its requests is taken from it before it is sent (event
+``before-send``), signed here and sent by our control plane, and so is whatever else is sent: one policy of
+repetition, one pacing, one kind of record, one tree of errors. What carries bytes goes by the data plane.
+
+S3's requests can be repeated: the same PUT, part, copy or DELETE has the same effect. Where that is not so,
+because there was a condition, whoever sent it looks (``repeat=False``).
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+from typing import Any, BinaryIO, TypeVar, cast
+from urllib.parse import quote, urlsplit, urlunsplit
+
+from botocore import UNSIGNED
+from botocore import exceptions as theirs
+from botocore.awsrequest import AWSResponse
+from botocore.config import Config
+from botocore.handlers import validate_bucket_name
+from botocore.session import Session
+
+from ..auth.credential import ANONYMOUS, refused
+from ..auth.sources import StaticSource, successor
+from ..config.loading import entry_for
+from ..config.s3 import S3Settings
+from ..config.settings import EndpointSettings, origin_of
+from ..errors import (
+    ConfigurationError,
+    DcacheError,
+    OutcomeUnknownError,
+    ProtocolError,
+    hides_locals,
+)
+from ..transport.answer import DataAnswer
+from ..transport.body import Body
+from ..transport.control import ControlPlane
+from ..transport.data import DataPlane
+from ..transport.deadline import Deadline
+from ..transport.outgoing import Outgoing
+from ..transport.pacing import pacer_for
+from ..transport.retry import Phase, Repetition
+from .access_key import key_source
+from .failures import KEY_REFUSALS, Said, failure
+from .signing import Signer
+
+__all__ = ("Knowledge", "S3Endpoint")
+
+_OURS = frozenset({401, 502, 503, 504})
+"""Statuses that the planes leave to us: S3 says more of them than HTTP does."""
+_NOBODYS = frozenset({400, 401, 403, 408, *range(500, 600)})
+"""Statuses that no caller of `S3Endpoint.open` has a use for but to raise an error."""
+_NOT_SENT = frozenset(
+    {"amz-sdk-invocation-id", "amz-sdk-request", "content-length", "expect", "user-agent", "x-amzn-trace-id"}
+)
+_PORTS = {"http": ":80", "https": ":443"}
+
+_Result = TypeVar("_Result")
+
+
+class Knowledge:
+    """What a server was found to do; anybody may write it down, at any time.
+
+    Attributes
+    ----------
+    checksum : `str`
+        Checksum that it verifies and keeps: ``unknown``, ``crc64nvme``, ``crc32c`` or ``md5``.
+    create_only : `bool` or `None`
+        Whether it honours ``If-None-Match: *``; `None` if nobody knows.
+    """
+
+    def __init__(self) -> None:
+        self.checksum = "unknown"
+        self.create_only: bool | None = None
+
+
+@dataclass
+class _Call:
+    """What a thread does for boto3 at this moment."""
+
+    deadline: Deadline
+    signer: Signer
+
+
+class _RefusedError(Exception):
+    """An answer that tells of a failure: an attempt that may be repeated."""
+
+    def __init__(self, said: Said) -> None:
+        super().__init__(said.code)
+        self.said = said
+
+
+class S3Endpoint:
+    """A bucket of a service.
+
+    Parameters
+    ----------
+    settings : `~..config.s3.S3Settings`
+        Which bucket, and what the environment says of its service.
+
+    Attributes
+    ----------
+    settings : `~..config.s3.S3Settings`
+        Those.
+    limits : `~..config.settings.EndpointSettings`
+        Time limits, pacing and trust: the entry of the site's file whose ``base_url`` is the service, or the
+        defaults. Its own ``base_url`` is the server that has the bucket.
+    region : `str`
+        Part of each signature.
+    root : `str`
+        URL of the bucket at the server.
+    control, data : `~..transport.control.ControlPlane`, `~..transport.data.DataPlane`
+        The planes.
+    knowledge : `Knowledge`
+        What the server was found to do.
+
+    Raises
+    ------
+    ConfigurationError
+        If there is no such profile, or the name of the bucket is none.
+
+    Notes
+    -----
+    Nothing is sent yet. Thread-safe; a child process begins with connections of its own.
+    """
+
+    def __init__(self, settings: S3Settings) -> None:
+        self.settings = settings
+        self._calls = threading.local()
+        self._client, trust = _client(settings)
+        self.region = str(self._client.meta.region_name)
+        self.root = self._find_root()
+        self._client.meta.events.register("before-send.s3", self._send)
+        limits = entry_for(str(self._client.meta.endpoint_url))
+        self.limits = _limits(limits, self.root, trust)
+        self._origin = origin_of(self.root)
+        self._keys = key_source(settings)
+        self._signer: Signer | None = None
+        pacer = pacer_for(self.limits)
+        self.data = DataPlane(self.limits, pacer=pacer)
+        self.control = ControlPlane(self.limits, StaticSource(ANONYMOUS), pacer)
+        self.knowledge = Knowledge()
+
+    @property
+    def addressing(self) -> str:
+        """How the bucket is named: ``path`` or ``virtual``."""
+        bucket = quote(self.settings.bucket, safe="")
+        return "path" if urlsplit(self.root).path.endswith(f"/{bucket}") else "virtual"
+
+    def deadline(self) -> Deadline:
+        """Return the deadline of an operation that begins now."""
+        return Deadline(self.limits.total_timeout_seconds)
+
+    @hides_locals
+    def call(
+        self,
+        method: str,
+        *,
+        url: str,
+        operation: str,
+        deadline: Deadline,
+        repeat: bool = True,
+        **parameters: Any,
+    ) -> dict[str, Any]:
+        """Have boto3 write a request and read its answer.
+
+        Parameters
+        ----------
+        method : `str`
+            Method of boto3's client, for instance ``list_objects_v2``.
+        url, operation : `str`
+            What it is for, for messages.
+        deadline : `~..transport.deadline.Deadline`
+            Limits everything.
+        repeat : `bool`, optional
+            `False` tells at once when an answer is lost.
+        **parameters
+            Parameters of the method; ``Bucket`` is added.
+
+        Returns
+        -------
+        answer : `dict`
+            What boto3 made of the answer.
+
+        Raises
+        ------
+        ConfigurationError
+            If a parameter is not one that the method takes.
+        OutcomeUnknownError
+            If the answer was lost, also after repetitions.
+        ProtocolError
+            If the answer makes no sense.
+        DcacheError
+            By the code of the error otherwise (`.failures`).
+        """
+        act = getattr(self._client, method)
+
+        def attempt(signer: Signer) -> dict[str, Any]:
+            self._calls.current = _Call(deadline, signer)
+            try:
+                return cast(dict[str, Any], act(Bucket=self.settings.bucket, **parameters))
+            except theirs.ParamValidationError as exc:
+                raise ConfigurationError(str(exc), operation=operation, url=url) from None
+            except (theirs.BotoCoreError, theirs.ClientError) as exc:
+                text = f"the answer makes no sense to boto3: {type(exc).__name__}"
+                raise ProtocolError(text, operation=operation, url=url) from None
+            finally:
+                self._calls.current = None
+
+        return self._repeated(attempt, operation, url, deadline, repeat)
+
+    @hides_locals
+    def open(
+        self,
+        method: str,
+        key: str,
+        *,
+        query: Mapping[str, str] = MappingProxyType({}),
+        headers: Mapping[str, str] = MappingProxyType({}),
+        body: Body | None = None,
+        deadline: Deadline,
+        expect: bool = False,
+        repeat: bool = True,
+    ) -> DataAnswer:
+        """Send a signed request and return the answer, its body unread.
+
+        Parameters
+        ----------
+        method : `str`
+            HTTP method.
+        key : `str`
+            Key of the object, decoded.
+        query : `~collections.abc.Mapping`, optional
+            Parameters of the query, decoded.
+        headers : `~collections.abc.Mapping`, optional
+            Further headers; they are signed.
+        body : `~..transport.body.Body`, optional
+            What is sent. Bytes, and a file that can seek, can be sent again.
+        deadline : `~..transport.deadline.Deadline`
+            Limits everything, reading the body included.
+        expect : `bool`, optional
+            Send no byte of the body before the server asks for it.
+        repeat : `bool`, optional
+            `False` tells at once when the answer to what is not a read is lost.
+
+        Returns
+        -------
+        answer : `~..transport.answer.DataAnswer`
+            With a status that the caller understands: 2xx, 3xx, 404, 405, 409, 411 to 416.
+
+        Raises
+        ------
+        DcacheError
+            For all other statuses, after repetitions where they may help.
+        OutcomeUnknownError
+            If a request that is not a read was sent and its answer lost, also after repetitions.
+        """
+        url = self._url(key, query)
+        start = body.tell() if _can_seek(body) else None  # type: ignore[union-attr]
+        again = body is None or isinstance(body, bytes | bytearray | memoryview) or start is not None
+
+        def attempt(signer: Signer) -> DataAnswer:
+            if start is not None:
+                cast(BinaryIO, body).seek(start)
+            signed, who = signer.sign(method, url, headers)
+            answer = self.data.open(
+                method,
+                url,
+                headers=signed,
+                body=body,
+                expect=expect,
+                deadline=deadline,
+                credential=who,
+                ok=_OURS,
+            )
+            if answer.status in _NOBODYS:
+                raise _RefusedError(self._explained(method, url, signer, _read(answer), deadline))
+            return answer
+
+        return self._repeated(attempt, method, url, deadline, repeat, again)
+
+    @hides_locals
+    def begin(
+        self,
+        method: str,
+        key: str,
+        *,
+        query: Mapping[str, str] = MappingProxyType({}),
+        headers: Mapping[str, str] = MappingProxyType({}),
+        length: int | None,
+        deadline: Deadline,
+    ) -> Outgoing | DataAnswer:
+        """Send the head of a request whose body does not exist yet, and wait until the server wants it.
+
+        Parameters
+        ----------
+        method : `str`
+            HTTP method.
+        key : `str`
+            Key of the object, decoded.
+        query : `~collections.abc.Mapping`, optional
+            Parameters of the query, decoded.
+        headers : `~collections.abc.Mapping`, optional
+            Further headers; they are signed.
+        length : `int` or `None`
+            Length of the body; S3 takes none of unknown length.
+        deadline : `~..transport.deadline.Deadline`
+            Limits this call only.
+
+        Returns
+        -------
+        outgoing : `~..transport.outgoing.Outgoing` or `~..transport.answer.DataAnswer`
+            Where the body goes, or the answer of a server that does not want it, with a status as for `open`.
+
+        Raises
+        ------
+        DcacheError
+            As `open`.
+        """
+        url = self._url(key, query)
+
+        def attempt(signer: Signer) -> Outgoing | DataAnswer:
+            signed, who = signer.sign(method, url, headers)
+            begun = self.data.begin(
+                method, url, headers=signed, length=length, deadline=deadline, credential=who
+            )
+            if isinstance(begun, DataAnswer) and begun.status in _NOBODYS:
+                raise _RefusedError(_read(begun))
+            return begun
+
+        return self._repeated(attempt, method, url, deadline, True)
+
+    def failure(self, answer: DataAnswer, *, operation: str, url: str) -> DcacheError:
+        """Return the error for an answer that is not the one that was wanted; the answer is closed.
+
+        Parameters
+        ----------
+        answer : `~..transport.answer.DataAnswer`
+            The answer, its body unread.
+        operation, url : `str`
+            What was being done, and on what.
+
+        Returns
+        -------
+        error : `~..errors.DcacheError`
+            To be raised.
+        """
+        key = None if self._signer is None else self._signer.key
+        return failure(_read(answer), operation=operation, url=url, key=key, attempts=answer.attempts)
+
+    def presign(self, key: str, method: str, lifetime_seconds: int) -> str:
+        """Return a URL by which whoever has it may do one thing with one object; nothing is sent.
+
+        Parameters
+        ----------
+        key : `str`
+            Key of the object, decoded.
+        method : `str`
+            HTTP method.
+        lifetime_seconds : `int`
+            From now, at most 7 days; it ends with the access key, if that is temporary.
+
+        Returns
+        -------
+        url : `str`
+            A capability: whoever sees it can use it.
+
+        Raises
+        ------
+        ConfigurationError
+            If no signature may be good for so long.
+        CredentialError
+            If there is no access key.
+        """
+        return self._current().presign(method, self._url(key, {}), lifetime_seconds)
+
+    # -- attempts
+
+    def _repeated(
+        self,
+        attempt: Callable[[Signer], _Result],
+        operation: str,
+        url: str,
+        deadline: Deadline,
+        repeat: bool,
+        again: bool = True,
+    ) -> _Result:
+        """Attempt it until it succeeds, is refused for good, or the table says that it is enough."""
+        repetition = Repetition("", deadline)
+        started = time.monotonic()
+        renewed = False
+        attempts = 0
+        while True:
+            signer = self._current()
+            attempts += 1
+            wait: float | None
+            try:
+                return attempt(signer)
+            except _RefusedError as refusal:
+                said = refusal.said
+            except OutcomeUnknownError as error:
+                # After a long silence a second one is not waited for, as with reads.
+                hopeless = not repeat or not again or isinstance(error.__cause__, TimeoutError)
+                wait = None if hopeless else repetition.next_wait(Phase.SAME)
+                if wait is None:
+                    raise
+                time.sleep(wait)
+                continue
+            row = said.row()
+            wait = None if row is None else repetition.next_wait(*row, said.headers)
+            if wait is not None and again:
+                time.sleep(wait)
+                continue
+            if said.code in KEY_REFUSALS and not renewed and again:
+                refused.remember(self._origin, signer.key, said.code)
+                renewed = successor(self._keys, signer.key) is not None
+                if renewed:
+                    continue
+            raise failure(
+                said,
+                operation=operation,
+                url=url,
+                method=operation,
+                key=signer.key,
+                attempts=attempts,
+                elapsed_seconds=time.monotonic() - started,
+            )
+
+    def _current(self) -> Signer:
+        """Return the signer of this moment."""
+        key = self._keys.current()
+        signer = self._signer
+        if signer is None or signer.key is not key:
+            signer = self._signer = Signer(key, self.region)
+        return signer
+
+    def _url(self, key: str, query: Mapping[str, str]) -> str:
+        url = f"{self.root}/{quote(key)}"
+        if query:
+            url += "?" + "&".join(f"{quote(name, safe='')}={quote(query[name], safe='')}" for name in query)
+        return url
+
+    def _explained(self, method: str, url: str, signer: Signer, said: Said, deadline: Deadline) -> Said:
+        """Return an answer with a code: HEAD says only that it is refused, and GET of a byte says why."""
+        if method != "HEAD" or said.status not in (400, 403):
+            return said
+        signed, who = signer.sign("GET", url, {"Range": "bytes=0-0"})
+        answer = self.data.open("GET", url, headers=signed, deadline=deadline, credential=who, ok=_OURS)
+        if answer.status == said.status:
+            return _read(answer)
+        answer.close(False)
+        return said
+
+    # -- for boto3
+
+    def _send(self, request: Any, **_: Any) -> AWSResponse:
+        """Take a request from boto3 before it is sent, and bring it the answer."""
+        call: _Call = self._calls.current
+        method, url = str(request.method), _without_default_port(str(request.url))
+        headers = {
+            name: value.decode("latin-1") if isinstance(value, bytes) else str(value)
+            for name, value in request.headers.items()
+            if name.lower() not in _NOT_SENT
+        }
+        body = bytes(request.body or b"")
+        signed, who = call.signer.sign(method, url, headers, body)
+        answer = self.control.request(
+            method,
+            url,
+            headers=signed,
+            body=body or None,
+            deadline=call.deadline,
+            credential=who,
+            ok=_OURS,
+        )
+        said = Said(answer.status, answer.reason, answer.headers, answer.body)
+        if said.is_failure:
+            raise _RefusedError(self._explained(method, url, call.signer, said, call.deadline))
+        return AWSResponse(url, answer.status, dict(answer.headers), _Raw(answer.body))
+
+    def _find_root(self) -> str:
+        """Return the URL of the bucket, by having boto3 write a request that is not sent."""
+        urls: list[str] = []
+
+        def note(request: Any, **_: Any) -> AWSResponse:
+            urls.append(str(request.url))
+            return AWSResponse(urls[-1], 200, {}, _Raw(b""))
+
+        events = self._client.meta.events
+        events.register("before-send.s3", note)
+        try:
+            self._client.head_object(Bucket=self.settings.bucket, Key="-")
+        except theirs.ParamValidationError as exc:
+            raise ConfigurationError(
+                f"no bucket can have this name: {self.settings.bucket}",
+                hint="LSST_DISABLE_BUCKET_VALIDATION=1 lets Ceph's tenant:bucket pass",
+            ) from exc
+        finally:
+            events.unregister("before-send.s3", note)
+        return _without_default_port(urls[0]).removesuffix("/-")
+
+
+class _Raw:
+    """A body that is there, as boto3 reads it."""
+
+    def __init__(self, body: bytes) -> None:
+        self._body = body
+
+    def stream(self) -> Iterator[bytes]:
+        yield self._body
+
+
+def _client(settings: S3Settings) -> tuple[Any, str | None]:
+    """Return boto3's client without keys, and the bundle of authorities that AWS's configuration names."""
+    config = Config(
+        signature_version=UNSIGNED,
+        # What is computed beyond what must be, older services refuse; bytes have checksums of ours.
+        request_checksum_calculation="when_required",
+        response_checksum_validation="when_required",
+        retries={"mode": "standard", "total_max_attempts": 1},
+    )
+    try:
+        session = Session(profile=settings.aws_profile)
+        client = session.create_client("s3", endpoint_url=settings.endpoint_url, config=config)
+        bundle = session.get_config_variable("ca_bundle")
+    except theirs.ProfileNotFound as exc:
+        raise ConfigurationError(
+            f"there is no profile {settings.aws_profile}: neither LSST_RESOURCES_S3_PROFILE_"
+            f"{settings.profile} with an access key, nor one of this name in AWS's files"
+        ) from exc
+    except (theirs.BotoCoreError, ValueError) as exc:
+        raise ConfigurationError(f"AWS's configuration is not usable: {exc}") from exc
+    if not settings.validate_bucket:
+        client.meta.events.unregister("before-parameter-build.s3", validate_bucket_name)
+    return client, bundle
+
+
+def _limits(entry: EndpointSettings, root: str, bundle: str | None) -> EndpointSettings:
+    """Return the settings of the service for the server of the bucket, without anything that is WebDAV's."""
+    scheme, host, port = origin_of(root)
+    return replace(
+        entry,
+        base_url=f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}/",
+        trusted_authorities=entry.trusted_authorities or bundle,
+        user_certificate=None,
+        user_key=None,
+        door_urls=(),
+        frontend_url=None,
+    )
+
+
+def _read(answer: DataAnswer) -> Said:
+    """Read and close an answer that tells of a failure."""
+    with answer:
+        return Said(answer.status, answer.reason, answer.headers, answer.read_short())
+
+
+def _can_seek(body: Body | None) -> bool:
+    return hasattr(body, "seekable") and bool(cast(BinaryIO, body).seekable())
+
+
+def _without_default_port(url: str) -> str:
+    """Return a URL as signers see it, who leave the default port out of ``Host``."""
+    parts = urlsplit(url)
+    return urlunsplit(parts._replace(netloc=parts.netloc.removesuffix(_PORTS[parts.scheme])))
