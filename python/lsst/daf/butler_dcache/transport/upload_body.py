@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import os
+import tempfile
+import threading
 from typing import BinaryIO
 
 from ..errors import IntegrityError, UnsupportedError
@@ -55,6 +57,8 @@ class UploadBody(io.RawIOBase):
                 ) from error
         self._position = 0
         self._sum = Adler32()
+        self._descriptor = None if self._file is None else _descriptor(self._file)
+        self._lock = threading.Lock()
 
     def readable(self) -> bool:
         """Return `True`."""
@@ -138,9 +142,41 @@ class UploadBody(io.RawIOBase):
         self._sum.update(view[:count])
         return count
 
-    def _cut_short(self) -> IntegrityError:
+    def read_at(self, offset: int, view: memoryview) -> None:
+        """Fill memory with the bytes at some place, from any thread; what goes by elsewhere is not touched.
+
+        Parameters
+        ----------
+        offset : `int`
+            Of the first of them.
+        view : `memoryview`
+            Where they go; not longer than what there is.
+
+        Raises
+        ------
+        IntegrityError
+            Raised if the file is shorter by now.
+        """
+        if self.content is not None:
+            view[:] = self.content[offset : offset + len(view)]
+            return
+        assert self._file is not None
+        while view:
+            if self._descriptor is not None:
+                count = os.preadv(self._descriptor, [view], self._start + offset)
+            else:
+                with self._lock:
+                    self._file.seek(self._start + offset)
+                    piece = self._file.read(len(view))
+                count = len(piece)
+                view[:count] = piece
+            if count == 0:
+                raise self._cut_short(offset)
+            view, offset = view[count:], offset + count
+
+    def _cut_short(self, size: int | None = None) -> IntegrityError:
         return IntegrityError(
-            f"the local file ended after {self._position} of {self.length} bytes",
+            f"the local file ended after {self._position if size is None else size} of {self.length} bytes",
             operation="write",
             hint="Something else changes it.",
         )
@@ -179,3 +215,17 @@ class UploadBody(io.RawIOBase):
         if self._position != self.length:
             raise IntegrityError(f"only {self._position} of {self.length} bytes were sent", operation="write")
         return self._sum.hexdigest()
+
+
+def _descriptor(file: BinaryIO) -> int | None:
+    """Return the descriptor of a file whose bytes are those of its descriptor, else `None`."""
+    # Of a compressed file it is that of the compressed bytes; of others nobody knows.
+    plain = file.file if isinstance(file, tempfile._TemporaryFileWrapper) else file
+    if type(plain) not in (io.BufferedReader, io.BufferedRandom, io.FileIO) or not hasattr(os, "preadv"):
+        return None
+    try:
+        if plain.writable():
+            plain.flush()
+        return plain.fileno()
+    except (OSError, ValueError):
+        return None
