@@ -27,6 +27,7 @@ LEVELS = {
     "store": 4,
     "orphans": 5,
     "tree": 5,
+    "transfers": 5,
     "read_cache": 5,
     "read_ahead": 5,
     "remote_file": 5,

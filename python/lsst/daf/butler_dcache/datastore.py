@@ -1,8 +1,9 @@
-"""A Butler datastore for repositories whose files are in dCache.
+"""A Butler datastore for repositories whose files are in dCache, or at an S3 endpoint.
 
 `DcacheDatastore` is `~lsst.daf.butler.datastores.fileDatastore.FileDatastore` with other answers to four
 questions: what it is called, what checksum a record holds, how many files are handled at a time, and what
-happens if the server refuses. Roots that are not ``davs://`` or ``dav://`` work as they do there.
+happens if the server refuses. Roots may be ``davs://``, ``dav://`` or ``s3://``; others work as
+they do there.
 """
 # ruff: noqa: N803, N815  (names that the base class dictates)
 
@@ -51,6 +52,8 @@ _FILES_WORTH_A_LISTING = 4
 _EXISTENCE_SAMPLE = 200
 # Servers tell full seconds, by their own clock.
 _CLOCK_DIFFERENCE = timedelta(seconds=5)
+# An S3 server has no adler32 of what others have written.
+_CHECKSUMS = ("adler32", "crc64nvme", "crc32c", "md5")
 
 # Naming this class in a repository is as explicit as a registration can be.
 register()
@@ -154,8 +157,9 @@ class DcacheDatastore(FileDatastore):
         Returns
         -------
         checksum : `str` or `None`
-            ``adler32:`` and eight hexadecimal digits for a file in dCache, which needs no request after this
-            process's own write; `None` if its server keeps no adler32.
+            ``adler32:`` and eight hexadecimal digits for a file in dCache, and for one that this process has
+            written, which needs no request; what the server has, for one that others have written to S3;
+            `None` if its server keeps none.
         """
         if isinstance(uri, DcacheResourcePath):
             return _checksum_of(uri.get_info().checksums)
@@ -399,8 +403,8 @@ def _adopted_name(config: Config) -> str:
 
 def _checksum_of(checksums: Mapping[str, str]) -> str | None:
     """Return what a record holds: the algorithm is named, since the Butler's own checksums are blake2b."""
-    value = checksums.get("adler32")
-    return None if value is None else f"adler32:{value}"
+    found = next((name for name in _CHECKSUMS if name in checksums), None)
+    return None if found is None else f"{found}:{checksums[found]}"
 
 
 def _info_of(uri: ResourcePath) -> FileInfo:
@@ -461,7 +465,11 @@ def _remove_own(publication: FileInfo) -> None:
 def _is_same(present: FileInfo, publication: FileInfo) -> bool:
     """Whether a file is the one that was published, as far as both descriptions tell."""
     if present.etag and publication.etag:
-        return present.etag == publication.etag
+        if present.etag != publication.etag:
+            return False
+        if not publication.url.startswith("s3:"):
+            return True
+        # There it is made of the contents.
     if present.size != publication.size:
         return False
     if any(publication.checksums.get(key, value) != value for key, value in present.checksums.items()):

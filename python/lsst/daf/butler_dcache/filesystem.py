@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Any, BinaryIO, cast
+from typing import Any
 from urllib.parse import urlsplit
 
 from fsspec.callbacks import DEFAULT_CALLBACK
@@ -22,6 +22,7 @@ from .filesystem_reading import ReadingFileSystem
 from .remote_file import RemoteFile
 from .spooled_upload import SpooledUpload
 from .streamed_upload import StreamedUpload
+from .transfers import transfer
 from .tree import are_one, remove_tree
 from .webdav.addresses import decoded_path
 
@@ -243,8 +244,7 @@ class DcacheFileSystem(ReadingFileSystem):
             if source_store is target_store:
                 source_store.copy(source, target, overwrite=mode != "create")
             else:
-                with RemoteFile(source_store.open_reader(source), source, sequential=True) as stream:
-                    target_store.write(target, cast(BinaryIO, stream), overwrite=mode != "create")
+                transfer(source_store, source, target_store, target, overwrite=mode != "create")
         except ResourceIsDirectoryError:
             if not self.isdir(path1):
                 # The target is one: nothing was copied.

@@ -38,6 +38,7 @@ from .spooled_upload import SpooledUpload
 from .store.protocol import Store
 from .store.registry import store_for
 from .streamed_upload import StreamedUpload
+from .transfers import transfer as between_stores
 from .tree import are_one, remove_tree, walk_tree
 
 if TYPE_CHECKING:
@@ -448,8 +449,8 @@ class DcacheResourcePath(ResourcePath):
             if transfer == "move" and are_one(src._store, src._url, self._store, self._url):
                 _log.debug("Source and target are the same file under two names of its server: %s", self._url)
                 return
-            with RemoteFile(src._store.open_reader(src._url), src.geturl(), sequential=True) as stream:
-                self.write(cast(BinaryIO, stream), overwrite=overwrite)
+            info = between_stores(src._store, src._url, self._store, self._url, overwrite=overwrite)
+            _note_publication(info)
         else:
             with src.as_local() as local, open(local.ospath, "rb") as file:
                 self.write(file, overwrite=overwrite)
