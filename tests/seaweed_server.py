@@ -20,8 +20,6 @@ from lsst.daf.butler_dcache.bench.seaweedfs import SeaweedFs, kill
 
 __all__ = ("SeaweedServer", "external_url", "run")
 
-REGION = "us-east-1"
-
 
 class SeaweedServer(SeaweedFs):
     """A SeaweedFS that clients reach without a profile, by the variables that all S3 clients know."""
@@ -29,17 +27,12 @@ class SeaweedServer(SeaweedFs):
     @property
     def environment(self) -> dict[str, str]:
         """Variables for any S3 client: the endpoint over http, the account, and nobody else's files."""
-        return self.environment_of(self.access_key, self.secret_key)
+        return self.variables()
 
     @property
     def tls_environment(self) -> dict[str, str]:
         """The same over TLS."""
-        return {
-            **self.environment,
-            "S3_ENDPOINT_URL": self.tls_url,
-            "AWS_ENDPOINT_URL": self.tls_url,
-            "AWS_CA_BUNDLE": str(self.ca),
-        }
+        return self.variables(tls=True)
 
     @property
     def reader_environment(self) -> dict[str, str]:
@@ -48,16 +41,7 @@ class SeaweedServer(SeaweedFs):
 
     def environment_of(self, access_key: str, secret_key: str) -> dict[str, str]:
         """Variables of an account, which there need not be."""
-        return {
-            "S3_ENDPOINT_URL": self.url,
-            "AWS_ENDPOINT_URL": self.url,
-            "AWS_ACCESS_KEY_ID": access_key,
-            "AWS_SECRET_ACCESS_KEY": secret_key,
-            "AWS_DEFAULT_REGION": REGION,
-            "AWS_CONFIG_FILE": os.devnull,
-            "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
-            "AWS_EC2_METADATA_DISABLED": "true",
-        }
+        return self.variables(access_key=access_key, secret_key=secret_key)
 
 
 @contextlib.contextmanager

@@ -220,7 +220,7 @@ def measure_guards(
         work = _Work(target, share)
         for begin in range(0, pairs, _TURNS_OF_A_PROCESS):
             with contextlib.ExitStack() as stack:
-                clients = {way: stack.enter_context(_client(way, target.access.dav_url)) for way in _WAYS}
+                clients = {way: stack.enter_context(_client(way, target.access.root)) for way in _WAYS}
                 for way in _WAYS:
                     work.do(clients[way], 0)  # first contact, connections, and what an interpreter learns
                 for pair in range(begin, min(pairs, begin + _TURNS_OF_A_PROCESS)):
@@ -242,7 +242,7 @@ class _Work:
     def __init__(self, target: Target, share: float) -> None:
         self._target = target
         self._to_read = [
-            target.access.dav_url + target.provide(f"guards/{number:05d}", _SIZE_BYTES)
+            target.access.root + target.provide(f"guards/{number:05d}", _SIZE_BYTES)
             for number in range(max(_PARTS, round(_GETS * share)))
         ]
         self._puts = max(1, round(_PUTS * share) // _PARTS)
@@ -253,7 +253,7 @@ class _Work:
         self._step += 1
         fresh = f"guards-new-{self._step}"
         to_write = [
-            self._target.access.dav_url + self._target.new_name(f"{fresh}/{number:05d}", _SIZE_BYTES)
+            self._target.access.root + self._target.new_name(f"{fresh}/{number:05d}", _SIZE_BYTES)
             for number in range(self._puts)
         ]
         before = self._requests()

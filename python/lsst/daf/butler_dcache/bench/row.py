@@ -8,7 +8,10 @@ from dataclasses import dataclass
 
 from .work import Work
 
-__all__ = ("Claim", "Row")
+__all__ = ("FASTEST", "Claim", "Row")
+
+FASTEST = "the fastest"
+"""As a claim's peer: the fastest of the others."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +28,8 @@ class Claim:
     limit : `float`
         At most this, or at least this for ``at_least``.
     peer : `str`
-        Divided by the peer's figure of the same repetition; empty: our own figure.
+        Divided by the peer's figure of the same repetition; empty: our own figure. ``the fastest``: the
+        peer with the least median of wall time, the clients of this package left out.
     at_least : `bool`
         Which side of the limit is good.
     client : `str`
@@ -89,7 +93,7 @@ class Row:
             return self
         work = self.work
         count = work.count if work.count < 3 else max(2, round(work.count * factor))
-        if work.operation in ("get", "put", "look") and work.count > 1:
+        if work.operation in ("get", "put", "look", "delete") and work.count > 1:
             return dataclasses.replace(self, work=dataclasses.replace(work, count=count))
         # All the pieces must fit in.
         least = max(work.piece_bytes * count * 2, 1000)

@@ -29,6 +29,7 @@ from .processes import MissingServerError, default_folder, first_line, free_port
 __all__ = ("SeaweedFs", "kill", "seaweedfs")
 
 _START_SECONDS = 40.0
+_VACUUM_SECONDS = 300
 _REQUESTS = re.compile(r"^SeaweedFS_s3_request_total\{.*\} (\S+)$", re.MULTILINE)
 _TRAFFIC = re.compile(r"^SeaweedFS_s3_bucket_traffic_(received|sent)_bytes_total\{.*\} (\S+)$", re.MULTILINE)
 
@@ -68,6 +69,7 @@ class SeaweedFs:
         plain, tls, filer, master, volume, metrics = _free_ports(6)
         self.url = f"http://127.0.0.1:{plain}"
         self.tls_url = f"https://localhost:{tls}"
+        self._master_url = f"http://127.0.0.1:{master}"
         self._metrics_url = f"http://127.0.0.1:{metrics}/metrics"
         data = run / "data"
         data.mkdir(exist_ok=True)
@@ -142,6 +144,37 @@ class SeaweedFs:
         """What clients of `root` need in their environment (`dict` [`str`, `str`])."""
         address = self.tls_url.replace("://", f"://{self.access_key}:{self.secret_key}@")
         return {f"LSST_RESOURCES_S3_PROFILE_{self.profile}": address, "AWS_CA_BUNDLE": str(self.ca)}
+
+    def variables(
+        self, *, tls: bool = False, access_key: str | None = None, secret_key: str | None = None
+    ) -> dict[str, str]:
+        """Return what any S3 client reads in its environment, and that it shall read no files of the user.
+
+        Parameters
+        ----------
+        tls : `bool`, optional
+            Which endpoint.
+        access_key, secret_key : `str`, optional
+            An account; the administrator's by default.
+        """
+        url = self.tls_url if tls else self.url
+        variables = {
+            "S3_ENDPOINT_URL": url,
+            "AWS_ENDPOINT_URL": url,
+            "AWS_ACCESS_KEY_ID": access_key or self.access_key,
+            "AWS_SECRET_ACCESS_KEY": secret_key or self.secret_key,
+            "AWS_DEFAULT_REGION": "us-east-1",
+            "AWS_CONFIG_FILE": os.devnull,
+            "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+            "AWS_EC2_METADATA_DISABLED": "true",
+        }
+        return {**variables, "AWS_CA_BUNDLE": str(self.ca)} if tls else variables
+
+    def give_space_back(self) -> None:
+        """Have the server forget the bytes of what was removed, as it does by itself every 15 minutes."""
+        url = f"{self._master_url}/vol/vacuum?garbageThreshold=0.01"
+        with urllib.request.urlopen(url, timeout=_VACUUM_SECONDS) as answer:  # noqa: S310 (an address of ours)
+            answer.read()
 
     @property
     def root(self) -> str:

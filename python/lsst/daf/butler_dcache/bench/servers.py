@@ -10,6 +10,8 @@
 `embedded`
     The embedded dCache, in a process of its own: the rehearsal for request counts and for what happens below
     HTTP. It is a Python program; its wall times are not dCache's.
+`seaweedfs`
+    SeaweedFS, an S3 server that verifies signatures and checksums, all its parts in one process.
 `unlimited`
     The same as a release that does not limit its clients: what the limiter is measured against.
 """
@@ -27,6 +29,8 @@ from typing import Any
 from .door import Door, Pool
 from .embedded import Embedded
 from .processes import default_folder, stop
+from .s3_target import S3Target
+from .seaweedfs import kill
 from .target import Target
 from .xrootd import Xrootd
 
@@ -39,6 +43,8 @@ TARGETS = {
     "pool-tls": "nginx alone, TLS (not dCache)",
     "xrootd": "XRootD 6 cluster, http",
     "xrootd-tls": "XRootD 6 cluster, TLS on both",
+    "seaweedfs": "SeaweedFS, http",
+    "seaweedfs-tls": "SeaweedFS, TLS",
     "unlimited": "embedded dCache as 11.1, which does not limit its clients, http (not dCache)",
     "embedded": "embedded dCache, http (not dCache)",
     "embedded-tls": "embedded dCache, TLS on both (not dCache)",
@@ -80,6 +86,11 @@ def start(name: str, folder: Path | None = None) -> Iterator[Target]:
                 yield Pool(name, run, bool(tls), processes)
             case "xrootd":
                 yield Xrootd(name, run, bool(tls), processes)
+            case "seaweedfs":
+                try:
+                    yield S3Target(name, run, bool(tls), processes)
+                finally:
+                    kill(processes)
             case "embedded" | "unlimited" | "rehearsal":
                 yield Embedded(name, run, bool(tls), processes)
             case _:

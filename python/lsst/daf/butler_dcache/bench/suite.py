@@ -6,7 +6,7 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from . import crowd, engines, partial_reads, transfers, upload_ways
+from . import crowd, engines, partial_reads, s3_rows, transfers, upload_ways
 from .measure import Result, measure
 from .processes import MissingServerError
 from .row import Row
@@ -14,7 +14,7 @@ from .servers import TARGETS, start
 
 __all__ = ("ENGINES", "FIGURES", "run", "select")
 
-FIGURES: tuple[Row, ...] = (*transfers.ROWS, *partial_reads.ROWS, *crowd.ROWS)
+FIGURES: tuple[Row, ...] = (*transfers.ROWS, *partial_reads.ROWS, *crowd.ROWS, *s3_rows.ROWS)
 ENGINES: tuple[Row, ...] = (*engines.ROWS, *upload_ways.ROWS)
 
 

@@ -27,7 +27,8 @@ class Work:
         ``get``, ``put``: whole files, ``count`` of them. ``read_random``, ``read_vector``: ``count`` pieces
         of one file, one at a time or in one call. ``read_sequential``, ``write_sequential``: one file through
         ``open`` in pieces. ``read_scattered``, ``column``, ``column_by_name``, ``member``: parts of a file as
-        libraries read them. ``look``: one file is asked for ``count`` times, whether it is there.
+        libraries read them. ``look``: one file is asked for ``count`` times, whether it is there. ``delete``:
+        ``count`` files are removed by one call.
     size_bytes : `int`
         Size of each file.
     count : `int`
@@ -67,15 +68,17 @@ class Work:
     @property
     def file_count(self) -> int:
         """Number of files that exist before."""
-        if self.operation in ("put", "write_sequential"):
+        if self.operation in ("put", "write_sequential", "delete"):
             return 0
         return self.count if self.operation == "get" else 1
 
     @property
     def total_bytes(self) -> int:
-        """Size in bytes of all that the caller gets or gives."""
+        """Size in bytes of all that the caller gets or gives; the number of files that are removed."""
         if self.operation in ("get", "put"):
             return self.size_bytes * self.count
+        if self.operation == "delete":
+            return self.count
         if self.operation == "look":
             return self.size_bytes * self.count * self.processes
         if self.operation in ("read_random", "read_vector", "read_scattered"):
@@ -112,6 +115,9 @@ class Access:
         File with the password of ``user``.
     user : `str` or `None`
         Account for Basic authentication.
+    bucket : `str`
+        Where it is an S3 server: the bucket. ``url`` is that of its endpoint then, and the keys stand in
+        ``environment``, where every client looks for them.
     """
 
     url: str
@@ -120,11 +126,12 @@ class Access:
     token_file: str | None = None
     user: str | None = None
     password_file: str | None = None
+    bucket: str = ""
 
     @property
-    def dav_url(self) -> str:
-        """The directory as a ``dav`` or ``davs`` URL."""
-        return "dav" + self.url.removeprefix("http")
+    def root(self) -> str:
+        """The directory as a ``dav``, ``davs`` or ``s3`` URL."""
+        return f"s3://{self.bucket}/" if self.bucket else "dav" + self.url.removeprefix("http")
 
 
 @dataclass(frozen=True)

@@ -28,14 +28,16 @@ class _Ours:
     def prepare(self, job: Job) -> Callable[[], Outcome]:
         if not job.work.digest:
             raise UnsupportedWorkError("the store always verifies; see the peer plane")
-        store = store_for(job.access.dav_url)
+        store = store_for(job.access.root)
         # First contact: what the server is, and a connection to it.
         if job.contact:
-            store.exists(f"{job.access.dav_url}{job.contact}")
-        urls = [f"{job.access.dav_url}{name}" for name in job.names]
+            store.exists(f"{job.access.root}{job.contact}")
+        urls = [f"{job.access.root}{name}" for name in job.names]
         match job.work.operation:
             case "look":
                 return lambda: Outcome(sum(store.exists(urls[0]) for _ in range(job.work.count)))
+            case "delete":
+                return lambda: _delete(store, urls)
             case "get":
                 return lambda: _get(store, urls, job)
             case "put":
@@ -51,6 +53,10 @@ class _Ours:
             case "member":
                 return lambda: _member(urls[0], job)
         raise UnsupportedWorkError(f"no way to {job.work.operation}")
+
+
+def _delete(store: Store, urls: list[str]) -> Outcome:
+    return Outcome(sum(error is None for error in store.remove_many(urls).values()))
 
 
 def _get(store: Store, urls: list[str], job: Job) -> Outcome:

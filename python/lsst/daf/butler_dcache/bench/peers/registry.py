@@ -8,19 +8,23 @@ from typing import Protocol, cast
 
 from ..work import Job, Outcome
 
-__all__ = ("PEERS", "Peer", "load")
+__all__ = ("OURS", "PEERS", "Peer", "load")
 
 PEERS = {
     "ours": ("ours", "this package: its store and its file system"),
     "path": ("resource_path", "this package, as a ResourcePath"),
     "ours-proxied": ("upload_way", "this package, every file through the door in one request"),
     "ours-redirected": ("upload_way", "this package, every file straight to a pool"),
-    "upstream": ("resource_path", "lsst.resources davs, without this package"),
+    "upstream": ("resource_path", "lsst.resources davs or s3, without this package"),
     "crowd-ours": ("crowd", "this package, in many processes that begin together"),
     "crowd-upstream": ("crowd", "lsst.resources davs, in many processes that begin together"),
     "plane": ("plane", "this package's data plane alone: one redirect, no checksum, no rename"),
     "curl": ("curl", "curl, with -Z --parallel-max where there are several files"),
     "curl-move": ("curl", "curl, PUT under another name and MOVE"),
+    "boto3": ("boto", "boto3 with s3transfer, as it comes"),
+    "awscrt": ("crt", "awscrt's S3 client, by s3transfer"),
+    "obstore": ("obstore_client", "obstore (Rust's object_store)"),
+    "rclone": ("rclone", "rclone, in a process of its own"),
     "engine-ours": ("engine", "the data plane without a door"),
     "engine-curl": ("engine", "curl without a door"),
     "engine-memory-bio": ("engine", "sockets with ssl.MemoryBIO"),
@@ -29,6 +33,9 @@ PEERS = {
     "engine-urllib3": ("engine", "urllib3, streaming"),
     "engine-requests": ("engine", "requests, streaming"),
 }
+
+OURS = ("ours", "path", "ours-proxied", "ours-redirected", "crowd-ours", "plane", "engine-ours")
+"""Those that are this package."""
 
 
 class Peer(Protocol):

@@ -1,4 +1,4 @@
-"""``lsst.resources``: a `ResourcePath` of this package, or of its own ``davs``.
+"""``lsst.resources``: a `ResourcePath` of this package, or of its own for ``davs`` or ``s3``.
 
 Both are the same calls. Which class answers them depends on whether this package claims the scheme, so each
 has a process of its own.
@@ -33,7 +33,8 @@ class _Path:
         make_path = self._resource_path()
         if not work.digest and self._own:
             raise UnsupportedWorkError("a ResourcePath of this package always verifies; see the peer plane")
-        notes = ["upstream compares no checksum"] if work.digest and not self._own else []
+        is_s3 = bool(job.access.bucket)  # there boto3 compares what the server has
+        notes = ["upstream compares no checksum"] if work.digest and not self._own and not is_s3 else []
         if work.operation.startswith("column"):
             try:
                 importlib.import_module("pyarrow.parquet")
@@ -41,10 +42,11 @@ class _Path:
                 raise UnsupportedWorkError(f"needs {error.name}") from error
         # First contact: which server this is.
         if job.contact:
-            make_path(f"{job.access.dav_url}{job.contact}").exists()
-        paths = [make_path(f"{job.access.dav_url}{name}") for name in job.names]
+            make_path(f"{job.access.root}{job.contact}").exists()
+        paths = [make_path(f"{job.access.root}{name}") for name in job.names]
         runs: dict[str, Callable[[], int]] = {
             "look": lambda: sum(paths[0].exists() for _ in range(work.count)),
+            "delete": lambda: _delete(paths),
             "get": lambda: add_up(lambda path: _get(path, work.sink), paths, work.threads),
             "put": _put(make_path, paths, job),
             "read_random": lambda: _read_random(paths[0], job),
@@ -69,6 +71,10 @@ class _Path:
             raise UnsupportedWorkError("the scheme davs has another owner in this process")
         path: Callable[..., Any] = module.ResourcePath
         return path
+
+
+def _delete(paths: list[Any]) -> int:
+    return sum(result.success for result in type(paths[0]).mremove(paths).values())
 
 
 def _get(path: Any, sink: str) -> int:

@@ -24,10 +24,10 @@ class _UploadWay:
     def prepare(self, job: Job) -> Callable[[], Outcome]:
         if job.work.operation != "put":
             raise UnsupportedWorkError(f"no way to {job.work.operation}")
-        settings = settings_for(job.access.dav_url)
+        settings = settings_for(job.access.root)
         store = WebdavStore(dataclasses.replace(settings, proxy_upload_max_bytes=self._largest))
-        store.exists(f"{job.access.dav_url}{job.contact}")
-        urls = [f"{job.access.dav_url}{name}" for name in job.names]
+        store.exists(f"{job.access.root}{job.contact}")
+        urls = [f"{job.access.root}{name}" for name in job.names]
         data = contents(job.work.size_bytes)
         return lambda: Outcome(add_up(lambda url: store.write(url, data).size or 0, urls, job.work.threads))
 
