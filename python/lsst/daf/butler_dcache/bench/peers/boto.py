@@ -1,4 +1,4 @@
-"""boto3 with s3transfer, as it comes."""
+"""The library boto3, with s3transfer, as it comes."""
 
 from __future__ import annotations
 

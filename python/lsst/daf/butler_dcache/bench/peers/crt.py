@@ -1,4 +1,4 @@
-"""awscrt's S3 client, which is written in C; s3transfer makes its requests."""
+"""The S3 client of awscrt, which is written in C; s3transfer makes its requests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""obstore: the object_store of Rust."""
+"""The library obstore, which is the object_store of Rust."""
 
 from __future__ import annotations
 
