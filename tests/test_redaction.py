@@ -262,3 +262,10 @@ def test_the_dump_of_a_crash_holds_no_values(tmp_path: Path) -> None:
 def test_what_an_inspector_sees() -> None:
     credential = Credential("bearer", Secret(WORD))
     assert WORD not in repr(inspect.getmembers(credential, lambda value: not callable(value)))
+
+
+def test_the_profile_of_an_s3_url_is_shown_and_an_account_is_not() -> None:
+    assert redact_url("s3://site@bucket/a/b") == "s3://site@bucket/a/b"
+    assert redact_text("of s3://site@tenant:bucket/key failed") == "of s3://site@tenant:bucket/key failed"
+    assert redact_url("s3://AKEY:SKEY@bucket/a/b") == "s3://bucket/a/b"
+    assert redact_url("davs://site@door/a") == "davs://door/a"

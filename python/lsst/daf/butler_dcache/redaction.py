@@ -111,7 +111,7 @@ def redact_url(url: str) -> str:
     Returns
     -------
     shown : `str`
-        Scheme, host, port and path; a query is shown as ``?name=***``, without the mask where the name is one
+        Scheme, host, port and path, and of an S3 URL the name of its profile; a query is shown as ``?name=***``, without the mask where the name is one
         of few that are known to be harmless.
     """
     try:
@@ -119,7 +119,10 @@ def redact_url(url: str) -> str:
     except ValueError:  # not a URL at all, so nothing says which part of it is harmless
         return _MASK
     shown = f"{parts.scheme}://" if parts.scheme else ""
-    shown += parts.netloc.rpartition("@")[2] + parts.path
+    user, at, host = parts.netloc.rpartition("@")
+    if parts.scheme == "s3" and _NAME.fullmatch(user):
+        shown += user + at
+    shown += host + parts.path
     return f"{shown}?{_redact_query(parts.query)}" if parts.query else shown
 
 
