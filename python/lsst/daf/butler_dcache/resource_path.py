@@ -482,7 +482,7 @@ class DcacheResourcePath(ResourcePath):
         UnsupportedError
             If the credential is none that can be attenuated.
         """
-        return self._store.presign(self._url, "GET", expiration_time_seconds)
+        return self._presigned("GET", expiration_time_seconds)
 
     def generate_presigned_put_url(self, *, expiration_time_seconds: int) -> str:
         """Return a URL with which anybody can write this file for a while.
@@ -502,7 +502,12 @@ class DcacheResourcePath(ResourcePath):
         UnsupportedError
             If the credential is none that can be attenuated.
         """
-        return self._store.presign(self._url, "PUT", expiration_time_seconds)
+        return self._presigned("PUT", expiration_time_seconds)
+
+    def _presigned(self, method: str, lifetime_seconds: int) -> str:
+        url = self._store.presign(self._url, method, lifetime_seconds)
+        # By which the Butler names the member of a zip, and which no server sees.
+        return f"{url}#{self.fragment}" if self.fragment else url
 
     def to_fsspec(self) -> tuple[DcacheFileSystem, str]:
         """Return a file system and this resource's path in it.

@@ -38,7 +38,7 @@ class UnfinishedUploads:
             The directory.
         """
         address = parse(url)
-        where: dict[str, str] = {}
+        where: dict[str, Any] = {}
         while True:
             page = self._endpoint.call(
                 "list_multipart_uploads",
@@ -88,7 +88,7 @@ class UnfinishedUploads:
         )
 
 
-def _markers(page: dict[str, Any]) -> dict[str, str]:
+def _markers(page: dict[str, Any]) -> dict[str, Any]:
     """Return where the next page begins."""
     names = {"KeyMarker": "NextKeyMarker", "UploadIdMarker": "NextUploadIdMarker"}
     return {name: page[given] for name, given in names.items() if page.get(given)}
