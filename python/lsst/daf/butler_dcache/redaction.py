@@ -111,8 +111,8 @@ def redact_url(url: str) -> str:
     Returns
     -------
     shown : `str`
-        Scheme, host, port and path, and of an S3 URL the name of its profile; a query is shown as ``?name=***``, without the mask where the name is one
-        of few that are known to be harmless.
+        Scheme, host, port and path, and of an S3 URL the name of its profile; a query is shown as
+        ``?name=***``, without the mask where the name is one of few that are known to be harmless.
     """
     try:
         parts = urlsplit(url)
