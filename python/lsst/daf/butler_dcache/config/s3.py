@@ -145,7 +145,7 @@ def _read(profile: str | None, bucket: str, offer: _Offer) -> S3Settings:
 
 def _service(text: str, origin: str) -> tuple[str, str | None, Secret | None]:
     """Take endpoint and key from a variable; no message repeats what it holds."""
-    hint = "it has the form https://<access key>:<secret key>@<host>:<port>, or https://<host>:<port>"
+    hint = "It has the form https://<access key>:<secret key>@<host>:<port>, or https://<host>:<port>"
     try:
         parts = urlsplit(text.strip())
         port = parts.port

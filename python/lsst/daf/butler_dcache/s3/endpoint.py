@@ -13,8 +13,10 @@ from __future__ import annotations
 
 import threading
 import time
+from base64 import b64encode
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from hashlib import md5
 from types import MappingProxyType
 from typing import Any, BinaryIO, TypeVar, cast
 from urllib.parse import quote, urlsplit, urlunsplit
@@ -59,6 +61,7 @@ _NOBODYS = frozenset({400, 401, 403, 408, *range(500, 600)})
 _NOT_SENT = frozenset(
     {"amz-sdk-invocation-id", "amz-sdk-request", "content-length", "expect", "user-agent", "x-amzn-trace-id"}
 )
+_CHECKSUM = "x-amz-checksum-crc32"
 _PORTS = {"http": ":80", "https": ":443"}
 
 _Result = TypeVar("_Result")
@@ -103,6 +106,8 @@ class S3Endpoint:
     ----------
     settings : `~..config.s3.S3Settings`
         Which bucket, and what the environment says of its service.
+    sleep : `~collections.abc.Callable`, optional
+        Waits some seconds between attempts.
 
     Attributes
     ----------
@@ -130,8 +135,9 @@ class S3Endpoint:
     Nothing is sent yet. Thread-safe; a child process begins with connections of its own.
     """
 
-    def __init__(self, settings: S3Settings) -> None:
+    def __init__(self, settings: S3Settings, sleep: Callable[[float], None] = time.sleep) -> None:
         self.settings = settings
+        self._sleep = sleep
         self._calls = threading.local()
         self._client, trust = _client(settings)
         self.region = str(self._client.meta.region_name)
@@ -143,8 +149,8 @@ class S3Endpoint:
         self._keys = key_source(settings)
         self._signer: Signer | None = None
         pacer = pacer_for(self.limits)
-        self.data = DataPlane(self.limits, pacer=pacer)
-        self.control = ControlPlane(self.limits, StaticSource(ANONYMOUS), pacer)
+        self.data = DataPlane(self.limits, pacer=pacer, sleep=sleep)
+        self.control = ControlPlane(self.limits, StaticSource(ANONYMOUS), pacer, sleep)
         self.knowledge = Knowledge()
 
     @property
@@ -410,12 +416,12 @@ class S3Endpoint:
                 wait = None if hopeless else repetition.next_wait(Phase.SAME)
                 if wait is None:
                     raise
-                time.sleep(wait)
+                self._sleep(wait)
                 continue
             row = said.row()
             wait = None if row is None else repetition.next_wait(*row, said.headers)
             if wait is not None and again:
-                time.sleep(wait)
+                self._sleep(wait)
                 continue
             if said.code in KEY_REFUSALS and not renewed and again:
                 refused.remember(self._origin, signer.key, said.code)
@@ -469,6 +475,9 @@ class S3Endpoint:
             if name.lower() not in _NOT_SENT
         }
         body = bytes(request.body or b"")
+        if any(name.lower() == _CHECKSUM for name in headers):
+            # What must have a checksum (DeleteObjects) has one that older services do not know.
+            headers["Content-MD5"] = b64encode(md5(body, usedforsecurity=False).digest()).decode()
         signed, who = call.signer.sign(method, url, headers, body)
         answer = self.control.request(
             method,
@@ -531,8 +540,12 @@ def _client(settings: S3Settings) -> tuple[Any, str | None]:
         bundle = session.get_config_variable("ca_bundle")
     except theirs.ProfileNotFound as exc:
         raise ConfigurationError(
-            f"there is no profile {settings.aws_profile}: neither LSST_RESOURCES_S3_PROFILE_"
-            f"{settings.profile} with an access key, nor one of this name in AWS's files"
+            f"AWS's files have no profile {exc.kwargs['profile']}, and "
+            + (
+                f"LSST_RESOURCES_S3_PROFILE_{settings.profile} names no access key"
+                if settings.aws_profile is not None
+                else "AWS_PROFILE names it"
+            )
         ) from exc
     except (theirs.BotoCoreError, ValueError) as exc:
         raise ConfigurationError(f"AWS's configuration is not usable: {exc}") from exc

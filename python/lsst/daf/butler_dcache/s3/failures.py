@@ -61,7 +61,6 @@ _Meaning = tuple[type[DcacheError], str, str]
 
 _RESTORE = "It has to be restored by the service first, which takes hours."
 _SPACE = "Remove objects that it counts, or ask the site for more."
-_BAD_CLOCK = "Nothing was done; set the clock of this machine."
 
 _BY_CODE: dict[str, _Meaning] = {
     "NoSuchBucket": (ResourceNotFoundError, "there is no such bucket", "Buckets are made by the site."),
@@ -231,14 +230,17 @@ def failure(
     """
     kind, message, hint = _meaning(said)
     skew = _skew_seconds(said, now or datetime.now(UTC))
-    if said.status in (400, 401, 403) and abs(skew) > _SKEW_SECONDS:
+    is_skewed = said.code == "RequestTimeTooSkewed" and abs(skew) >= 60
+    if is_skewed or (said.status in (400, 401, 403) and abs(skew) > _SKEW_SECONDS):
         # A service that sees no valid signature, and HEAD, give no other reason.
         kind = CredentialError
-        ahead = "behind" if skew > 0 else "ahead of"
-        message = f"the clock of this machine is {abs(skew) / 60:.0f} minutes {ahead} that of the service"
-        hint = _BAD_CLOCK
+        side = "behind" if skew > 0 else "ahead of"
+        message = f"the clock of this machine is {abs(skew) / 60:.0f} minutes {side} that of the service"
+        hint = "Nothing was done; set the clock of this machine."
     elif issubclass(kind, AccessDeniedError) and key is not None:
         hint = f"Access key {key.mark} from {key.origin or 'the caller'}"
+        if key.session_token is not None:
+            hint += ", with a session token, which may have ended"
         if issubclass(kind, CredentialError):
             hint += f": {key.remedy or 'renew it'}"
     if said.row() is None:
@@ -282,8 +284,9 @@ def _meaning(said: Said) -> _Meaning:
 
 def _skew_seconds(said: Said, now: datetime) -> float:
     """Seconds by which the service's clock is ahead of ours, 0 if it is not known."""
+    text = said.headers.get("Date", "")
     try:
-        theirs = parsedate_to_datetime(said.headers.get("Date", ""))
+        theirs = parsedate_to_datetime(text) if text else datetime.fromisoformat(said.field("ServerTime"))
     except (ValueError, OverflowError):
         return 0.0
     return (theirs.replace(tzinfo=theirs.tzinfo or UTC) - now).total_seconds()

@@ -25,7 +25,6 @@ __all__ = ("Signer",)
 
 _SERVICE = "s3"
 _UNSIGNED = "UNSIGNED-PAYLOAD"
-_IDENTITY = ("Authorization", "X-Amz-Security-Token")
 _LONGEST_SECONDS = 7 * 24 * 3600
 """How long a signature in a URL may be good (Amazon S3 API, signature version 4 in query parameters)."""
 
@@ -76,11 +75,14 @@ class Signer:
             What is.
         """
         key = self.key
-        request = AWSRequest(method=method, url=url, headers=headers, data=body)
+        # Of its own accord the signer takes URLs apart twice for the host.
+        host = url.split("/", 3)[2]
+        request = AWSRequest(method=method, url=url, headers={"Host": host, **headers}, data=body)
         self._signer.add_auth(request)
         signed = dict(request.headers.items())
-        authorization = Secret(signed.pop(_IDENTITY[0]))
-        signed.pop(_IDENTITY[1], None)
+        authorization = Secret(signed.pop("Authorization"))
+        for name in ("Host", "X-Amz-Security-Token"):
+            signed.pop(name, None)
         return signed, Credential(
             "signature",
             authorization,
@@ -144,6 +146,13 @@ class _HeaderSigner(_Quiet, S3SigV4Auth):  # type: ignore[misc]
 
     def payload(self, request: Any) -> str:
         return _UNSIGNED if request.data is None else sha256(request.data).hexdigest()
+
+    def headers_to_sign(self, request: Any) -> Any:
+        """Look through the headers once: what is added in the end is not signed (60 of 90 us)."""
+        found = request.context.get("to_sign")
+        if found is None:
+            found = request.context["to_sign"] = super().headers_to_sign(request)
+        return found
 
     def signature(self, string_to_sign: str, request: Any) -> str:
         """Sign with a key that is derived once a day; botocore derives it each time (10 of 55 us)."""

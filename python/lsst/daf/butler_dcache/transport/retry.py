@@ -163,8 +163,8 @@ def _once(
     return Rule(phase, status, reads_only, 1, _NEVER, because, source, action)
 
 
-def _same(status: int | None, attempts: int, waits: tuple[float, float], because: str) -> Rule:
-    return _retry(Phase.SAME, status, attempts, waits, because, "S3 API", reads_only=False)
+def _same(status: int | None, attempts: int, waits: tuple[float, float], because: str, source: str) -> Rule:
+    return _retry(Phase.SAME, status, attempts, waits, because, f"RFC 9110, {source}", reads_only=False)
 
 
 _RELAY = (0.5, 5.0)
@@ -205,11 +205,11 @@ RULES: tuple[Rule, ...] = (
         Phase.REPLACED, None, 3, (0.2, 2.0), "nobody else has the name, or will", "11.19", reads_only=False
     ),
     # `..s3.failures` tells which answers these are; the planes repeat what was not sent.
-    _same(None, 4, (0.2, 5.0), "a lost answer, RequestTimeout and the like"),
-    _same(500, 4, (0.3, 5.0), "InternalError"),
-    _same(502, 4, _RELAY, "a relay did not reach the server"),
-    _same(503, 10, (0.1, 10.0), "SlowDown; the server says that it is temporary"),
-    _same(504, 4, _RELAY, "a relay got no answer from the server"),
+    _same(None, 4, (0.2, 5.0), "the same PUT or DELETE has the same effect", "9.2.2"),
+    _same(500, 4, (0.3, 5.0), "InternalError", "15.6.1"),
+    _same(502, 4, _RELAY, "a relay did not reach the server", "15.6.3"),
+    _same(503, 10, (0.1, 10.0), "SlowDown; the server says that it is temporary", "15.6.4"),
+    _same(504, 4, _RELAY, "a relay got no answer from the server", "15.6.5"),
 )
 """The first row that fits holds; sources without another name are sections of the protocol page."""
 
