@@ -2,19 +2,32 @@
 
 from __future__ import annotations
 
+import io
 import logging
+from collections.abc import Iterator
+from typing import Protocol
 
 from ..errors import DeadlineError, DoorUnavailableError
 from ..redaction import redact_url
 from .answer import DataAnswer
 
-__all__ = ("Resumable",)
+__all__ = ("Resumable", "Seen")
 
 _log = logging.getLogger(__name__)
 
-_PROGRESS_BYTES = 1 << 20
+_PIECE_BYTES = 1 << 20
 _MOST_BREAKS = 3
 """How often a body may break off before it has brought a piece more."""
+
+
+class Seen(Protocol):
+    """Size and checksum of bytes that go by."""
+
+    size: int
+
+    def update(self, data: bytes | bytearray | memoryview) -> None:
+        """Take the next bytes into account."""
+        ...
 
 
 class Resumable:
@@ -75,11 +88,53 @@ class Resumable:
                 # Its traceback holds the memory; in a circle it would hold it for ever so long.
                 broken = None
 
+    def views(self, seen: Seen, most: int | None = None) -> Iterator[memoryview]:
+        """Yield the bytes in one piece of memory, which is filled again for the next.
+
+        Parameters
+        ----------
+        seen : `Seen`
+            Is told all bytes.
+        most : `int`, optional
+            How many there will be, if that is known.
+
+        Yields
+        ------
+        piece : `memoryview`
+            Next bytes.
+        """
+        view = memoryview(bytearray(_PIECE_BYTES if most is None else min(_PIECE_BYTES, most + 1)))
+        while count := self.fill(view):
+            seen.update(view[:count])
+            yield view[:count]
+
+    def read_all(self, size: int | None, seen: Seen) -> bytes:
+        """Return all bytes.
+
+        Parameters
+        ----------
+        size : `int` or `None`
+            How many there will be, if that is known.
+        seen : `Seen`
+            Is told all bytes.
+        """
+        if size is None:
+            data = self.answer.read()
+            seen.update(data)
+            return data
+        # `io.BytesIO` lets its memory be written to and then hands it out as `bytes` without a copy.
+        memory = io.BytesIO(bytes(size))
+        with memory.getbuffer() as view:
+            # Piece by piece, so that each is still in the processor's cache when its checksum is computed.
+            while count := self.fill(view[seen.size : seen.size + _PIECE_BYTES]):
+                seen.update(view[seen.size : seen.size + count])
+        return memory.getvalue()
+
     def _goes_on(self, offset: int) -> bool:
         """Let another answer take the place of one that broke off; return whether there is one."""
-        self._breaks = self._breaks + 1 if offset - self._broken_at < _PROGRESS_BYTES else 1
+        self._breaks = self._breaks + 1 if offset - self._broken_at < _PIECE_BYTES else 1
         self._broken_at = offset
-        if offset == 0 or self._breaks > _MOST_BREAKS:
+        if self._breaks > _MOST_BREAKS:
             return False
         self.answer.close(False)
         answer = self._rest(offset)

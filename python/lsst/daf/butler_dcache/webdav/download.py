@@ -17,7 +17,7 @@ import io
 import logging
 from collections.abc import Callable
 from functools import partial
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 from ..config.settings import Origin, origin_of
 from ..errors import (
@@ -37,13 +37,14 @@ from ..transport.deadline import Deadline
 from ..transport.failures import failure, is_mover_gone
 from ..transport.ranges import parse_content_range
 from ..transport.retry import Phase, rounds
+from ..transport.target import Target
 from .checksum_turns import PATIENCE_SECONDS, turns
 from .door import REDIRECTS, Door
 from .hedging import Begun, Hedger, Lane
 from .parallel import ParallelDownload
 from .whole_answer import Download, digests, shows_whole_file
 
-__all__ = ("Downloads", "Target")
+__all__ = ("Downloads",)
 
 _log = logging.getLogger(__name__)
 
@@ -57,39 +58,6 @@ PARALLEL_CONNECTIONS = {"http": 1, "https": 2}
 """Decryption is what several threads share; without it one is as fast (decision page "reading")."""
 
 Result = TypeVar("Result")
-
-
-class Target(Protocol):
-    """Where a file goes."""
-
-    @property
-    def is_local(self) -> bool:
-        """Whether bytes may come in any order."""
-        ...
-
-    def begin(self, size: int | None) -> None:
-        """Be told how many bytes will come, if that is known."""
-        ...
-
-    def take(self, piece: memoryview) -> None:
-        """Write the next bytes."""
-        ...
-
-    def reserve(self, size: int) -> None:
-        """Get ready for bytes in any order."""
-        ...
-
-    def put(self, offset: int, piece: memoryview) -> None:
-        """Write bytes where they belong, from any thread."""
-        ...
-
-    def done(self, size: int) -> None:
-        """All bytes have been put."""
-        ...
-
-    def restart(self) -> bool:
-        """Forget everything; return whether that is possible."""
-        ...
 
 
 class _NotInParallelError(DoorUnavailableError):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import logging
 from collections.abc import Callable, Iterator
 from types import MappingProxyType
@@ -18,8 +17,6 @@ from .propfind import parse_checksums, parse_time
 __all__ = ("Download", "digests", "shows_whole_file")
 
 _log = logging.getLogger(__name__)
-
-_PIECE_BYTES = 1 << 20
 
 
 class Download(Resumable):
@@ -88,28 +85,16 @@ class Download(Resumable):
             Raised after the last byte if length or checksum differ from what the server announced.
         """
         seen = Adler32()
-        view = memoryview(bytearray(_PIECE_BYTES))
-        while count := self.fill(view):
-            seen.update(view[:count])
-            yield bytes(view[:count])
+        for view in self.views(seen):
+            yield bytes(view)
         self.verify(seen)
 
     def read(self) -> bytes:
         """Return all bytes, verified as by `pieces`."""
         seen = Adler32()
-        if self.size is None:
-            data = self.answer.read()
-            seen.update(data)
-            self.verify(seen)
-            return data
-        # `io.BytesIO` lets its memory be written to and then hands it out as `bytes` without a copy.
-        memory = io.BytesIO(bytes(self.size))
-        with memory.getbuffer() as view:
-            # Piece by piece, so that each is still in the processor's cache when its checksum is computed.
-            while count := self.fill(view[seen.size : seen.size + _PIECE_BYTES]):
-                seen.update(view[seen.size : seen.size + count])
+        data = self.read_all(self.size, seen)
         self.verify(seen)
-        return memory.getvalue()
+        return data
 
     def pump(self, sink: Callable[[memoryview], object]) -> None:
         """Give all bytes to a function, from one piece of memory, and verify them as by `pieces`.
@@ -120,14 +105,13 @@ class Download(Resumable):
             Takes a piece, and does not keep it.
         """
         seen = Adler32()
-        view = memoryview(bytearray(_PIECE_BYTES if self.size is None else min(_PIECE_BYTES, self.size + 1)))
-        while count := self.fill(view):
-            seen.update(view[:count])
-            sink(view[:count])
+        for piece in self.views(seen, self.size):
+            sink(piece)
         self.verify(seen)
 
     def _rest(self, offset: int) -> DataAnswer | None:
-        return None if self._resume is None else self._resume(self, offset)
+        # Of a file of which nothing has come yet, the whole is asked for.
+        return None if self._resume is None or offset == 0 else self._resume(self, offset)
 
     def verify(self, seen: Adler32) -> None:
         """Compare what arrived with what was announced.
