@@ -39,6 +39,7 @@ __all__ = (
     "Digests",
     "announced",
     "header_name",
+    "is_encrypted_by_key",
     "to_base64",
     "to_hexadecimal",
 )
@@ -209,14 +210,16 @@ class Announced:
         return None
 
 
-def announced(headers: Mapping[str, str]) -> Announced:
+def announced(headers: Mapping[str, str], *, of_range: bool = False) -> Announced:
     """Return the checksums of a whole object that an answer's headers tell.
 
     Parameters
     ----------
     headers : `~collections.abc.Mapping`
-        Headers of an answer to HEAD, PUT, or a GET without range, looked up without regard to case. What a
-        206 tells may be of the object, of a part or of the range, and is of no use.
+        Headers of an answer to HEAD, GET or PUT, looked up without regard to case.
+    of_range : `bool`, optional
+        Whether it is an answer with a range: what that says may be of the object, of a part or of the range,
+        and only its entity tag is known to be the object's.
 
     Returns
     -------
@@ -225,7 +228,7 @@ def announced(headers: Mapping[str, str]) -> Announced:
     """
     found: dict[str, str] = {}
     is_composite = headers.get("x-amz-checksum-type", "").strip().upper() == "COMPOSITE"
-    for name in PREFERRED[:-1]:
+    for name in () if of_range else PREFERRED[:-1]:
         value = headers.get(_HEADER + name)
         if not value:
             continue
@@ -234,12 +237,19 @@ def announced(headers: Mapping[str, str]) -> Announced:
         elif not is_composite and (digits := to_hexadecimal(value, name)) is not None:
             found[name] = digits
     tag = _MD5_TAG.match(headers.get("ETag", "").strip())
-    if tag is not None and not _is_encrypted_by_key(headers):
+    if tag is not None and not is_encrypted_by_key(headers):
         found["md5"] = tag[1].lower()
     return Announced(found, is_composite)
 
 
-def _is_encrypted_by_key(headers: Mapping[str, str]) -> bool:
+def is_encrypted_by_key(headers: Mapping[str, str]) -> bool:
+    """Tell whether an object is encrypted in a way by which its entity tag is not its MD5.
+
+    Parameters
+    ----------
+    headers : `~collections.abc.Mapping`
+        Headers of an answer that tells of it.
+    """
     prefix = "x-amz-server-side-encryption"
     return f"{prefix}-customer-algorithm" in headers or headers.get(prefix, "").startswith("aws:")
 
