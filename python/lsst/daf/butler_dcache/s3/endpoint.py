@@ -1,9 +1,7 @@
 """One bucket, and who we are for it: signed requests by both planes.
 
-boto3 knows how each operation of S3 is written and read, and nothing else: its client has no keys, no
-connections and no repetitions. Each of its requests is taken from it before it is sent (event
-``before-send``), signed here and sent by our control plane, and so is whatever else is sent: one policy of
-repetition, one pacing, one kind of record, one tree of errors. What carries bytes goes by the data plane.
+What boto3 writes (`.operations`) is signed here and sent by our control plane, what carries bytes by the data
+plane: one policy of repetition, one pacing, one kind of record, one tree of errors.
 
 S3's requests can be repeated: the same PUT, part, copy or DELETE has the same effect. Where that is not so,
 because there was a condition, whoever sent it looks (``repeat=False``).
@@ -11,38 +9,24 @@ because there was a condition, whoever sent it looks (``repeat=False``).
 
 from __future__ import annotations
 
-import threading
 import time
-from base64 import b64encode
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
-from hashlib import md5
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import partial
 from types import MappingProxyType
 from typing import Any, BinaryIO, TypeVar, cast
-from urllib.parse import quote, urlsplit, urlunsplit
-
-from botocore import UNSIGNED
-from botocore import exceptions as theirs
-from botocore.awsrequest import AWSResponse
-from botocore.config import Config
-from botocore.handlers import validate_bucket_name
-from botocore.session import Session
+from urllib.parse import quote, urlsplit
 
 from ..auth.credential import ANONYMOUS, refused
 from ..auth.sources import StaticSource, successor
 from ..config.loading import entry_for
 from ..config.s3 import S3Settings
 from ..config.settings import EndpointSettings, origin_of
-from ..errors import (
-    ConfigurationError,
-    DcacheError,
-    OutcomeUnknownError,
-    ProtocolError,
-    hides_locals,
-)
+from ..errors import DcacheError, OutcomeUnknownError, hides_locals
+from ..redaction import redact_url
 from ..transport.answer import DataAnswer
 from ..transport.body import Body
-from ..transport.control import ControlPlane
+from ..transport.control import Answer, ControlPlane
 from ..transport.data import DataPlane
 from ..transport.deadline import Deadline
 from ..transport.outgoing import Outgoing
@@ -50,6 +34,7 @@ from ..transport.pacing import pacer_for
 from ..transport.retry import Phase, Repetition
 from .access_key import key_source
 from .failures import KEY_REFUSALS, Said, failure
+from .operations import Operations
 from .signing import Signer
 
 __all__ = ("Knowledge", "S3Endpoint")
@@ -58,11 +43,6 @@ _OURS = frozenset({401, 502, 503, 504})
 """Statuses that the planes leave to us: S3 says more of them than HTTP does."""
 _NOBODYS = frozenset({400, 401, 403, 408, *range(500, 600)})
 """Statuses that no caller of `S3Endpoint.open` has a use for but to raise an error."""
-_NOT_SENT = frozenset(
-    {"amz-sdk-invocation-id", "amz-sdk-request", "content-length", "expect", "user-agent", "x-amzn-trace-id"}
-)
-_CHECKSUM = "x-amz-checksum-crc32"
-_PORTS = {"http": ":80", "https": ":443"}
 
 _Result = TypeVar("_Result")
 
@@ -81,14 +61,6 @@ class Knowledge:
     def __init__(self) -> None:
         self.checksum = "unknown"
         self.create_only: bool | None = None
-
-
-@dataclass
-class _Call:
-    """What a thread does for boto3 at this moment."""
-
-    deadline: Deadline
-    signer: Signer
 
 
 class _RefusedError(Exception):
@@ -138,13 +110,11 @@ class S3Endpoint:
     def __init__(self, settings: S3Settings, sleep: Callable[[float], None] = time.sleep) -> None:
         self.settings = settings
         self._sleep = sleep
-        self._calls = threading.local()
-        self._client, trust = _client(settings)
-        self.region = str(self._client.meta.region_name)
-        self.root = self._find_root()
-        self._client.meta.events.register("before-send.s3", self._send)
-        limits = entry_for(str(self._client.meta.endpoint_url))
-        self.limits = _limits(limits, self.root, trust)
+        self._operations = Operations(settings)
+        self.region = self._operations.region
+        self.root = self._operations.root
+        entry = entry_for(self._operations.endpoint_url)
+        self.limits = _limits(entry, self.root, self._operations.authorities)
         self._origin = origin_of(self.root)
         self._keys = key_source(settings)
         self._signer: Signer | None = None
@@ -205,19 +175,14 @@ class S3Endpoint:
         DcacheError
             By the code of the error otherwise (`.failures`).
         """
-        act = getattr(self._client, method)
 
         def attempt(signer: Signer) -> dict[str, Any]:
-            self._calls.current = _Call(deadline, signer)
             try:
-                return cast(dict[str, Any], act(Bucket=self.settings.bucket, **parameters))
-            except theirs.ParamValidationError as exc:
-                raise ConfigurationError(str(exc), operation=operation, url=url) from None
-            except (theirs.BotoCoreError, theirs.ClientError) as exc:
-                text = f"the answer makes no sense to boto3: {type(exc).__name__}"
-                raise ProtocolError(text, operation=operation, url=url) from None
-            finally:
-                self._calls.current = None
+                return self._operations.perform(method, partial(self._send, signer, deadline), parameters)
+            except DcacheError as error:
+                if not error.url:  # what boto3 does not understand
+                    error.operation, error.url = operation, redact_url(url)
+                raise
 
         return self._repeated(attempt, operation, url, deadline, repeat)
 
@@ -463,95 +428,24 @@ class S3Endpoint:
         answer.close(False)
         return said
 
-    # -- for boto3
-
-    def _send(self, request: Any, **_: Any) -> AWSResponse:
-        """Take a request from boto3 before it is sent, and bring it the answer."""
-        call: _Call = self._calls.current
-        method, url = str(request.method), _without_default_port(str(request.url))
-        headers = {
-            name: value.decode("latin-1") if isinstance(value, bytes) else str(value)
-            for name, value in request.headers.items()
-            if name.lower() not in _NOT_SENT
-        }
-        body = bytes(request.body or b"")
-        if any(name.lower() == _CHECKSUM for name in headers):
-            # What must have a checksum (DeleteObjects) has one that older services do not know.
-            headers["Content-MD5"] = b64encode(md5(body, usedforsecurity=False).digest()).decode()
-        signed, who = call.signer.sign(method, url, headers, body)
+    def _send(
+        self,
+        signer: Signer,
+        deadline: Deadline,
+        method: str,
+        url: str,
+        headers: Mapping[str, str],
+        body: bytes,
+    ) -> Answer:
+        """Send what boto3 wrote."""
+        signed, who = signer.sign(method, url, headers, body)
         answer = self.control.request(
-            method,
-            url,
-            headers=signed,
-            body=body or None,
-            deadline=call.deadline,
-            credential=who,
-            ok=_OURS,
+            method, url, headers=signed, body=body or None, deadline=deadline, credential=who, ok=_OURS
         )
         said = Said(answer.status, answer.reason, answer.headers, answer.body)
         if said.is_failure:
-            raise _RefusedError(self._explained(method, url, call.signer, said, call.deadline))
-        return AWSResponse(url, answer.status, dict(answer.headers), _Raw(answer.body))
-
-    def _find_root(self) -> str:
-        """Return the URL of the bucket, by having boto3 write a request that is not sent."""
-        urls: list[str] = []
-
-        def note(request: Any, **_: Any) -> AWSResponse:
-            urls.append(str(request.url))
-            return AWSResponse(urls[-1], 200, {}, _Raw(b""))
-
-        events = self._client.meta.events
-        events.register("before-send.s3", note)
-        try:
-            self._client.head_object(Bucket=self.settings.bucket, Key="-")
-        except theirs.ParamValidationError as exc:
-            raise ConfigurationError(
-                f"no bucket can have this name: {self.settings.bucket}",
-                hint="LSST_DISABLE_BUCKET_VALIDATION=1 lets Ceph's tenant:bucket pass",
-            ) from exc
-        finally:
-            events.unregister("before-send.s3", note)
-        return _without_default_port(urls[0]).removesuffix("/-")
-
-
-class _Raw:
-    """A body that is there, as boto3 reads it."""
-
-    def __init__(self, body: bytes) -> None:
-        self._body = body
-
-    def stream(self) -> Iterator[bytes]:
-        yield self._body
-
-
-def _client(settings: S3Settings) -> tuple[Any, str | None]:
-    """Return boto3's client without keys, and the bundle of authorities that AWS's configuration names."""
-    config = Config(
-        signature_version=UNSIGNED,
-        # What is computed beyond what must be, older services refuse; bytes have checksums of ours.
-        request_checksum_calculation="when_required",
-        response_checksum_validation="when_required",
-        retries={"mode": "standard", "total_max_attempts": 1},
-    )
-    try:
-        session = Session(profile=settings.aws_profile)
-        client = session.create_client("s3", endpoint_url=settings.endpoint_url, config=config)
-        bundle = session.get_config_variable("ca_bundle")
-    except theirs.ProfileNotFound as exc:
-        raise ConfigurationError(
-            f"AWS's files have no profile {exc.kwargs['profile']}, and "
-            + (
-                f"LSST_RESOURCES_S3_PROFILE_{settings.profile} names no access key"
-                if settings.aws_profile is not None
-                else "AWS_PROFILE names it"
-            )
-        ) from exc
-    except (theirs.BotoCoreError, ValueError) as exc:
-        raise ConfigurationError(f"AWS's configuration is not usable: {exc}") from exc
-    if not settings.validate_bucket:
-        client.meta.events.unregister("before-parameter-build.s3", validate_bucket_name)
-    return client, bundle
+            raise _RefusedError(self._explained(method, url, signer, said, deadline))
+        return answer
 
 
 def _limits(entry: EndpointSettings, root: str, bundle: str | None) -> EndpointSettings:
@@ -576,9 +470,3 @@ def _read(answer: DataAnswer) -> Said:
 
 def _can_seek(body: Body | None) -> bool:
     return hasattr(body, "seekable") and bool(cast(BinaryIO, body).seekable())
-
-
-def _without_default_port(url: str) -> str:
-    """Return a URL as signers see it, who leave the default port out of ``Host``."""
-    parts = urlsplit(url)
-    return urlunsplit(parts._replace(netloc=parts.netloc.removesuffix(_PORTS[parts.scheme])))
