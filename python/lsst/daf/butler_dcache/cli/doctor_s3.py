@@ -105,11 +105,11 @@ class BucketExamination(Examination):
     def service(self) -> str:
         """Ask for the bucket without the key: every answer shows that the service is there."""
         endpoint = self.endpoint
-        sent = datetime.now(UTC)
+        sent = _now()
         answer = endpoint.control.request(
             "GET", f"{endpoint.root}/?max-keys=1", deadline=endpoint.deadline(), ok=(401,)
         )
-        self._clock_offset = clock_offset(answer.headers.get("Date") or "", sent, datetime.now(UTC))
+        self._clock_offset = clock_offset(answer.headers.get("Date") or "", sent, _now())
         return answer.headers.get("Server") or "reachable; it does not say what it is"
 
     def pacing(self) -> str:
@@ -186,3 +186,7 @@ class BucketExamination(Examination):
             if isinstance(error, kind):
                 return advice
         return None
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
