@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 from lsst.daf.butler_dcache.config.loading import settings_for
 from lsst.daf.butler_dcache.store.protocol import Store
@@ -11,8 +12,10 @@ from lsst.daf.butler_dcache.store.webdav_store import WebdavStore
 
 WRITERS = 4
 
+AnyStore = TypeVar("AnyStore", bound=Store)
 
-def race(stores: list[WebdavStore], write: Callable[[WebdavStore, int], object]) -> list[Exception | None]:
+
+def race(stores: Sequence[AnyStore], write: Callable[[AnyStore, int], object]) -> list[Exception | None]:
     """Let each writer begin at the same moment; return its error or `None`."""
     outcomes: list[Exception | None] = [AssertionError("did not run")] * len(stores)
     start = threading.Barrier(len(stores))

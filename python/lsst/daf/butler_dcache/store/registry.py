@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import logging
 import os
 import threading
+from typing import cast
 from urllib.parse import parse_qsl, urlsplit
 
 from ..auth.credential import ANONYMOUS, Credential
 from ..auth.sources import CredentialSource, StaticSource, source_for
 from ..config.loading import settings_for
+from ..config.s3 import S3Settings, s3_settings_for
 from ..config.settings import EndpointSettings
-from ..errors import DcacheError
+from ..errors import ConfigurationError, DcacheError
 from ..rest.doors import list_doors
+from ..s3.address import parse
 from ..transport.control import ControlPlane
 from ..transport.deadline import Deadline
 from ..transport.pacing import pacer_for
@@ -29,6 +33,7 @@ _MOST_STORES = 64
 _MOST_GUESTS = 256
 _QUERY_KEY = "authz"
 _SCHEME = "bearer "
+_S3 = "s3://"
 
 _LONGEST_QUESTION_SECONDS = 10.0
 
@@ -37,6 +42,7 @@ _asking = threading.Lock()
 _with_doors: dict[EndpointSettings, EndpointSettings] = {}
 _stores: dict[EndpointSettings, WebdavStore] = {}
 _guests: dict[tuple[EndpointSettings, str], WebdavStore] = {}
+_buckets: dict[S3Settings, Store] = {}
 _sizes = SizeCache()
 
 
@@ -46,8 +52,8 @@ def store_for(url: str) -> Store:
     Parameters
     ----------
     url : `str`
-        Absolute URL of a scheme that is served here. A token in its query takes the place of the endpoint's
-        credential; other parts of the query, and the fragment, mean nothing.
+        Absolute URL of a scheme that is served here. A token in the query of a WebDAV URL takes the place of
+        the endpoint's credential; other parts of the query, and the fragment, mean nothing.
 
     Returns
     -------
@@ -62,6 +68,8 @@ def store_for(url: str) -> Store:
     CredentialError
         Raised if the token in the query cannot be one.
     """
+    if url[: len(_S3)].lower() == _S3:
+        return _bucket(url)
     settings = settings_for(url)
     if settings.discover_doors:
         settings = _with_all_doors(settings)
@@ -70,6 +78,31 @@ def store_for(url: str) -> Store:
         if token is not None:
             return _guest(settings, Credential.bearer(token, "the query of the URL"))
         return _store(settings)
+
+
+def _bucket(url: str) -> Store:
+    """Return the store of a bucket as the environment describes it at this moment."""
+    address = parse(url)
+    settings = s3_settings_for(address.profile, address.bucket)
+    with _lock:
+        store = _buckets.get(settings)
+        if store is None:
+            while len(_buckets) >= _MOST_STORES:
+                _buckets.pop(next(iter(_buckets)))
+            store = _buckets[settings] = _new_bucket(settings)
+        return store
+
+
+def _new_bucket(settings: S3Settings) -> Store:
+    try:
+        # boto3 takes 0.3 s to load, and is not installed everywhere: whoever speaks WebDAV never loads it.
+        module = importlib.import_module(".s3_store", __package__)
+    except ModuleNotFoundError as error:
+        raise ConfigurationError(
+            f"S3 needs a package that is not installed: {error.name}",
+            hint="Install lsst-daf-butler-dcache[s3].",
+        ) from error
+    return cast(Store, module.S3Store(settings))
 
 
 def _with_all_doors(settings: EndpointSettings) -> EndpointSettings:
@@ -140,6 +173,7 @@ def reset_stores() -> None:
     with _lock:
         _stores.clear()
         _guests.clear()
+        _buckets.clear()
         _with_doors.clear()
         _sizes.clear()
 

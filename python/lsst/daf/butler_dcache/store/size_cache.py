@@ -60,14 +60,20 @@ class SizeCache:
     ----------
     clock : `~collections.abc.Callable`, optional
         Monotonic time in seconds; tests inject their own.
+    name : `~collections.abc.Callable`, optional
+        What all URLs of one file have in common, directories apart by ``/``; where a server may have several
+        names (`join`) and encodes paths in its own way if not given.
 
     Notes
     -----
     Safe for threads. A forked child begins with an empty one: what its parent wrote is not its own knowledge.
     """
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, clock: Callable[[], float] = time.monotonic, name: Callable[[str], str] | None = None
+    ) -> None:
         self._clock = clock
+        self._name = name
         # Which servers are names of one: kept in a forked child, for it is not knowledge of files.
         self._groups: dict[str, str] = {}
         self._reset()
@@ -121,7 +127,7 @@ class SizeCache:
                 return None
         info = known[1]
         # It may have been written by another name of the server.
-        return info if origin(info.url) == origin(url) else dataclasses.replace(info, url=url)
+        return info if info.url == url else dataclasses.replace(info, url=url)
 
     @contextmanager
     def change(self, url: str, *, below: bool = False) -> Iterator[Change]:
@@ -162,6 +168,8 @@ class SizeCache:
                             self._known.popitem(last=False)
 
     def _key(self, url: str) -> str:
+        if self._name is not None:
+            return self._name(url)
         name = origin(url)
         return self._groups.get(name, name) + decoded_path(url)
 

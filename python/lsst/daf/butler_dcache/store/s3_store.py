@@ -1,0 +1,366 @@
+"""A storage endpoint that speaks S3: one bucket of AWS, Ceph, SeaweedFS, MinIO ...
+
+Every method is thin; the decisions are in the modules that it calls, and the requests of each operation in
+``tests/test_s3_requests.py``. Where S3 differs from a file system the store says what S3 says: a name may be
+a file and a directory, a directory is there as long as something begins with its name (`..s3.listing`), and
+a rename is a copy and a removal (`..s3.copying`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import weakref
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from typing import BinaryIO
+
+from ..auth.credential import Credential
+from ..auth.macaroon import Activity
+from ..config.s3 import S3Settings
+from ..errors import (
+    CredentialError,
+    DcacheError,
+    ResourceExistsError,
+    ResourceIsDirectoryError,
+    ResourceNotFoundError,
+    UnsupportedError,
+)
+from ..model import ByteRange, FileInfo, UnfinishedUpload
+from ..s3.address import S3Address, parse
+from ..s3.conditions import CreateOnly
+from ..s3.copying import Copies
+from ..s3.downloads import Downloads
+from ..s3.endpoint import S3Endpoint
+from ..s3.listing import Listing
+from ..s3.orphans import UnfinishedUploads
+from ..s3.reader import S3Reader
+from ..s3.removal import BATCH_KEYS, Removal
+from ..s3.uploads import Uploads
+from ..transport.deadline import Deadline
+from ..transport.upload_body import UploadBody
+from .bulk import at_once
+from .local_target import LocalTarget
+from .protocol import Progress, RemoteReader, RemoteWriter
+from .s3_existence import exist
+from .s3_writer import S3Writer
+from .size_cache import SizeCache
+
+__all__ = ("S3Store",)
+
+_LONGEST_KEY_BYTES = 1024
+"""Amazon S3 User Guide, "Object key naming guidelines"."""
+
+
+class S3Store:
+    """One bucket; implements `.protocol.Store`.
+
+    Parameters
+    ----------
+    settings : `~..config.s3.S3Settings`
+        Which bucket, and what the environment says of its service.
+
+    Notes
+    -----
+    Thread-safe, and usable after ``fork``: a child shares neither connections nor locks nor what its parent
+    knew of sizes.
+    """
+
+    def __init__(self, settings: S3Settings) -> None:
+        endpoint = self._endpoint = S3Endpoint(settings)
+        self._sizes = _sizes_of(endpoint.root)
+        self._listing = Listing(endpoint)
+        self._create_only = CreateOnly(endpoint)
+        self._downloads = Downloads(endpoint)
+        self._uploads = Uploads(endpoint, self._create_only)
+        self._removal = Removal(endpoint, self._listing)
+        self._copies = Copies(
+            endpoint, self._listing, self._downloads, self._uploads, self._create_only, self._removal
+        )
+        self._unfinished = UnfinishedUploads(endpoint)
+        _stores.add(self)
+
+    # Looking
+
+    def stat(self, url: str) -> FileInfo:
+        """See `.protocol.Store`."""
+        return self._listing.stat(_address(url), operation="stat", deadline=self._deadline())
+
+    def exists(self, url: str) -> bool:
+        """See `.protocol.Store`."""
+        return self._exists(_address(url), self._deadline())
+
+    def _exists(self, address: S3Address, deadline: Deadline) -> bool:
+        try:
+            self._listing.stat(address, operation="exists", deadline=deadline)
+        except ResourceNotFoundError:
+            return False
+        return True
+
+    def size(self, url: str) -> int:
+        """See `.protocol.Store`."""
+        return self.info(url).size or 0
+
+    def info(self, url: str) -> FileInfo:
+        """See `.protocol.Store`."""
+        return self._sizes.get(url) or self.stat(url)
+
+    def list_directory(self, url: str) -> list[FileInfo]:
+        """See `.protocol.Store`."""
+        return self._listing.entries(_address(url), deadline=self._deadline())
+
+    def exists_many(self, urls: Iterable[str]) -> dict[str, bool]:
+        """See `.protocol.Store`."""
+        wanted = {url: _address(url) for url in urls}
+        deadline = self._deadline()
+        found = exist(
+            self._listing,
+            list(dict.fromkeys(wanted.values())),
+            lambda address: self._exists(address, deadline),
+            deadline,
+        )
+        return {url: found[address] for url, address in wanted.items()}
+
+    # Reading
+
+    def read(self, url: str) -> bytes:
+        """See `.protocol.Store`."""
+        with self._file(url, "read"):
+            return self._downloads.read(url)
+
+    def download(self, url: str, target: BinaryIO, progress: Progress | None = None) -> FileInfo:
+        """See `.protocol.Store`."""
+        with self._file(url, "read"):
+            return self._downloads.fetch(url, LocalTarget(target, progress))
+
+    def open_reader(self, url: str) -> RemoteReader:
+        """See `.protocol.Store`."""
+        with self._file(url, "read"):
+            reader = S3Reader(self._endpoint, self._downloads, url)
+            reader.look()
+        return reader
+
+    def read_ranges(self, url: str, ranges: Sequence[ByteRange]) -> list[bytes]:
+        """See `.protocol.Store`."""
+        if not ranges:
+            return []
+        with self._file(url, "read"):
+            reader = S3Reader(self._endpoint, self._downloads, url)
+            try:
+                return reader.read_ranges(ranges)
+            finally:
+                reader.close()
+
+    @contextlib.contextmanager
+    def _file(self, url: str, operation: str) -> Iterator[None]:
+        """Tell a directory from nothing, where a file was asked for and is not there."""
+        address = _address(url)
+        try:
+            yield
+        except ResourceNotFoundError as error:
+            if not self._listing.holds(address, operation=operation, deadline=self._deadline()):
+                raise
+            raise ResourceIsDirectoryError(
+                "it is a directory", operation=operation, url=url, status=error.status
+            ) from error
+
+    # Writing
+
+    def write(self, url: str, data: bytes | BinaryIO, *, overwrite: bool = True) -> FileInfo:
+        """See `.protocol.Store`."""
+        _file_address(url)
+        body = UploadBody(data)
+        with self._sizes.change(url) as change:
+            info = self._uploads.put(url, body, create_only=not overwrite, deadline=self._deadline())
+            change.done(info)
+        return info
+
+    def open_writer(self, url: str, *, overwrite: bool = True, size: int | None = None) -> RemoteWriter:
+        """See `.protocol.Store`."""
+        _file_address(url)
+        return S3Writer(
+            self._uploads,
+            self._copies,
+            url,
+            overwrite=overwrite,
+            size=size,
+            deadline=self._deadline,
+            sizes=self._sizes,
+        )
+
+    @property
+    def makes_parents(self) -> bool:
+        """See `.protocol.Store`."""
+        return True
+
+    def make_directory(self, url: str) -> None:
+        """See `.protocol.Store`."""
+        address = _address(url)
+        deadline = self._deadline()
+        file = address.with_key(address.key.rstrip("/"))
+        if not file.key:
+            return  # the bucket, which is there or is the site's to make
+        if self._listing.find(file, operation="make directory", deadline=deadline) is not None:
+            raise ResourceExistsError("a file has this name", operation="make directory", url=url)
+        marker = address.with_key(address.prefix)
+        self._uploads.put(_address(marker.url).url, UploadBody(b""), deadline=deadline)
+
+    # Removing and renaming
+
+    def remove(self, url: str) -> None:
+        """See `.protocol.Store`."""
+        address = _address(url)
+        with self._sizes.change(url):
+            self._removal.remove(address, deadline=self._deadline())
+
+    def remove_many(self, urls: Iterable[str]) -> Mapping[str, Exception | None]:
+        """See `.protocol.Store`.
+
+        Parameters
+        ----------
+        urls : `~collections.abc.Iterable` [ `str` ]
+            Names of files, and of directories with their slash.
+
+        Returns
+        -------
+        results : `~collections.abc.Mapping`
+            `None` for a file that is not there any more, whether it was or not: S3 does not tell.
+        """
+        wanted = {url: _address(url) for url in urls}
+        names = list(dict.fromkeys(wanted.values()))
+        files = [address for address in names if not address.is_directory]
+        # A directory is empty only when its files are gone, and those within it are: the deepest first.
+        directories = sorted((one for one in names if one.is_directory), key=lambda one: -one.key.count("/"))
+        batches = [files[start : start + BATCH_KEYS] for start in range(0, len(files), BATCH_KEYS)]
+        deadline = self._deadline()
+        refusals: list[CredentialError] = []
+
+        def remove(batch: list[S3Address]) -> dict[S3Address, DcacheError | None]:
+            if refusals:
+                return dict.fromkeys(batch, refusals[0])
+            try:
+                return self._removal.delete_batch(batch, deadline=deadline)
+            except DcacheError as error:
+                if isinstance(error, CredentialError):
+                    refusals.append(error)
+                return dict.fromkeys(batch, error)
+
+        results: dict[S3Address, DcacheError | None] = {}
+        with contextlib.ExitStack() as changes:
+            for address in names:
+                changes.enter_context(self._sizes.change(address.url))
+            for part in at_once(remove, batches):
+                results |= part
+        for address in directories:
+            results[address] = refusals[0] if refusals else self._remove_directory(address, deadline)
+        return {url: results[address] for url, address in wanted.items()}
+
+    def _remove_directory(self, address: S3Address, deadline: Deadline) -> DcacheError | None:
+        try:
+            self._removal.remove(address, deadline=deadline)
+        except DcacheError as error:
+            return error
+        return None
+
+    def move(self, source: str, target: str, *, overwrite: bool = False) -> None:
+        """See `.protocol.Store`."""
+        if _address(source) == _address(target):
+            self.stat(source)
+            return
+        with self._sizes.change(source), self._sizes.change(target):
+            self._copies.move(source, target, overwrite=overwrite, deadline=self._deadline())
+
+    def copy(self, source: str, target: str, *, overwrite: bool = False) -> FileInfo:
+        """See `.protocol.Store`."""
+        if _address(source) == _address(target):
+            return self.stat(source)
+        with self._sizes.change(target) as change:
+            info = self._copies.copy(source, target, overwrite=overwrite, deadline=self._deadline())
+            change.done(info)
+        return info
+
+    def unfinished_uploads(self, url: str) -> Iterator[UnfinishedUpload]:
+        """See `.protocol.Store`."""
+        return self._unfinished.find(url)
+
+    def abort_upload(self, upload: UnfinishedUpload) -> None:
+        """See `.protocol.Store`."""
+        self._unfinished.abort(upload)
+
+    # Giving rights to others
+
+    def presign(self, url: str, method: str, lifetime_seconds: int) -> str:
+        """See `.protocol.Store`."""
+        return self._endpoint.presign(_file_address(url).key, method, lifetime_seconds)
+
+    def delegate(
+        self,
+        url: str,
+        *,
+        activities: Collection[Activity],
+        lifetime_seconds: float,
+        addresses: Collection[str] = (),
+        max_upload_bytes: int | None = None,
+    ) -> Credential:
+        """Raise `UnsupportedError`: see `.protocol.Store`, and use `presign`."""
+        raise _no_credentials("delegate", url)
+
+    def mint(
+        self,
+        url: str,
+        *,
+        activities: Collection[Activity] = (),
+        lifetime_seconds: float | None = None,
+        addresses: Collection[str] = (),
+        max_upload_bytes: int | None = None,
+    ) -> Credential:
+        """Raise `UnsupportedError`: see `.protocol.Store`, and use `presign`."""
+        raise _no_credentials("mint", url)
+
+    def _deadline(self) -> Deadline:
+        return self._endpoint.deadline()
+
+    def _after_fork(self) -> None:
+        self._create_only.after_fork()
+
+
+def _address(url: str) -> S3Address:
+    address = parse(url)
+    length = len(address.key.encode())
+    if length > _LONGEST_KEY_BYTES:
+        raise UnsupportedError(
+            f"a key of {length} bytes is longer than the {_LONGEST_KEY_BYTES} that S3 allows", url=url
+        )
+    return address
+
+
+def _file_address(url: str) -> S3Address:
+    address = _address(url)
+    if address.is_directory:
+        raise ResourceIsDirectoryError("a file's name does not end in '/'", url=url)
+    return address
+
+
+def _no_credentials(operation: str, url: str) -> UnsupportedError:
+    return UnsupportedError(
+        "S3 has no credentials for single names",
+        operation=operation,
+        url=url,
+        hint="Give a presigned URL (presign) for each file, or temporary keys of the site's token service.",
+    )
+
+
+_stores: weakref.WeakSet[S3Store] = weakref.WeakSet()
+_sizes: weakref.WeakValueDictionary[str, SizeCache] = weakref.WeakValueDictionary()
+
+
+def _sizes_of(root: str) -> SizeCache:
+    """Return the memory of sizes that all stores of a bucket share, by whatever profile they reach it."""
+    return _sizes.setdefault(root, SizeCache(name=lambda url: parse(url).key))
+
+
+def _after_fork() -> None:
+    for store in list(_stores):
+        store._after_fork()
+
+
+os.register_at_fork(after_in_child=_after_fork)
