@@ -28,13 +28,26 @@ class TestDavsUri(TestDavUri):
     scheme = "davs"
 
 
+class TestS3Uri(TestDavUri):
+    """What can be said of an ``s3://`` URI."""
+
+    scheme = "s3"
+    netloc = "bucket"
+
+
+class TestS3UriOfAProfile(TestS3Uri):
+    """The same with the name of a profile."""
+
+    netloc = "site@bucket"
+
+
 class ReadWriteSuite(GenericReadWriteTestCase):
     """The suite on the server that a fixture of the class runs."""
 
     @classmethod
-    def use(cls, server: conftest.Server) -> None:
+    def use(cls, url: str) -> None:
         """Let the suite work in a directory of its own."""
-        parsed = urllib.parse.urlsplit(server.url)
+        parsed = urllib.parse.urlsplit(url)
         cls.scheme, cls.netloc = parsed.scheme, parsed.netloc
         cls.base_path = f"{parsed.path.strip('/')}/{cls.__name__}"
 
@@ -52,7 +65,7 @@ class TestOnDcache(ReadWriteSuite, unittest.TestCase):
     @pytest.fixture(autouse=True, scope="class")
     @classmethod
     def _server(cls, dcache: conftest.Server) -> None:
-        cls.use(dcache)
+        cls.use(dcache.url)
 
 
 class TestOnXrootd(ReadWriteSuite, unittest.TestCase):
@@ -61,4 +74,13 @@ class TestOnXrootd(ReadWriteSuite, unittest.TestCase):
     @pytest.fixture(autouse=True, scope="class")
     @classmethod
     def _server(cls, xrootd: conftest.Server) -> None:
-        cls.use(xrootd)
+        cls.use(xrootd.url)
+
+
+class TestOnS3(ReadWriteSuite, unittest.TestCase):
+    """A SeaweedFS, or the server that ``S3_URL`` names."""
+
+    @pytest.fixture(autouse=True, scope="class")
+    @classmethod
+    def _server(cls, s3: str) -> None:
+        cls.use(s3)
