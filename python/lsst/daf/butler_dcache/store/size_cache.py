@@ -127,7 +127,8 @@ class SizeCache:
                 return None
         info = known[1]
         # It may have been written by another name of the server.
-        return info if info.url == url else dataclasses.replace(info, url=url)
+        is_as_written = info.url == url or (self._name is None and origin(info.url) == origin(url))
+        return info if is_as_written else dataclasses.replace(info, url=url)
 
     @contextmanager
     def change(self, url: str, *, below: bool = False) -> Iterator[Change]:
