@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sysconfig
+import time
 import uuid
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,6 +16,7 @@ from urllib.parse import quote
 import numpy as np
 import pytest
 from astropy.io import fits
+from botocore.exceptions import BotoCoreError, ClientError
 from click.testing import CliRunner
 
 pytest.importorskip("lsst.images", reason="lsst-images has no version for Python 3.11")
@@ -42,7 +44,14 @@ from lsst.daf.butler_dcache.demo.instrument import Ste3
 from lsst.daf.butler_dcache.demo.observation import Observation
 from lsst.daf.butler_dcache.demo.report import Check, Phase, Report, Requests
 from lsst.daf.butler_dcache.demo.simulation import Truth, simulate_visits
-from lsst.daf.butler_dcache.demo.storage import Artifact, FileTree, WebdavTree, digest, open_storage
+from lsst.daf.butler_dcache.demo.storage import (
+    Artifact,
+    FileTree,
+    WebdavTree,
+    digest,
+    open_storage,
+    recorded_artifacts,
+)
 from lsst.daf.butler_dcache.demo.tasks import CoaddTask, ReduceTask
 from lsst.images import Box, DetectorFrame, Image, TractFrame
 
@@ -442,6 +451,18 @@ def test_the_table_adds_up() -> None:
     assert [check.name for check in report.failures] == ["sums"]
 
 
+def read_when_ready(tree: Any, path: str) -> bytes:
+    """Read from a server that has just been started."""
+    deadline = time.monotonic() + 60
+    while True:
+        try:
+            return bytes(tree.read(path))
+        except (BotoCoreError, ClientError):
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.2)
+
+
 class TestCommand:
     """``dcache-butler demo``."""
 
@@ -465,6 +486,24 @@ class TestCommand:
         assert 2.0 <= float(doors["ingest"]) < 2.3
         assert 1.0 <= float(doors["read back"]) < 1.15
         assert 1.0 <= float(doors["remove"]) < 1.15
+
+    def test_everything_agrees_on_s3_as_well(self, tmp_path: Path) -> None:
+        result = subprocess.run(
+            [DCACHE_BUTLER, "demo", "--store", "s3"],
+            env=os.environ | {"TMPDIR": str(tmp_path)},
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+        )
+        assert result.returncode == 0, result.stdout + result.stderr
+        assert "SeaweedFS" in result.stdout
+        assert "all 23 checks passed" in result.stdout
+        assert "crc64nvme of the bytes = the server's" in result.stdout
+        assert not list(tmp_path.iterdir())
+        # One request for a file that is written, and one for all that are removed.
+        requests = dict(re.findall(r"^(ingest|remove).* (\d+) +\d+ +\S+ +\S+$", result.stdout, re.MULTILINE))
+        assert requests == {"ingest": "14", "remove": "1"}
 
     @pytest.fixture
     def without_pipeline(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -490,6 +529,35 @@ class TestCommand:
         }
         assert len(written) > 14
         assert not WebdavTree(embedded.url).exists(next(iter(written)).split("/")[2])
+
+    @pytest.mark.usefixtures("without_pipeline")
+    def test_a_bucket_is_clean_afterwards(self, seaweed: Any, s3_url: str) -> None:
+        result = CliRunner().invoke(command, ["--url", s3_url, "--damage"])
+        assert result.exit_code == 1
+        assert "demo failed: bytes of ingested files" in result.stderr
+        prefix = s3_url.removeprefix(f"s3://{seaweed.bucket}/")
+        assert "Contents" not in seaweed.client().list_objects_v2(Bucket=seaweed.bucket, Prefix=prefix)
+
+    @pytest.mark.usefixtures("without_pipeline")
+    def test_what_was_kept_of_s3_can_be_served_again(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        result = CliRunner().invoke(command, ["--store", "s3", "--damage", "--out", str(tmp_path)])
+        assert result.exit_code == 1
+        (folder,) = tmp_path.iterdir()
+        script = folder / "seaweedfs" / "serve.sh"
+        assert f"served again by: sh {script}" in result.stdout
+        assert script.stat().st_mode & 0o077 == 0
+        name, value = re.findall(r"export (LSST\S+)=(\S+)", script.read_text())[0]
+        monkeypatch.setenv(name, value)
+        monkeypatch.setenv("AWS_CA_BUNDLE", str(folder / "seaweedfs" / "ca.pem"))
+        artifacts = recorded_artifacts(folder / "repository" / "gen3.sqlite3")
+        tree = open_storage("s3://seaweedfs@butler/demo/")
+        with subprocess.Popen(["sh", script], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server:
+            try:
+                assert len(read_when_ready(tree, artifacts[0].path)) == artifacts[0].size
+            finally:
+                server.kill()
 
     def test_an_unusable_place_is_an_error(self) -> None:
         result = CliRunner().invoke(command, ["--url", "gopher://example.org/"])

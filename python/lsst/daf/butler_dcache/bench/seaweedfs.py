@@ -85,10 +85,11 @@ class SeaweedFs:
         command += [f"-metricsPort={metrics}", "-master.telemetry=false"]
         # Small volumes, many of them: a bucket takes seven at once. A full disk refuses by itself.
         command += ["-master.volumeSizeLimitMB=1024", "-volume.max=100", "-volume.minFreeSpace=1"]
-        command += ["-filer", f"-filer.localSocket={data / 'filer.sock'}"]
+        # Sockets have short names only, so these are seen from the folder of the run.
+        command += ["-filer", "-filer.localSocket=data/filer.sock", "-s3.localSocket=data/s3.sock"]
         command += ["-s3", f"-s3.port={plain}", f"-s3.port.https={tls}", f"-s3.config={settings}"]
         command += [f"-s3.cert.file={run / 'host.pem'}", f"-s3.key.file={run / 'host.key'}"]
-        command += [f"-s3.localSocket={data / 's3.sock'}", "-s3.port.iceberg=0", "-s3.port.lance=0"]
+        command += ["-s3.port.iceberg=0", "-s3.port.lance=0"]
         # As other servers do it: no bucket by accident, and none that goes with what is in it.
         command += ["-s3.autoCreateBucket=false", "-s3.allowDeleteBucketNotEmpty=false"]
         launch(processes, command, run / "weed.log", as_nobody=as_nobody)

@@ -147,7 +147,8 @@ def _write_script(path: Path, command: Sequence[str], environment: Mapping[str, 
     """Write what starts a server again, and what its clients need, which is not for everybody's eyes."""
     path.touch(0o600)
     variables = [f"#   export {name}={shlex.quote(value)}" for name, value in environment.items()]
-    path.write_text("\n".join(["# For clients:", *variables, f"exec {shlex.join(command)}", ""]))
+    start = f"cd {shlex.quote(str(path.parent))} && exec {shlex.join(command)}"
+    path.write_text("\n".join(["# For clients:", *variables, start, ""]))
 
 
 @contextmanager
