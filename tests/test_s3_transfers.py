@@ -224,7 +224,7 @@ class TestCommandLine:
         (info,) = json.loads(run("stat", "--json", f"{s3}made/small").output)
         value = info["checksums"]["md5"]
         assert f"md5:{value}  {s3}made/small\n" in run("checksum", f"{s3}made/small").output
-        assert run("cat", f"{s3}back").stdout_bytes == LARGE
+        assert run("cat", f"{s3}made/small").stdout_bytes == SMALL
         run("mkdir", f"{s3}made")
         assert "made/" in run("ls", s3).output
         run("mv", f"{s3}back", f"{s3}made/")
