@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from urllib.parse import quote, unquote
 
-from ..errors import ConfigurationError, CredentialConfigurationError
+from ..errors import ConfigurationError, CredentialConfigurationError, hides_locals
 
 __all__ = ("S3Address", "parse")
 
@@ -81,6 +81,7 @@ class S3Address:
 
 
 @lru_cache(maxsize=512)
+@hides_locals
 def parse(url: str) -> S3Address:
     """Return what a URL names.
 

@@ -104,7 +104,7 @@ class Operations:
         try:
             return cast(dict[str, Any], getattr(self._client, method)(Bucket=self._bucket, **parameters))
         except theirs.ParamValidationError as exc:
-            raise ConfigurationError(str(exc)) from None
+            raise ConfigurationError("; ".join(str(exc).splitlines())) from None
         except (theirs.BotoCoreError, theirs.ClientError) as exc:
             raise ProtocolError(f"the answer makes no sense to boto3: {type(exc).__name__}") from None
         finally:
