@@ -24,6 +24,7 @@ from ..errors import (
     DoorUnavailableError,
     ResourceNotFoundError,
 )
+from ..model import FileInfo
 from ..redaction import redact_url
 from ..store.registry import store_for
 from ..transport.control import Answer, ControlPlane
@@ -50,7 +51,6 @@ class DoorExamination(Examination):
     """
 
     server = "door"
-    verified_by = ("adler32",)
 
     def __init__(self, url: str) -> None:
         super().__init__(url)
@@ -177,6 +177,11 @@ class DoorExamination(Examination):
     def test_size(self) -> int:
         """Return a size that is too large to be proxied by the door."""
         return self.settings.proxy_upload_max_bytes + 1
+
+    def server_checksum(self, written: FileInfo) -> tuple[str, str] | None:
+        """Return the adler32 that came with the answer to the upload."""
+        checksum = written.checksums.get("adler32")
+        return None if checksum is None else ("adler32", checksum)
 
     def served_by(self) -> str:
         """Name the pools that had the bytes of this step."""

@@ -13,6 +13,7 @@ import click
 
 from ..auth.clock import TOLERABLE_OFFSET
 from ..errors import DcacheError
+from ..model import FileInfo
 from ..store.registry import store_for
 from ..transport.exchange import Exchange
 
@@ -49,8 +50,6 @@ class Examination(ABC):
 
     server: ClassVar[str]
     """What the server is called in sentences."""
-    verified_by: ClassVar[tuple[str, ...]]
-    """Checksums of which the server compares one with the bytes that it gets."""
 
     def __init__(self, url: str) -> None:
         self.url = url.rstrip("/") + "/"
@@ -70,6 +69,10 @@ class Examination(ABC):
     @abstractmethod
     def test_size(self) -> int:
         """Return the size of the file that is written, bytes."""
+
+    @abstractmethod
+    def server_checksum(self, written: FileInfo) -> tuple[str, str] | None:
+        """Return the checksum of a file that the server knows, too."""
 
     @abstractmethod
     def served_by(self) -> str:
@@ -96,9 +99,8 @@ class Examination(ABC):
         file = f"{self.url}.doctor-{os.getpid()}-{secrets.token_hex(4)}"
         info = store_for(file).write(file, self._contents)
         self._file = file
-        by = next((name for name in self.verified_by if name in info.checksums), "")
-        verified = f"verified by {by} {info.checksums[by]}" if by else "verified by size only"
-        return f"{len(self._contents)} bytes, {verified}, by {self.served_by()}"
+        by, checksum = self.server_checksum(info) or ("size", "only")
+        return f"{len(self._contents)} bytes, verified by {by} {checksum}, by {self.served_by()}"
 
     def read(self) -> str:
         """Read it back."""
