@@ -236,6 +236,7 @@ def announced(headers: Mapping[str, str], *, of_range: bool = False) -> Announce
             is_composite = True
         elif not is_composite and (digits := to_hexadecimal(value, name)) is not None:
             found[name] = digits
+            break  # the best of them; a server keeps one
     tag = _MD5_TAG.match(headers.get("ETag", "").strip())
     if tag is not None and not is_encrypted_by_key(headers):
         found["md5"] = tag[1].lower()

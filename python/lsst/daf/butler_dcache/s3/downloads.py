@@ -117,10 +117,11 @@ class WholeObject(VersionBody):
         info : `FileInfo`
             What is known of the object now.
         """
-        seen = self.version.digests()
+        seen = self.version.digests("adler32")
         for view in self.views(seen, self.version.size):
             sink(view)
-        return self.version.verify(seen)
+        self.version.verify(seen)
+        return self.version.info(seen)
 
 
 class Downloads:
@@ -228,7 +229,8 @@ class Downloads:
     ) -> FileInfo:
         try:
             seen = ParallelRead(self._endpoint, whole.version, put, memory).run(whole, connections, deadline)
-            return whole.version.verify(seen)
+            whole.version.verify(seen)
+            return whole.version.info(seen)
         except (DoorUnavailableError, ProtocolError, IntegrityError) as error:
             # It may have been replaced, or the server may not be up to this: one stream will tell.
             raise _NotInParallelError(
@@ -260,4 +262,4 @@ class Downloads:
 
 def _is_for_several(version: Version) -> bool:
     large = version.size is not None and version.size >= PARALLEL_BYTES
-    return large and bool(version.condition) and COMBINABLE.issuperset(version.algorithms)
+    return large and bool(version.condition) and version.announced.best in {None, *COMBINABLE}

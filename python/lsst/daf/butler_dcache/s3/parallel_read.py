@@ -95,7 +95,7 @@ class ParallelRead:
             except BaseException:
                 self._give_up()
                 raise
-        seen = self._version.digests()
+        seen = self._version.digests("adler32")
         for start in sorted(self._sums):
             seen.append(self._sums[start])
         return seen
@@ -152,7 +152,7 @@ class ParallelRead:
 
     def _fetch(self, body: VersionBody, number: int, buffer: memoryview) -> None:
         span = self._span(number)
-        seen = self._version.digests()
+        seen = self._version.digests("adler32")
         with self._lock:
             self._reading.add(body)
         try:

@@ -307,7 +307,7 @@ class S3Reader:
         answer.read_short()
         answer.close()
         if told is not None:
-            self._agree(Version(self._url, self._key, told, "", None, Announced()))
+            self._agree(Version(self._url, self._key, told, "", "", Announced()))
         size = self._find_size(deadline)
         first = span.removeprefix("bytes=").partition("-")[0]
         if size > int(first or 0):
@@ -327,7 +327,9 @@ class S3Reader:
             known = self._version or found
             if (
                 (known.etag and found.etag and known.etag != found.etag)
-                or (known.modified and found.modified and known.modified != found.modified)
+                or (
+                    known.last_modified and found.last_modified and known.last_modified != found.last_modified
+                )
                 or (known.size is not None and found.size is not None and known.size != found.size)
             ):
                 raise replaced(self._url)
@@ -336,6 +338,6 @@ class S3Reader:
                 known,
                 size=found.size if known.size is None else known.size,
                 etag=known.etag or found.etag,
-                modified=known.modified or found.modified,
+                last_modified=known.last_modified or found.last_modified,
                 announced=found.announced if told_more else known.announced,
             )

@@ -8,7 +8,7 @@ not every server looks at the condition. So a read may consist of any number of 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from types import MappingProxyType
@@ -42,8 +42,8 @@ class Version:
         Bytes; `None` if the server does not say.
     etag : `str`
         Entity tag with its quotes; empty if there is none.
-    modified : `datetime.datetime` or `None`
-        When it was made.
+    last_modified : `str`
+        When it was made, in the words of the server; empty if it does not say.
     announced : `Announced`
         Its checksums.
     """
@@ -52,7 +52,7 @@ class Version:
     key: str
     size: int | None
     etag: str
-    modified: datetime | None
+    last_modified: str
     announced: Announced
 
     @property
@@ -60,28 +60,33 @@ class Version:
         """Header by which a request is of this version only; none if it has no strong tag."""
         return {"If-Match": self.etag} if self.etag and not self.etag.startswith("W/") else {}
 
-    def digests(self) -> Digests:
-        """Return what has to be told all bytes of it, for `verify`."""
-        return Digests(*self.algorithms)
-
     @property
-    def algorithms(self) -> tuple[str, ...]:
-        """Checksums that are computed of its bytes: that of dCache, and the one that verifies them."""
-        best = self.announced.best
-        return ("adler32",) if best is None else ("adler32", best)
+    def modified(self) -> datetime | None:
+        """When it was made."""
+        try:
+            modified = parsedate_to_datetime(self.last_modified)
+        except ValueError:
+            return None
+        return modified if modified.tzinfo is not None else modified.replace(tzinfo=UTC)
 
-    def verify(self, seen: Digests) -> FileInfo:
+    def digests(self, *others: str) -> Digests:
+        """Return what has to be told all bytes of it, for `verify`.
+
+        Parameters
+        ----------
+        *others : `str`
+            Checksums that are wanted besides that by which they are verified.
+        """
+        best = self.announced.best
+        return Digests(*others) if best is None else Digests(*others, best)
+
+    def verify(self, seen: Digests) -> None:
         """Compare what arrived with what was announced.
 
         Parameters
         ----------
         seen : `Digests`
             Of all bytes that arrived.
-
-        Returns
-        -------
-        info : `FileInfo`
-            What is known of it now.
 
         Raises
         ------
@@ -101,22 +106,22 @@ class Version:
                 url=self.url,
                 hint="Read it again; if it stays so, the object is damaged.",
             )
-        return replace(self, size=seen.size).info(seen.hexdigests())
 
-    def info(self, checksums: Mapping[str, str] = MappingProxyType({})) -> FileInfo:
+    def info(self, seen: Digests | None = None) -> FileInfo:
         """Return what is known, in the form that all stores have.
 
         Parameters
         ----------
-        checksums : `~collections.abc.Mapping`, optional
-            What was computed besides.
+        seen : `Digests`, optional
+            Of all its bytes, verified.
         """
+        computed = {} if seen is None else seen.hexdigests()
         return FileInfo(
             url=self.url,
             kind=EntryKind.FILE,
-            size=self.size,
+            size=self.size if seen is None else seen.size,
             modified=self.modified,
-            checksums=MappingProxyType({**checksums, **self.announced.checksums}),
+            checksums=MappingProxyType({**computed, **self.announced.checksums}),
             etag=self.etag,
         )
 
@@ -136,12 +141,9 @@ def version_of(url: str, key: str, headers: Mapping[str, str], size: int | None)
         Size of the object that the answer tells.
     """
     found = announced(headers, of_range=headers.get("Content-Range") is not None)
-    try:
-        modified = parsedate_to_datetime(headers.get("Last-Modified", ""))
-        modified = modified if modified.tzinfo is not None else modified.replace(tzinfo=UTC)
-    except ValueError:
-        modified = None
-    return Version(url, key, size, headers.get("ETag", "").strip(), modified, found)
+    return Version(
+        url, key, size, headers.get("ETag", "").strip(), headers.get("Last-Modified", "").strip(), found
+    )
 
 
 def replaced(url: str) -> IntegrityError:
