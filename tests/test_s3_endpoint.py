@@ -242,6 +242,7 @@ class TestSeaweed:
             with pytest.raises(CredentialError, match=f"is 20 minutes {side} that of the service"):
                 act()
 
+    @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
     def test_a_child_has_connections_of_its_own(self, endpoint: S3Endpoint) -> None:
         with endpoint.open("PUT", "shared", body=b"shared", deadline=Deadline(20)) as answer:
             assert answer.status == 200

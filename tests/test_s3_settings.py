@@ -191,6 +191,16 @@ class TestWhereABucketIs:
         with pytest.raises(ConfigurationError, match=r"no profile elsewhere.*AWS_PROFILE"):
             self.root()
 
+    def test_what_aws_says_is_judged(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("AWS_CA_BUNDLE", "/nonexistent/ca.pem")
+        with pytest.raises(ConfigurationError, match=r"no /nonexistent/ca\.pem.*AWS_CA_BUNDLE"):
+            self.root()
+        for url in ("AK:SK0123456789@s3.example.org", "https://AK:SK0123456789@s3.example.org"):
+            monkeypatch.setenv("AWS_ENDPOINT_URL", url)
+            with pytest.raises(ConfigurationError, match="the endpoint in AWS's") as caught:
+                self.root()
+            assert "SK0123456789" not in str(caught.value)
+
     def test_limits_are_those_of_the_sites_file(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:

@@ -7,6 +7,7 @@ none to log.
 
 from __future__ import annotations
 
+import os
 import threading
 from base64 import b64encode
 from collections.abc import Callable, Iterator, Mapping
@@ -22,7 +23,7 @@ from botocore.handlers import validate_bucket_name
 from botocore.session import Session
 
 from ..config.s3 import S3Settings
-from ..errors import ConfigurationError, ProtocolError
+from ..errors import ConfigurationError, CredentialConfigurationError, ProtocolError, hides_locals
 from ..transport.control import Answer
 
 __all__ = ("Operations", "Send")
@@ -152,6 +153,7 @@ class _Raw:
         yield self._body
 
 
+@hides_locals
 def _client(settings: S3Settings) -> tuple[Any, str | None]:
     config = Config(
         signature_version=UNSIGNED,
@@ -173,8 +175,21 @@ def _client(settings: S3Settings) -> tuple[Any, str | None]:
                 else "AWS_PROFILE names it"
             )
         ) from exc
-    except (theirs.BotoCoreError, ValueError) as exc:
+    except theirs.BotoCoreError as exc:
         raise ConfigurationError(f"AWS's configuration is not usable: {exc}") from exc
+    except ValueError:  # whose text repeats it
+        raise ConfigurationError(
+            "the endpoint in AWS's configuration has not the form https://<host>"
+        ) from None
+    if "@" in urlsplit(client.meta.endpoint_url).netloc:
+        raise CredentialConfigurationError(
+            "the endpoint in AWS's configuration is no place for an access key",
+            hint="nothing was sent; S3_ENDPOINT_URL is one, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
+        )
+    if authorities is not None and not os.path.exists(authorities):
+        raise ConfigurationError(
+            f"there is no {authorities}, named by AWS_CA_BUNDLE or as ca_bundle in AWS's files"
+        )
     if not settings.validate_bucket:
         client.meta.events.unregister("before-parameter-build.s3", validate_bucket_name)
     return client, authorities
