@@ -19,8 +19,8 @@ STEPS = [
     "access key",
     "service",
     "clock",
-    "pacing",
     "bucket and list",
+    "pacing",
     "write",
     "read",
     "delete",
@@ -54,6 +54,7 @@ def test_all_is_well(seaweed: Any, s3_url: str) -> None:
     assert f"{seaweed.url}/{seaweed.bucket}, from S3_ENDPOINT_URL; region us-east-1, path style" in output
     assert f"access key: {seaweed.access_key}, from env" in output
     assert "service: SeaweedFS" in output
+    assert "pacing: none until the server refuses a request" in output
     assert "1000000 bytes, verified by crc64nvme " in output
     assert "1000000 bytes, the same, by 127.0.0.1:" in output
     assert "If-None-Match is honoured, for objects of one PUT" in output
