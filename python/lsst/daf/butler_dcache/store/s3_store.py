@@ -31,6 +31,7 @@ from ..s3.conditions import CreateOnly
 from ..s3.copying import Copies
 from ..s3.downloads import Downloads
 from ..s3.endpoint import S3Endpoint
+from ..s3.folding import Folding
 from ..s3.listing import Listing
 from ..s3.orphans import UnfinishedUploads
 from ..s3.reader import S3Reader
@@ -70,6 +71,7 @@ class S3Store:
         self._sizes = _sizes_of(endpoint.root)
         self._listing = Listing(endpoint)
         self._create_only = CreateOnly(endpoint)
+        self._folding = Folding(endpoint)
         self._downloads = Downloads(endpoint)
         self._uploads = Uploads(endpoint, self._create_only)
         self._removal = Removal(endpoint, self._listing)
@@ -167,16 +169,17 @@ class S3Store:
 
     def write(self, url: str, data: bytes | BinaryIO, *, overwrite: bool = True) -> FileInfo:
         """See `.protocol.Store`."""
-        _file_address(url)
+        deadline = self._deadline()
+        self._folding.check(_file_address(url), operation="write", deadline=deadline)
         body = UploadBody(data)
         with self._sizes.change(url) as change:
-            info = self._uploads.put(url, body, create_only=not overwrite, deadline=self._deadline())
+            info = self._uploads.put(url, body, create_only=not overwrite, deadline=deadline)
             change.done(info)
         return info
 
     def open_writer(self, url: str, *, overwrite: bool = True, size: int | None = None) -> RemoteWriter:
         """See `.protocol.Store`."""
-        _file_address(url)
+        self._folding.check(_file_address(url), operation="write", deadline=self._deadline())
         return S3Writer(
             self._uploads,
             self._copies,
@@ -202,6 +205,7 @@ class S3Store:
         if self._listing.find(file, operation="make directory", deadline=deadline) is not None:
             raise ResourceExistsError("a file has this name", operation="make directory", url=url)
         marker = address.with_key(address.prefix)
+        self._folding.check(marker, operation="make directory", deadline=deadline)
         self._uploads.put(_address(marker.url).url, UploadBody(b""), deadline=deadline)
 
     # Removing and renaming
@@ -209,8 +213,10 @@ class S3Store:
     def remove(self, url: str) -> None:
         """See `.protocol.Store`."""
         address = _address(url)
+        deadline = self._deadline()
+        self._folding.check(address, operation="remove", deadline=deadline)
         with self._sizes.change(url):
-            self._removal.remove(address, deadline=self._deadline())
+            self._removal.remove(address, deadline=deadline)
 
     def remove_many(self, urls: Iterable[str]) -> Mapping[str, Exception | None]:
         """See `.protocol.Store`.
@@ -226,12 +232,18 @@ class S3Store:
             `None` for a file that is not there any more, whether it was or not: S3 does not tell.
         """
         wanted = {url: _address(url) for url in urls}
-        names = list(dict.fromkeys(wanted.values()))
+        deadline = self._deadline()
+        results: dict[S3Address, DcacheError | None] = {}
+        for address in wanted.values():
+            try:
+                self._folding.check(address, operation="remove", deadline=deadline)
+            except DcacheError as error:
+                results[address] = error
+        names = [address for address in dict.fromkeys(wanted.values()) if address not in results]
         files = [address for address in names if not address.is_directory]
         # A directory is empty only when its files are gone, and those within it are: the deepest first.
         directories = sorted((one for one in names if one.is_directory), key=lambda one: -one.key.count("/"))
         batches = [files[start : start + BATCH_KEYS] for start in range(0, len(files), BATCH_KEYS)]
-        deadline = self._deadline()
         refusals: list[CredentialError] = []
 
         def remove(batch: list[S3Address]) -> dict[S3Address, DcacheError | None]:
@@ -244,7 +256,6 @@ class S3Store:
                     refusals.append(error)
                 return dict.fromkeys(batch, error)
 
-        results: dict[S3Address, DcacheError | None] = {}
         with contextlib.ExitStack() as changes:
             for address in names:
                 changes.enter_context(self._sizes.change(address.url))
@@ -266,15 +277,20 @@ class S3Store:
         if _address(source) == _address(target):
             self.stat(source)
             return
+        deadline = self._deadline()
+        for url in (source, target):
+            self._folding.check(_address(url), operation="move", deadline=deadline)
         with self._sizes.change(source), self._sizes.change(target):
-            self._copies.move(source, target, overwrite=overwrite, deadline=self._deadline())
+            self._copies.move(source, target, overwrite=overwrite, deadline=deadline)
 
     def copy(self, source: str, target: str, *, overwrite: bool = False) -> FileInfo:
         """See `.protocol.Store`."""
         if _address(source) == _address(target):
             return self.stat(source)
+        deadline = self._deadline()
+        self._folding.check(_address(target), operation="copy", deadline=deadline)
         with self._sizes.change(target) as change:
-            info = self._copies.copy(source, target, overwrite=overwrite, deadline=self._deadline())
+            info = self._copies.copy(source, target, overwrite=overwrite, deadline=deadline)
             change.done(info)
         return info
 
