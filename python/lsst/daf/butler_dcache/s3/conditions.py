@@ -39,6 +39,8 @@ CONDITION = {"If-None-Match": "*"}
 _NAME_BYTES = 255
 """Longest component of a key that servers with directories take."""
 
+_KEY_BYTES = 1024
+
 _LARGEST_PUT_GIB = 5
 
 _UNKNOWN_TO_IT = (ProtocolError, UnsupportedError)
@@ -59,9 +61,9 @@ def temporary_address(address: S3Address) -> S3Address:
         ``.dcb-<host>-<place>-<process>-<start>-<16 hexadecimal digits>.<name>``, the name cut where it would
         be too long; see `..transport.ownership`.
     """
-    prefix = mark()
-    room = min(_NAME_BYTES, 1024 - len(address.key.encode())) - len(prefix)
-    directory = address.key[: len(address.key) - len(address.name)] if address.name else ""
+    prefix, key = mark(), address.key.rstrip("/")
+    directory = key[: len(key) - len(address.name)]
+    room = min(_NAME_BYTES, _KEY_BYTES - len(directory.encode())) - len(prefix)
     name = address.name.encode()[: max(room, 0)].decode(errors="ignore")
     return address.with_key(directory + prefix + name)
 
@@ -168,19 +170,20 @@ class CreateOnly:
 
     def _try(self, how: str, address: S3Address, deadline: Deadline) -> bool:
         probe = temporary_address(address)
-        self._put(probe, deadline)
-        try:
-            if self._is_racy and how == "parts":
-                return True
-            return self._put_again(probe, deadline) if how == "put" else self._complete(probe, deadline)
-        finally:
-            self._clean_up("delete_object", probe, deadline)
-
-    def _put(self, probe: S3Address, deadline: Deadline) -> None:
         with self._endpoint.open("PUT", probe.key, body=b"", deadline=deadline) as answer:
             if answer.status != 200:
                 raise self._endpoint.failure(answer, operation="write", url=probe.url)
-            self._is_racy = answer.headers.get("Server", "").startswith("SeaweedFS")
+        try:
+            if how == "put":
+                return self._put_again(probe, deadline)
+            head = self._listing.find(probe, operation="write", deadline=deadline)
+            # A relay may put its own name in the place of the server's.
+            self._is_racy = head is not None and any(
+                name.lower().startswith("seaweed-") for name in head.headers
+            )
+            return self._is_racy or self._complete(probe, deadline)
+        finally:
+            self._clean_up("delete_object", probe, deadline)
 
     def _put_again(self, probe: S3Address, deadline: Deadline) -> bool:
         try:
