@@ -426,3 +426,23 @@ def test_directories_are_removed_last(tmp_path: Path) -> None:
         errors.ResourceNotFoundError,
     ]
     assert set(bucket.objects) == {"dir/full/", "dir/full/x"}
+
+
+# Looking
+
+
+def test_many_names_of_a_bucket_that_may_not_be_listed(tmp_path: Path) -> None:
+    """Each is asked for; of one that is not there nobody without the right to list is told so."""
+
+    def deny(asked: Asked, bucket: Bucket) -> bytes | None:
+        return None if asked.key in bucket.objects else error(403, "AccessDenied")
+
+    urls = [f"{BASE}{number}" for number in range(5)]
+    with service(tmp_path, (bucket := Bucket(instead=deny)).answer):
+        store = store_for(BASE)
+        for number in range(5):
+            bucket.put(f"dir/{number}", b"")
+        assert store.exists_many(urls) == dict.fromkeys(urls, True)
+        del bucket.objects["dir/3"]
+        with pytest.raises(errors.AccessDeniedError):
+            store.exists_many(urls)

@@ -29,7 +29,7 @@ from .address import S3Address, parse
 from .endpoint import S3Endpoint
 from .listing import Listing
 
-__all__ = ("CONDITION", "CreateOnly", "temporary_address")
+__all__ = ("CONDITION", "LONGEST_KEY_BYTES", "CreateOnly", "temporary_address")
 
 _log = logging.getLogger(__name__)
 
@@ -39,7 +39,8 @@ CONDITION = {"If-None-Match": "*"}
 _NAME_BYTES = 255
 """Longest component of a key that servers with directories take."""
 
-_KEY_BYTES = 1024
+LONGEST_KEY_BYTES = 1024
+"""Amazon S3 User Guide, "Naming Amazon S3 objects"."""
 
 _LARGEST_PUT_GIB = 5
 
@@ -63,7 +64,7 @@ def temporary_address(address: S3Address) -> S3Address:
     """
     prefix, key = mark(), address.key.rstrip("/")
     directory = key[: len(key) - len(address.name)]
-    room = min(_NAME_BYTES, _KEY_BYTES - len(directory.encode())) - len(prefix)
+    room = min(_NAME_BYTES, LONGEST_KEY_BYTES - len(directory.encode())) - len(prefix)
     name = address.name.encode()[: max(room, 0)].decode(errors="ignore")
     return address.with_key(directory + prefix + name)
 

@@ -99,11 +99,17 @@ class Store(Protocol):
     """
 
     def stat(self, url: str) -> FileInfo:
-        """Ask the server about a file or directory (1 request); `ResourceNotFoundError` if there is none."""
+        """Ask about a file or directory (1 request, on S3 2 if no file has the name).
+
+        Raises
+        ------
+        ResourceNotFoundError
+            If there is none.
+        """
         ...
 
     def exists(self, url: str) -> bool:
-        """Ask the server whether there is a file or directory (1 request)."""
+        """Ask the server whether there is a file or directory; as many requests as for `stat`."""
         ...
 
     def size(self, url: str) -> int:
@@ -115,7 +121,7 @@ class Store(Protocol):
         ...
 
     def list_directory(self, url: str) -> list[FileInfo]:
-        """Return what a directory holds (1 request, 2 for one that looks empty)."""
+        """Return what a directory holds (1 request, 2 for one that looks empty; on S3 1 per thousand)."""
         ...
 
     def read(self, url: str) -> bytes:
@@ -177,7 +183,12 @@ class Store(Protocol):
         ...
 
     def move(self, source: str, target: str, *, overwrite: bool = False) -> None:
-        """Rename a file on this server; the target's directory is made where it is missing."""
+        """Rename a file on this server; the target's directory is made where it is missing.
+
+        Notes
+        -----
+        On S3 it is a copy, and a removal once that is verified: in between both are there.
+        """
         ...
 
     def copy(self, source: str, target: str, *, overwrite: bool = False) -> FileInfo:
@@ -189,7 +200,12 @@ class Store(Protocol):
         ...
 
     def remove_many(self, urls: Iterable[str]) -> Mapping[str, Exception | None]:
-        """Remove many files, no look before; per URL `None` or its error."""
+        """Remove many files, no look before; per URL `None` or its error.
+
+        Notes
+        -----
+        S3 does not tell of which there were none: there `None` says that it is not there any more.
+        """
         ...
 
     def unfinished_uploads(self, url: str) -> Iterator[UnfinishedUpload]:

@@ -11,17 +11,20 @@ one that a listing which came to its end does not have: nothing is concluded fro
 
 from __future__ import annotations
 
+import logging
 import posixpath
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 
-from ..errors import ResourceNotFoundError
+from ..errors import AccessDeniedError, CredentialError, ResourceNotFoundError
 from ..s3.address import S3Address
 from ..s3.listing import Listing
 from ..transport.deadline import Deadline
 from .bulk import at_once
 
 __all__ = ("exist",)
+
+_log = logging.getLogger(__name__)
 
 _LIST_FROM = 3
 """Names from which on a listing is cheaper than a question for each."""
@@ -98,6 +101,12 @@ def _look(listing: Listing, group: list[S3Address], deadline: Deadline) -> tuple
             page = next(pages)
         except ResourceNotFoundError:
             return set(), True  # there is no such bucket
+        except CredentialError:
+            raise
+        except AccessDeniedError as error:
+            # Who may read and not list can still ask for each name.
+            _log.info("a listing is refused, its names are asked for: %s", error)
+            return there, False
         for entry in page.objects:
             key = entry["Key"]
             there.update(address for address in wanted.get(key, ()) if address.key == key)

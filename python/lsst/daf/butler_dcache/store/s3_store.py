@@ -27,7 +27,7 @@ from ..errors import (
 )
 from ..model import ByteRange, FileInfo, UnfinishedUpload
 from ..s3.address import S3Address, parse
-from ..s3.conditions import CreateOnly
+from ..s3.conditions import LONGEST_KEY_BYTES, CreateOnly
 from ..s3.copying import Copies
 from ..s3.downloads import Downloads
 from ..s3.endpoint import S3Endpoint
@@ -47,9 +47,6 @@ from .s3_writer import S3Writer
 from .size_cache import SizeCache
 
 __all__ = ("S3Store",)
-
-_LONGEST_KEY_BYTES = 1024
-"""Amazon S3 User Guide, "Object key naming guidelines"."""
 
 
 class S3Store:
@@ -342,9 +339,9 @@ class S3Store:
 def _address(url: str) -> S3Address:
     address = parse(url)
     length = len(address.key.encode())
-    if length > _LONGEST_KEY_BYTES:
+    if length > LONGEST_KEY_BYTES:
         raise UnsupportedError(
-            f"a key of {length} bytes is longer than the {_LONGEST_KEY_BYTES} that S3 allows", url=url
+            f"a key of {length} bytes is longer than the {LONGEST_KEY_BYTES} that S3 allows", url=url
         )
     return address
 
