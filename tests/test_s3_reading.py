@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import hashlib
 import io
 import random
+import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -328,6 +331,32 @@ class TestSeveralConnections:
 
         with service(tmp_path, answer), pytest.raises(errors.AccessDeniedError):
             store_for(URL).read(URL)
+
+    def test_an_error_holds_no_memory(self, tmp_path: Path) -> None:
+        """What had come of a large object is freed when the error is forgotten, not some time later."""
+
+        class Memory(io.BytesIO):
+            pass
+
+        def answer(asked: Asked) -> bytes:
+            return error(403, "AccessDenied") if "range" in asked.headers else whole(LARGE, **SUM)
+
+        made: list[weakref.ref[Memory]] = []
+
+        def make(data: bytes) -> Memory:
+            memory = Memory(data)
+            made.append(weakref.ref(memory))
+            return memory
+
+        gc.disable()
+        try:
+            with service(tmp_path, answer), pytest.MonkeyPatch.context() as patch:
+                patch.setattr(downloads, "io", SimpleNamespace(BytesIO=make))
+                with contextlib.suppress(errors.AccessDeniedError):
+                    store_for(URL).read(URL)
+            assert [memory() for memory in made] == [None]
+        finally:
+            gc.enable()
 
     def test_a_whole_answer_that_breaks_off(self, tmp_path: Path) -> None:
         def answer(asked: Asked) -> bytes:

@@ -290,7 +290,10 @@ def hides_locals(function: Callable[_Arguments, _Result]) -> Callable[_Arguments
         except DcacheError as exc:
             error = exc
         del args, kwargs
-        raise forget_frames(error)
+        try:
+            raise forget_frames(error)
+        finally:
+            del error  # its traceback holds this frame, and those of callers with their memory
 
     return wrapper
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 
 from ..errors import DeadlineError, DoorUnavailableError
 from ..model import ByteRange
@@ -81,20 +81,24 @@ class ParallelRead:
         DoorUnavailableError
             Raised if a range was not to be had; what was put until then is of no use.
         """
+        helpers: list[Future[None]] = []
         with ThreadPoolExecutor(connections - 1, "s3-range") as executor:
             try:  # from here on, since an interrupt may come while the threads are started
-                helpers = [executor.submit(self._help, deadline) for _ in range(connections - 1)]
+                helpers += [executor.submit(self._help, deadline) for _ in range(connections - 1)]
                 try:
                     self._read_up(first)
                 except (DoorUnavailableError, DeadlineError):
                     # The others may be waiting for a server that says nothing.
                     if self._give_up():
                         raise
-                for helper in helpers:
-                    helper.result()
+                while helpers:
+                    helpers.pop().result()
             except BaseException:
                 self._give_up()
                 raise
+            finally:
+                # They hold their error, which holds this frame, and with it the memory of callers.
+                helpers.clear()
         seen = self._version.digests("adler32")
         for start in sorted(self._sums):
             seen.append(self._sums[start])

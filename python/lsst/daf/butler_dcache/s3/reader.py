@@ -229,6 +229,8 @@ class S3Reader:
             except BaseException:
                 executor.shutdown(wait=False, cancel_futures=True)
                 raise
+            finally:
+                tasks.clear()  # they hold their error, and that holds this frame
 
     def _fetch(self, wanted: ByteRange, deadline: Deadline) -> list[Part]:
         """Return the part of a range that the object has, if any."""
