@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import concurrent.futures
+import multiprocessing
 import os
 import urllib.error
 import urllib.request
@@ -303,3 +305,28 @@ class TestLinks:
         assert not fs.exists(f"{root}new")
         fs.rm(str(root), recursive=True)
         assert not fs.exists(str(root))
+
+
+def work(uri: ResourcePath, data: bytes) -> tuple[str, bytes, list[str]]:
+    """Read, write and list in another process."""
+    uri.updatedExtension(".new").write(data)
+    return (
+        type(uri).__name__,
+        uri.read(),
+        sorted(file for _, _, files in uri.dirname().walk() for file in files),
+    )
+
+
+# Python warns of what this is about: forking while other threads run.
+@pytest.mark.filterwarnings("ignore:.*use of fork:DeprecationWarning")
+@pytest.mark.parametrize("method", ["spawn", "fork"])
+def test_other_processes(root: ResourcePath, method: str) -> None:
+    uris = [root.join(f"dir{n}/file.old") for n in range(6)]
+    for n, uri in enumerate(uris):
+        uri.write(bytes([n]) * 1000)
+        assert uri.read() == bytes([n]) * 1000
+    context = multiprocessing.get_context(method)
+    with concurrent.futures.ProcessPoolExecutor(2, mp_context=context) as pool:
+        found = list(pool.map(work, uris, [b"from the child"] * 6))
+    assert found == [("DcacheS3ResourcePath", bytes([n]) * 1000, ["file.new", "file.old"]) for n in range(6)]
+    assert all(uri.updatedExtension(".new").read() == b"from the child" for uri in uris)

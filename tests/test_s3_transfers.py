@@ -21,6 +21,7 @@ from lsst.daf.butler_dcache.embedded import Fault
 from lsst.daf.butler_dcache.errors import IntegrityError
 from lsst.daf.butler_dcache.orphans import find_orphans, remove_orphans
 from lsst.daf.butler_dcache.store.registry import store_for
+from lsst.daf.butler_dcache.transport import exchange
 from lsst.resources import ResourcePath
 
 MIB = 1024 * 1024
@@ -113,6 +114,27 @@ class TestResourcePath:
         ResourcePath.mtransfer("move", back)
         assert [copy.size() for _, copy in back] == list(range(12))
         assert not any(ResourcePath.mexists([copy for _, copy in copies]).values())
+
+    def test_nothing_is_asked_twice(self, places: dict[str, ResourcePath]) -> None:
+        original, copy = places["davs"].join("original"), places["s3"].join("copy")
+        original.write(SMALL)
+        copy.transfer_from(original, "copy")
+        methods: list[str] = []
+
+        def observe(one: exchange.Exchange) -> None:
+            methods.append(one.method)
+
+        exchange.add_observer(observe)
+        try:
+            copy.transfer_from(original, "copy", overwrite=True)
+            to_s3 = list(methods)
+            methods.clear()
+            original.transfer_from(copy, "copy", overwrite=True)
+        finally:
+            exchange.remove_observer(observe)
+        # The door sends the reader to a pool, the writer to none, for the file is small.
+        assert to_s3 == ["GET", "GET", "PUT"]
+        assert methods == ["GET", "PUT", "MOVE"]
 
     @pytest.mark.parametrize("transfer", ["copy", "move"])
     def test_damage_on_the_way_is_found(

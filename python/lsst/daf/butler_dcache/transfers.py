@@ -63,10 +63,12 @@ def transfer(
 
 def _in_parts(stream: RemoteFile, store: Store, url: str, overwrite: bool) -> FileInfo:
     """Send a file part by part: each is held until it has arrived, so that nothing is read twice."""
+    piece = stream.read1(_PIECE_BYTES)  # its answer tells the size
     writer = store.open_writer(url, overwrite=overwrite, size=stream.size)
     try:
-        while piece := stream.read1(_PIECE_BYTES):
+        while piece:
             writer.write(piece)
+            piece = stream.read1(_PIECE_BYTES)
         return writer.commit()
     except BaseException:
         writer.abort()
