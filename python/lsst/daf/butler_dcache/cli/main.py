@@ -45,7 +45,7 @@ SUBCOMMANDS = {
     "checksum": Subcommand("cli.files", "Print the checksums of files.", attribute="checksum"),
     "clean-orphans": Subcommand("cli.orphans", "Remove what killed writers left."),
     "cp": Subcommand("cli.files", "Copy files, every one verified by its checksum.", attribute="cp"),
-    "demo": Subcommand("cli.demo", "Run a small sky survey on a dCache or an S3 server and check it.", extra="demo"),
+    "demo": Subcommand("cli.demo", "Run a small sky survey on a dCache or S3 and check it.", extra="demo"),
     "doctor": Subcommand("cli.doctor", "Check, step by step, whether an endpoint can be used from here."),
     "embedded": Subcommand("cli.embedded", "Run a dCache in one process, to try things on."),
     "ls": Subcommand("cli.files", "List directories.", attribute="ls"),
