@@ -37,6 +37,7 @@ from ..errors import (
     UploadDisplacedError,
 )
 from ..model import EntryKind, FileInfo
+from ..redaction import redact_url
 from ..transport.deadline import Deadline
 from ..transport.retry import Phase, rounds
 from .address import parse
@@ -209,7 +210,9 @@ class MultipartUpload:
             _log.info("the server refuses to be asked for a checksum: %s", error)
             answer = self._call("create_multipart_upload", deadline, **plain)
         kind = "crc64nvme" if answer.get("ChecksumAlgorithm") == "CRC64NVME" else "md5"
-        return str(answer["UploadId"]), kind
+        if not (upload_id := answer.get("UploadId")):
+            raise ProtocolError("the answer names no upload", operation="write", url=self.url)
+        return str(upload_id), kind
 
     def _send(self, number: int, piece: Piece, deadline: Deadline) -> Stored:
         query = {"partNumber": str(number), "uploadId": self._upload_id}
@@ -337,15 +340,19 @@ class MultipartUpload:
     def _call(self, name: str, deadline: Deadline, *, repeat: bool = True, **parameters: Any) -> Any:
         if name != "create_multipart_upload":
             parameters["UploadId"] = self._upload_id
-        return self._endpoint.call(
-            name,
-            url=self.url,
-            operation="write",
-            deadline=deadline,
-            repeat=repeat,
-            Key=self._key,
-            **parameters,
-        )
+        try:
+            return self._endpoint.call(
+                name,
+                url=self.url,
+                operation="write",
+                deadline=deadline,
+                repeat=repeat,
+                Key=self._key,
+                **parameters,
+            )
+        except DcacheError as error:
+            error.operation, error.url = "write", redact_url(self.url)
+            raise
 
     def _is_gone(self, error: DcacheError) -> UploadDisplacedError:
         return UploadDisplacedError(
