@@ -6,7 +6,7 @@ refused. ``PutObject`` and ``CompleteMultipartUpload`` are tried each when they 
 
 That a server refuses a name which is taken does not tell that it has one winner among several who write at
 the same moment. AWS promises it. SeaweedFS 4.48 looks before it puts parts together: two of six writers won
-in 4 of 15 races, and a copy does not exclude a PUT (2 of 40); of several PUTs one wins (75 of 75). So there
+in 4 of 15 races, and a copy does not exclude a PUT (2 of 40); of several PUTs one wins (90 of 90). So there
 nothing but one PUT creates.
 """
 
@@ -200,7 +200,9 @@ class CreateOnly:
             return False
 
     def _complete(self, probe: S3Address, deadline: Deadline) -> bool:
-        upload = self._call("create_multipart_upload", probe, deadline)["UploadId"]
+        upload = self._call("create_multipart_upload", probe, deadline).get("UploadId")
+        if not upload:
+            raise ProtocolError("the upload has no name", operation="write", url=probe.url)
         is_ended = False
         try:
             part = {"PartNumber": 1, "ETag": self._put_part(probe, upload, deadline)}

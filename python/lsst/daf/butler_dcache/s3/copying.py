@@ -264,7 +264,10 @@ class Copies:
                 name, url=target.url, operation=operation, deadline=deadline, Key=target.key, **parameters
             )
 
-        upload = call("create_multipart_upload", Metadata=metadata)["UploadId"]
+        kind = original.headers.get("Content-Type")
+        begun = call("create_multipart_upload", Metadata=metadata, **({"ContentType": kind} if kind else {}))
+        if not (upload := begun.get("UploadId")):
+            raise ProtocolError("the upload has no name", operation=operation, url=target.url)
         try:
             parts = self._copy_parts(original, source, call, upload)
             condition = {"IfNoneMatch": "*"} if create_only else {}
@@ -304,7 +307,10 @@ class Copies:
                     **self._from(original, source),
                 )
             )
-            return {"PartNumber": number, "ETag": answer["CopyPartResult"]["ETag"]}
+            tag = answer.get("CopyPartResult", {}).get("ETag")
+            if not tag:
+                raise ProtocolError("the copy of a part has no entity tag", operation="copy", url=source.url)
+            return {"PartNumber": number, "ETag": tag}
 
         starts = range(0, size, length)
         with ThreadPoolExecutor(min(_PARTS_AT_ONCE, len(starts)), "dcache-copy") as workers:
@@ -331,7 +337,8 @@ class Copies:
 
     def _from(self, original: ObjectHead, source: S3Address) -> dict[str, Any]:
         place = {"Bucket": source.bucket, "Key": source.key}
-        return {"CopySource": place, "CopySourceIfMatch": original.info.etag}
+        condition = {"CopySourceIfMatch": original.info.etag} if original.info.etag else {}
+        return {"CopySource": place, **condition}
 
     def _of_source(self, ask: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         try:
