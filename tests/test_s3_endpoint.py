@@ -56,6 +56,12 @@ def refusal(status: int, code: str, fields: str = "", headers: str = "") -> byte
     return f"HTTP/1.1 {status} No\r\n{headers}Content-Length: {len(body)}\r\n\r\n".encode() + body
 
 
+def size_of(head: bytes) -> int:
+    found = re.search(rb"Content-Length: (\d+)", head)
+    assert found is not None
+    return int(found[1])
+
+
 @pytest.fixture(autouse=True)
 def environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
@@ -325,9 +331,27 @@ class TestRepetition:
                     )
                 assert len(server.heads) == 1
 
-    def test_a_completion_is_not_repeated_blindly(self, endpoint_of: Callable[..., S3Endpoint]) -> None:
-        with ScriptedServer(lambda talk: talk.head() and None) as server:
-            with pytest.raises(OutcomeUnknownError):
+    @pytest.mark.parametrize(
+        ("answer", "kind"),
+        [
+            (b"", OutcomeUnknownError),
+            (refusal(500, "InternalError"), ServerError),
+            (refusal(200, "InternalError"), ServerError),
+            (refusal(503, ""), ServerBusyError),
+            (refusal(504, ""), DoorUnavailableError),
+        ],
+    )
+    def test_a_completion_is_not_repeated_blindly(
+        self, answer: bytes, kind: type[DcacheError], endpoint_of: Callable[..., S3Endpoint]
+    ) -> None:
+        def script(talk: Talk) -> None:
+            for said in (refusal(503, "SlowDown"), answer):
+                talk.head()
+                talk.body(size_of(server.heads[-1]))
+                talk.say(said)
+
+        with ScriptedServer(script) as server:
+            with pytest.raises(kind):
                 endpoint_of(server.url).call(
                     "complete_multipart_upload",
                     url="s3://butler/k",
@@ -336,8 +360,9 @@ class TestRepetition:
                     repeat=False,
                     Key="k",
                     UploadId="1",
+                    MultipartUpload={"Parts": [{"PartNumber": 1, "ETag": "x"}]},
                 )
-            assert len(server.heads) == 1
+            assert len(server.heads) == 2
 
     def test_a_failure_that_looks_like_success(self, endpoint_of: Callable[..., S3Endpoint]) -> None:
         """CompleteMultipartUpload and CopyObject send the head of their answer before they know."""

@@ -155,7 +155,7 @@ class S3Endpoint:
         deadline : `~..transport.deadline.Deadline`
             Limits everything.
         repeat : `bool`, optional
-            `False` tells at once when an answer is lost.
+            `False` tells at once when an answer is lost, or says only that the server failed.
         **parameters
             Parameters of the method; ``Bucket`` is added.
 
@@ -218,7 +218,8 @@ class S3Endpoint:
         expect : `bool`, optional
             Send no byte of the body before the server asks for it.
         repeat : `bool`, optional
-            `False` tells at once when the answer to what is not a read is lost.
+            `False` tells at once when the answer to what is not a read is lost, or says only that the server
+            failed.
 
         Returns
         -------
@@ -384,10 +385,11 @@ class S3Endpoint:
                 self._sleep(wait)
                 continue
             row = said.row()
-            wait = None if row is None else repetition.next_wait(*row, said.headers)
-            if wait is not None and again:
-                self._sleep(wait)
-                continue
+            if row is not None and again and (repeat or said.had_no_effect):
+                wait = repetition.next_wait(*row, said.headers)
+                if wait is not None:
+                    self._sleep(wait)
+                    continue
             if said.code in KEY_REFUSALS and not renewed and again:
                 refused.remember(self._origin, signer.key, said.code)
                 renewed = successor(self._keys, signer.key) is not None

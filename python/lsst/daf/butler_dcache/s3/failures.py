@@ -179,6 +179,11 @@ class Said:
         found = re.search(rb"<%s>([^<]*)</%s>" % (tag, tag), self.body)
         return "" if found is None else html.unescape(found[1].decode("utf-8", "replace")).strip()
 
+    @property
+    def had_no_effect(self) -> bool:
+        """Whether the server itself says that it did nothing; a relay's 503 may come after the effect."""
+        return self.code in _AGAIN or self.code in _BUSY
+
     def row(self) -> tuple[Phase, int | None] | None:
         """Return where the table of repetitions tells what is done, if it may do better the next time."""
         if self.code in _AGAIN or self.status == 408:
