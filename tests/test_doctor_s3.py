@@ -58,7 +58,7 @@ def test_all_is_well(seaweed: Any, s3_url: str) -> None:
     assert "1000000 bytes, verified by crc64nvme " in output
     assert "1000000 bytes, the same, by 127.0.0.1:" in output
     assert "If-None-Match is honoured, for objects of one PUT" in output
-    assert "unfinished uploads: none" in output
+    assert "unfinished uploads: none; no rule of the bucket aborts them" in output
     assert seaweed.secret_key not in output
     prefix = s3_url.removeprefix(f"s3://{seaweed.bucket}/")
     assert "Contents" not in seaweed.client().list_objects_v2(Bucket=seaweed.bucket, Prefix=prefix)
@@ -164,6 +164,16 @@ def test_unfinished_uploads_are_counted(seaweed: Any, s3_url: str) -> None:
     finally:
         seaweed.client().abort_multipart_upload(Bucket=seaweed.bucket, Key=key, UploadId=upload)
     assert f"unfinished uploads: 1 below this directory; dcache-butler clean-orphans {s3_url}" in output
+
+
+def test_a_rule_of_the_bucket_is_told(seaweed: Any, s3_url: str) -> None:
+    client, rule = seaweed.client(), {"ID": "abort", "Status": "Enabled", "Filter": {"Prefix": ""}}
+    rule["AbortIncompleteMultipartUpload"] = {"DaysAfterInitiation": 7}
+    client.put_bucket_lifecycle_configuration(Bucket=seaweed.bucket, LifecycleConfiguration={"Rules": [rule]})
+    try:
+        assert "none; a rule aborts them after 7 days" in doctor(s3_url, 0)
+    finally:
+        client.delete_bucket_lifecycle(Bucket=seaweed.bucket)
 
 
 def test_without_boto3_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -156,10 +156,34 @@ class BucketExamination(Examination):
             count = sum(1 for _ in islice(UnfinishedUploads(self.endpoint).find(self.url), _UPLOADS_COUNTED))
         except (AccessDeniedError, UnsupportedError) as exc:
             return f"may not be listed ({exc.reason or exc})"
+        rule = self._rule()
         if not count:
-            return "none"
+            return f"none; {rule}"
         many = "at least " if count == _UPLOADS_COUNTED else ""
-        return f"{many}{count} below this directory; dcache-butler clean-orphans {self.url} tells which"
+        return (
+            f"{many}{count} below this directory; dcache-butler clean-orphans {self.url} tells which; {rule}"
+        )
+
+    def _rule(self) -> str:
+        """Say whether the service aborts them by itself."""
+        endpoint = self.endpoint
+        try:
+            found = endpoint.call(
+                "get_bucket_lifecycle_configuration",
+                url=self.url,
+                operation="look up rules",
+                deadline=endpoint.deadline(),
+            )
+        except ResourceNotFoundError:
+            return "no rule of the bucket aborts them"
+        except DcacheError:
+            return "whether a rule of the bucket aborts them is not known"
+        days = [
+            action["DaysAfterInitiation"]
+            for rule in found.get("Rules", ())
+            if rule.get("Status") == "Enabled" and (action := rule.get("AbortIncompleteMultipartUpload"))
+        ]
+        return f"a rule aborts them after {min(days)} days" if days else "no rule of the bucket aborts them"
 
     def test_size(self) -> int:
         """Return a size that is one request."""
