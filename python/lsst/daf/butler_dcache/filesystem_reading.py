@@ -434,14 +434,19 @@ def _raise_unless_missing(error: Exception) -> None:
 
 def _read_parts(store: Store, url: str, parts: list[tuple[int | None, int | None]]) -> list[bytes]:
     """Read slices, as Python means them, of a file."""
+    if all(start is not None and end is not None and start >= 0 and end >= 0 for start, end in parts):
+        slices = cast(list[tuple[int, int]], parts)
+        return _fill(slices, lambda wanted: store.read_ranges(url, wanted))
     reader = store.open_reader(url)
     try:
-        if all(start is not None and end is not None and start >= 0 and end >= 0 for start, end in parts):
-            slices = cast(list[tuple[int, int]], parts)
-        else:
-            slices = [slice(start, end).indices(reader.info.size or 0)[:2] for start, end in parts]
-        wanted = [ByteRange(start, stop) for start, stop in slices if start < stop]
-        data = iter(reader.read_ranges(wanted) if wanted else [])
-        return [next(data) if start < stop else b"" for start, stop in slices]
+        size = reader.info.size or 0
+        return _fill([slice(start, end).indices(size)[:2] for start, end in parts], reader.read_ranges)
     finally:
         reader.close()
+
+
+def _fill(slices: list[tuple[int, int]], read: Callable[[list[ByteRange]], list[bytes]]) -> list[bytes]:
+    """Read those of the slices that are not empty."""
+    wanted = [ByteRange(start, stop) for start, stop in slices if start < stop]
+    data = iter(read(wanted) if wanted else [])
+    return [next(data) if start < stop else b"" for start, stop in slices]
