@@ -264,9 +264,10 @@ def test_temporary_names() -> None:
 # Copies
 
 
+@pytest.mark.parametrize("is_done", [True, False])
 @pytest.mark.parametrize("kind", ["copy", "create"])
-def test_lost_answers_to_copies(tmp_path: Path, kind: str) -> None:
-    """The copy is there although nobody was told so: that is found out, and nothing is done twice."""
+def test_lost_answers_to_copies(tmp_path: Path, kind: str, is_done: bool) -> None:
+    """Whether the copy is there although the server failed is found out."""
     lost: list[str] = []
 
     def lose(asked: Asked, bucket: Bucket) -> bytes | None:
@@ -275,7 +276,8 @@ def test_lost_answers_to_copies(tmp_path: Path, kind: str) -> None:
         if ".dcb-" in asked.key or not (is_last or is_copy) or lost:
             return None
         lost.append(asked.method)
-        bucket.act(asked)
+        if is_done:
+            bucket.act(asked)
         return error(500, "InternalError")
 
     with service(tmp_path, (bucket := Bucket(instead=lose)).answer):

@@ -13,6 +13,7 @@ from urllib.parse import quote
 import pytest
 from lsst.daf.butler_dcache import errors
 from lsst.daf.butler_dcache.config.s3 import s3_settings_for
+from lsst.daf.butler_dcache.s3 import copying, part_copies
 from lsst.daf.butler_dcache.s3.address import parse
 from lsst.daf.butler_dcache.store.protocol import Store
 from lsst.daf.butler_dcache.store.registry import reset_stores, store_for
@@ -286,10 +287,8 @@ def test_move_of_what_changes_meanwhile(store: Any, base: str, monkeypatch: pyte
 
 def test_copy_in_parts(store: Any, base: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """As above 5 GiB, where no single request copies an object."""
-    from lsst.daf.butler_dcache.s3 import copying
-
     monkeypatch.setattr(copying, "_MOST_BY_COPY_OBJECT", 1 << 20)
-    monkeypatch.setattr(copying, "_PART_BYTES", 6 << 20)
+    monkeypatch.setattr(part_copies, "_PART_BYTES", 6 << 20)
     content = os.urandom(1 << 20) * 17 + b"end"
     store.write(f"{base}a", io.BytesIO(content))
     assert store.copy(f"{base}a", f"{base}b", overwrite=True).size == len(content)

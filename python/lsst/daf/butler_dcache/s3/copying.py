@@ -1,9 +1,9 @@
 """Copies that the server makes by itself, and renames, which S3 does not have.
 
 Theory of operation: ``CopyObject`` copies up to 5 GiB, of one version of the source (its entity tag is the
-condition) and atomically; more is put together of ranges of the source. Afterwards size and checksums of both
-are compared, as far as both have some: an object that was uploaded in parts, or copied so, has an entity tag
-that is no checksum.
+condition) and atomically; more is put together of ranges of the source (`.part_copies`). Afterwards size and
+checksums of both are compared, as far as both have some: an object that was uploaded in parts, or copied so,
+has an entity tag that is no checksum.
 
 Creating, and never replacing, is a condition on the last step. ``CopyObject`` knows one at AWS only, and
 since 2025; ``CompleteMultipartUpload`` does where `.conditions` says so. Where neither does, or there is not
@@ -16,16 +16,11 @@ in between sees both.
 from __future__ import annotations
 
 import io
-import re
-import uuid
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, cast
 
 from ..errors import (
-    DcacheError,
     IntegrityError,
-    OutcomeUnknownError,
     ProtocolError,
     ResourceExistsError,
     ResourceIsDirectoryError,
@@ -42,6 +37,7 @@ from .conditions import CreateOnly
 from .downloads import Downloads
 from .endpoint import S3Endpoint
 from .listing import Listing, ObjectHead
+from .part_copies import Order, PartCopies, SourceChangedError
 from .reader import S3Reader
 from .removal import Removal
 from .uploads import Uploads
@@ -50,13 +46,8 @@ from .verified_put import WRITER
 __all__ = ("Copies",)
 
 _MOST_BY_COPY_OBJECT = 5 * 1024**3
-_PART_BYTES = 1024**3
-_MOST_PARTS = 10_000
-_PARTS_AT_ONCE = 4
 _MOST_IN_MEMORY = 16 * 1024**2
 _READ_AHEAD = 8 * 1024**2
-_METADATA = "x-amz-meta-"
-_MD5 = re.compile(r"[0-9a-f]{32}")
 
 
 class Copies:
@@ -93,6 +84,7 @@ class Copies:
         self._uploads = uploads
         self._create_only = create_only
         self._removal = removal
+        self._parts = PartCopies(endpoint, listing, create_only)
 
     def copy(self, source: str, target: str, *, overwrite: bool, deadline: Deadline) -> FileInfo:
         """Copy an object and verify the copy.
@@ -172,11 +164,10 @@ class Copies:
             )
         for last in rounds(Phase.UNSETTLED, "PUT", deadline):
             original = self._original(source, deadline, operation)
+            order = Order(original, source, target, operation, deadline)
             try:
-                if overwrite:
-                    return original.info, self._replace(original, source, target, deadline, operation)
-                return original.info, self._create(original, source, target, deadline, operation)
-            except _SourceChangedError as error:
+                return original.info, self._replace(order) if overwrite else self._create(order)
+            except SourceChangedError as error:
                 if last:
                     raise self._changed(source, operation) from error
         raise AssertionError("the last round returns or raises")
@@ -193,190 +184,60 @@ class Copies:
             raise ResourceNotFoundError("no such object", operation=operation, url=source.url)
         return found
 
-    def _replace(
-        self, original: ObjectHead, source: S3Address, target: S3Address, deadline: Deadline, operation: str
-    ) -> FileInfo:
-        if _size(original.info) > _MOST_BY_COPY_OBJECT:
-            return self._in_parts(original, source, target, deadline, operation, create_only=False)
-        answer = self._of_source(
-            lambda: self._endpoint.call(
-                "copy_object",
-                url=target.url,
-                operation=operation,
-                deadline=deadline,
-                Key=target.key,
-                **self._from(original, source),
-            )
-        )
-        etag = answer.get("CopyObjectResult", {}).get("ETag", "")
-        return self._verified(original, target, deadline, operation, etag=etag)
+    def _replace(self, order: Order) -> FileInfo:
+        if order.size > _MOST_BY_COPY_OBJECT:
+            return self._verified(order, writer=self._parts.copy(order, create_only=False))
+        answer = order.send_copying(self._endpoint, "copy_object")
+        return self._verified(order, etag=answer.get("CopyObjectResult", {}).get("ETag", ""))
 
-    def _create(
-        self, original: ObjectHead, source: S3Address, target: S3Address, deadline: Deadline, operation: str
-    ) -> FileInfo:
-        if self._listing.find(target, operation=operation, deadline=deadline) is not None:
+    def _create(self, order: Order) -> FileInfo:
+        target, deadline = order.target, order.deadline
+        if self._listing.find(target, operation=order.operation, deadline=deadline) is not None:
             # Before anything is copied; that it stays so is the condition's affair.
-            raise ResourceExistsError("the object exists", operation=operation, url=target.url)
-        size = _size(original.info)
-        if size and self._create_only.multipart_is_exact(target.url, deadline=deadline):
-            return self._in_parts(original, source, target, deadline, operation, create_only=True)
-        return self._through_us(original, source, target, deadline, operation)
+            raise ResourceExistsError("the object exists", operation=order.operation, url=target.url)
+        if order.size and self._create_only.multipart_is_exact(target.url, deadline=deadline):
+            return self._verified(order, writer=self._parts.copy(order, create_only=True))
+        return self._through_us(order)
 
-    def _through_us(
-        self, original: ObjectHead, source: S3Address, target: S3Address, deadline: Deadline, operation: str
-    ) -> FileInfo:
-        size = _size(original.info)
-        if size <= _MOST_IN_MEMORY:
-            body = UploadBody(self._downloads.read(source.url))
-            return self._uploads.put(target.url, body, create_only=True, deadline=deadline)
-        reader = S3Reader(self._endpoint, self._downloads, source.url)
+    def _through_us(self, order: Order) -> FileInfo:
+        url, deadline = order.target.url, order.deadline
+        if order.size <= _MOST_IN_MEMORY:
+            body = UploadBody(self._downloads.read(order.source.url))
+            return self._uploads.put(url, body, create_only=True, deadline=deadline)
+        reader = S3Reader(self._endpoint, self._downloads, order.source.url)
         try:
-            file = io.BufferedReader(_ObjectFile(reader.read_ranges, size), _READ_AHEAD)
+            file = io.BufferedReader(_ObjectFile(reader.read_ranges, order.size), _READ_AHEAD)
             body = UploadBody(cast(Any, file))
-            info = self._uploads.put(target.url, body, create_only=True, deadline=deadline)
+            info = self._uploads.put(url, body, create_only=True, deadline=deadline)
         finally:
             reader.close()
-        self._compare(original, info, target, operation)
+        self._compare(order, info)
         return info
 
-    def _in_parts(
-        self,
-        original: ObjectHead,
-        source: S3Address,
-        target: S3Address,
-        deadline: Deadline,
-        operation: str,
-        *,
-        create_only: bool,
-    ) -> FileInfo:
-        if create_only:
-            create_only = self._create_only.prepare(target.url, multipart=True, deadline=deadline)
-        writer = uuid.uuid4().hex
-        metadata = {
-            name[len(_METADATA) :]: value
-            for name, value in original.headers.items()
-            if name.lower().startswith(_METADATA)
-        }
-        metadata[WRITER.removeprefix(_METADATA)] = writer
-
-        def call(name: str, **parameters: Any) -> dict[str, Any]:
-            return self._endpoint.call(
-                name, url=target.url, operation=operation, deadline=deadline, Key=target.key, **parameters
-            )
-
-        kind = original.headers.get("Content-Type")
-        begun = call("create_multipart_upload", Metadata=metadata, **({"ContentType": kind} if kind else {}))
-        if not (upload := begun.get("UploadId")):
-            raise ProtocolError("the upload has no name", operation=operation, url=target.url)
-        try:
-            parts = self._copy_parts(original, source, call, upload)
-            condition = {"IfNoneMatch": "*"} if create_only else {}
-            try:
-                call(
-                    "complete_multipart_upload",
-                    repeat=not create_only,
-                    UploadId=upload,
-                    MultipartUpload={"Parts": parts},
-                    **condition,
-                )
-            except (OutcomeUnknownError, ResourceNotFoundError) as error:
-                # The answer was lost, or that to the first of several requests was: is the copy there?
-                head = self._listing.find(target, operation=operation, deadline=deadline)
-                if head is None or head.headers.get(WRITER) != writer:
-                    raise error
-        except BaseException:
-            self._abort(call, upload)
-            raise
-        return self._verified(original, target, deadline, operation, writer=writer)
-
-    def _copy_parts(
-        self, original: ObjectHead, source: S3Address, call: Callable[..., dict[str, Any]], upload: str
-    ) -> list[dict[str, Any]]:
-        size = _size(original.info)
-        length = max(_PART_BYTES, -(-size // _MOST_PARTS))
-
-        def part(start: int) -> dict[str, Any]:
-            number = start // length + 1
-            span = ByteRange(start, min(start + length, size))
-            answer = self._of_source(
-                lambda: call(
-                    "upload_part_copy",
-                    UploadId=upload,
-                    PartNumber=number,
-                    CopySourceRange=span.header(),
-                    **self._from(original, source),
-                )
-            )
-            tag = answer.get("CopyPartResult", {}).get("ETag")
-            if not tag:
-                raise ProtocolError("the copy of a part has no entity tag", operation="copy", url=source.url)
-            return {"PartNumber": number, "ETag": tag}
-
-        starts = range(0, size, length)
-        with ThreadPoolExecutor(min(_PARTS_AT_ONCE, len(starts)), "dcache-copy") as workers:
-            tasks = [workers.submit(part, start) for start in starts]
-            try:
-                parts = [task.result() for task in tasks]
-            except BaseException:
-                workers.shutdown(wait=True, cancel_futures=True)
-                raise
-        md5 = original.info.checksums.get("md5")
-        tag = parts[0]["ETag"].strip('"').lower()
-        if len(parts) == 1 and md5 is not None and _MD5.fullmatch(tag) and tag != md5:
-            raise IntegrityError(
-                f"the object has md5 {md5}, its copy {tag}", operation="copy", url=source.url
-            )
-        return parts
-
-    def _abort(self, call: Callable[..., dict[str, Any]], upload: str) -> None:
-        try:
-            call("abort_multipart_upload", UploadId=upload)
-        except DcacheError:
-            # It is not there any more, or clean-orphans finds it; what went wrong before is told.
-            return
-
-    def _from(self, original: ObjectHead, source: S3Address) -> dict[str, Any]:
-        place = {"Bucket": source.bucket, "Key": source.key}
-        condition = {"CopySourceIfMatch": original.info.etag} if original.info.etag else {}
-        return {"CopySource": place, **condition}
-
-    def _of_source(self, ask: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-        try:
-            return ask()
-        except ResourceExistsError as error:
-            # 412: the only condition is that the source is what it was.
-            raise _SourceChangedError from error
-
-    def _verified(
-        self,
-        original: ObjectHead,
-        target: S3Address,
-        deadline: Deadline,
-        operation: str,
-        *,
-        etag: str = "",
-        writer: str = "",
-    ) -> FileInfo:
-        head = self._listing.find(target, operation=operation, deadline=deadline)
+    def _verified(self, order: Order, *, etag: str = "", writer: str = "") -> FileInfo:
+        head = self._listing.find(order.target, operation=order.operation, deadline=order.deadline)
         is_ours = head is not None and (
             head.headers.get(WRITER) == writer if writer else _same_tag(head.info.etag, etag)
         )
         if head is None or not is_ours:
             raise UploadDisplacedError(
-                "another writer replaced or removed the copy at once", operation=operation, url=target.url
+                "another writer replaced or removed the copy at once",
+                operation=order.operation,
+                url=order.target.url,
             )
-        self._compare(original, head.info, target, operation)
+        self._compare(order, head.info)
         return head.info
 
-    def _compare(self, original: ObjectHead, copy: FileInfo, target: S3Address, operation: str) -> None:
-        old, new = dict(original.info.checksums), dict(copy.checksums)
-        old["size"], new["size"] = str(original.info.size), str(copy.size)
+    def _compare(self, order: Order, copy: FileInfo) -> None:
+        original = order.original.info
+        old, new = dict(original.checksums), dict(copy.checksums)
+        old["size"], new["size"] = str(original.size), str(copy.size)
         for name in old.keys() & new.keys():
             if old[name] != new[name]:
                 raise IntegrityError(
                     f"the object has {name} {old[name]}, its copy {new[name]}",
-                    operation=operation,
-                    url=target.url,
+                    operation=order.operation,
+                    url=order.target.url,
                     hint="Remove the copy.",
                 )
 
@@ -384,10 +245,6 @@ class Copies:
         return UploadDisplacedError(
             "somebody writes the object meanwhile; it stays", operation=operation, url=source.url
         )
-
-
-class _SourceChangedError(Exception):
-    """Between the look and the copy the source became another one."""
 
 
 class _ObjectFile(io.RawIOBase):
@@ -419,11 +276,6 @@ class _ObjectFile(io.RawIOBase):
         view[: len(data)] = data
         self._position += len(data)
         return len(data)
-
-
-def _size(info: FileInfo) -> int:
-    assert info.size is not None, "a HEAD without a size is refused"
-    return info.size
 
 
 def _same_tag(first: str, second: str) -> bool:
