@@ -1,19 +1,23 @@
-"""Requests that are signed here: signature version 4, by botocore's signer.
+"""Requests that are signed here: signature version 4 (Amazon S3 API, "Authenticating Requests").
 
-The signer is told of nothing but the request, and its own log lines are left out: they quote the session
-token and the signature. What it makes goes to the planes as a `~..auth.credential.Credential`. A signature is
-good for 15 minutes. Bodies are not part of it (``UNSIGNED-PAYLOAD``) unless they are small and in memory:
-their checksums are headers, and signed as such.
+The signature goes to the planes as a `~..auth.credential.Credential`, and is good for 15 minutes. Bodies are
+not part of it (``UNSIGNED-PAYLOAD``) unless they are small and in memory: their checksums are headers, and
+signed as such.
+
+Each request is signed, and botocore's signer takes 0.2 ms of CPU for it, two fifths of a small read or write;
+what is here takes 0.03 and makes the same, which its test compares. URLs, which are rare, are signed by
+botocore's, without its log lines: they quote the session token and the signature.
 """
 
 from __future__ import annotations
 
+import hmac
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from hashlib import sha256
 from typing import Any
 
-from botocore.auth import S3SigV4Auth, S3SigV4QueryAuth
+from botocore.auth import S3SigV4QueryAuth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import ReadOnlyCredentials
 
@@ -48,7 +52,7 @@ class Signer:
         assert key.kind == "access_key"
         self.key = key
         self._region = region
-        self._signer = _HeaderSigner(_bare(key), _SERVICE, region)
+        self._derived: tuple[str, bytes] = "", b""
 
     @hides_locals
     def sign(
@@ -75,14 +79,35 @@ class Signer:
             What is.
         """
         key = self.key
-        # Of its own accord the signer takes URLs apart twice for the host.
-        host = url.split("/", 3)[2]
-        request = AWSRequest(method=method, url=url, headers={"Host": host, **headers}, data=body)
-        self._signer.add_auth(request)
-        signed = dict(request.headers.items())
-        authorization = Secret(signed.pop("Authorization"))
-        for name in ("Host", "X-Amz-Security-Token"):
-            signed.pop(name, None)
+        moment = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
+        payload = _UNSIGNED if body is None else sha256(body).hexdigest()
+        signed = {**headers, "X-Amz-Date": moment, "X-Amz-Content-SHA256": payload}
+        host, _, target = url.partition("://")[2].partition("/")
+        path, _, query = target.partition("?")
+        pairs = sorted(pair.partition("=")[::2] for pair in query.split("&")) if query else []
+        fields = {name.lower(): " ".join(value.split()) for name, value in signed.items()}
+        fields["host"] = host
+        if key.session_token is not None:
+            fields["x-amz-security-token"] = key.session_token.reveal()
+        names = sorted(fields)
+        request = "\n".join(
+            [
+                method,
+                f"/{path}",
+                "&".join(f"{name}={value}" for name, value in pairs),
+                *(f"{name}:{fields[name]}" for name in names),
+                "",
+                ";".join(names),
+                payload,
+            ]
+        )
+        scope = f"{moment[:8]}/{self._region}/{_SERVICE}/aws4_request"
+        text = f"AWS4-HMAC-SHA256\n{moment}\n{scope}\n{sha256(request.encode()).hexdigest()}"
+        signature = hmac.digest(self._key_of(moment[:8]), text.encode(), sha256).hex()
+        authorization = Secret(
+            f"AWS4-HMAC-SHA256 Credential={key.mark}/{scope}, SignedHeaders={';'.join(names)}, "
+            f"Signature={signature}"
+        )
         return signed, Credential(
             "signature",
             authorization,
@@ -91,6 +116,17 @@ class Signer:
             remedy=key.remedy,
             session_token=key.session_token,
         )
+
+    def _key_of(self, day: str) -> bytes:
+        """Return the key that signs on a day."""
+        known, derived = self._derived
+        if known != day:
+            assert self.key.secret is not None
+            derived = f"AWS4{self.key.secret.reveal()}".encode()
+            for step in (day, self._region, _SERVICE, "aws4_request"):
+                derived = hmac.digest(derived, step.encode(), sha256)
+            self._derived = day, derived
+        return derived
 
     @hides_locals
     def presign(self, method: str, url: str, lifetime_seconds: int) -> str:
@@ -130,41 +166,11 @@ def _bare(key: Credential) -> ReadOnlyCredentials:
     return ReadOnlyCredentials(key.mark, key.secret.reveal(), token)
 
 
-class _Quiet:
-    """The steps of botocore's ``add_auth``, which logs what it signs and how."""
+class _QuerySigner(S3SigV4QueryAuth):  # type: ignore[misc]
+    """Has the steps of botocore's ``add_auth``, which logs what it signs and how."""
 
     def add_auth(self, request: Any) -> None:
-        signer: Any = self
         request.context["timestamp"] = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
-        signer._modify_request_before_signing(request)
-        text = signer.string_to_sign(request, signer.canonical_request(request))
-        signer._inject_signature_to_request(request, signer.signature(text, request))
-
-
-class _HeaderSigner(_Quiet, S3SigV4Auth):  # type: ignore[misc]
-    _derived: tuple[str, bytes] = "", b""
-
-    def payload(self, request: Any) -> str:
-        return _UNSIGNED if request.data is None else sha256(request.data).hexdigest()
-
-    def headers_to_sign(self, request: Any) -> Any:
-        """Look through the headers once: what is added in the end is not signed (60 of 90 us)."""
-        found = request.context.get("to_sign")
-        if found is None:
-            found = request.context["to_sign"] = super().headers_to_sign(request)
-        return found
-
-    def signature(self, string_to_sign: str, request: Any) -> str:
-        """Sign with a key that is derived once a day; botocore derives it each time (10 of 55 us)."""
-        day = request.context["timestamp"][:8]
-        known, key = self._derived
-        if known != day:
-            key = f"AWS4{self.credentials.secret_key}".encode()
-            for step in (day, self._region_name, self._service_name, "aws4_request"):
-                key = self._sign(key, step)
-            self._derived = day, key
-        return str(self._sign(key, string_to_sign, hex=True))
-
-
-class _QuerySigner(_Quiet, S3SigV4QueryAuth):  # type: ignore[misc]
-    pass
+        self._modify_request_before_signing(request)
+        text = self.string_to_sign(request, self.canonical_request(request))
+        self._inject_signature_to_request(request, self.signature(text, request))
