@@ -17,6 +17,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from functools import lru_cache
 from types import MappingProxyType
 
 from ..errors import DcacheError, IntegrityError, ProtocolError, UnsupportedError
@@ -215,7 +216,7 @@ def put_verified(
             ) as answer:
                 if answer.status != 200:
                     raise endpoint.failure(answer, operation="write", url=url)
-                _compare(answer, piece, digests, url)
+                _compare(answer, piece, digests, sums, url)
                 if learning:
                     seen = kind == "unknown" and header_name("crc64nvme") in answer.headers
                     endpoint.knowledge.checksum = "crc64nvme" if seen else "md5"
@@ -231,7 +232,7 @@ def put_verified(
                 raise
 
 
-def _compare(answer: DataAnswer, piece: Piece, digests: Digests, url: str) -> None:
+def _compare(answer: DataAnswer, piece: Piece, digests: Digests, sums: Mapping[str, str], url: str) -> None:
     if not answer.body_sent:
         raise ProtocolError(
             "the server does not wait for the body of an upload",
@@ -239,6 +240,8 @@ def _compare(answer: DataAnswer, piece: Piece, digests: Digests, url: str) -> No
             url=url,
             status=answer.status,
         )
+    if all(answer.headers.get(name) == value for name, value in sums.items()):
+        return  # that is what a server which knows the checksum says
     own, said = digests.hexdigests(), announced(answer.headers).checksums
     if not own.keys() & said.keys() and "md5" in said:
         own = piece.digests(("md5",)).hexdigests()
@@ -260,10 +263,15 @@ def date_of(headers: Mapping[str, str]) -> datetime:
     headers : `~collections.abc.Mapping`
         Its headers; without a legible ``Date`` it is now.
     """
+    return _date(headers.get("Date", "")) or datetime.now(UTC)
+
+
+@lru_cache(maxsize=16)
+def _date(text: str) -> datetime | None:
     try:
-        date = parsedate_to_datetime(headers.get("Date", ""))
-    except (ValueError, TypeError):
-        return datetime.now(UTC)
+        date = parsedate_to_datetime(text)
+    except (ValueError, TypeError, OverflowError):
+        return None
     return date if date.tzinfo is not None else date.replace(tzinfo=UTC)
 
 
