@@ -14,6 +14,7 @@ from lsst.daf.butler_dcache.model import ByteRange
 from lsst.daf.butler_dcache.store.protocol import Store
 from lsst.daf.butler_dcache.store.registry import store_for
 from lsst.daf.butler_dcache.transport.exchange import Exchange, add_observer, remove_observer
+from seaweed_server import external_url
 
 SMALL = b"x" * 1000
 LARGE = bytes(range(256)) * 80_000  # more than one request brings
@@ -121,6 +122,9 @@ def test_writing(store: Store, base: str, tmp_path: Path) -> None:
         assert str(requests) == "1 PUT"
     with counted() as requests:
         store.write(f"{base}large", LARGE)
+    if external_url() is not None:
+        # radosgw 16 does not tell the entity tag of an upload that is completed.
+        assert requests.pop("HEAD", 0) <= 1
     assert str(requests) == "2 POST, 2 PUT"
     with counted() as requests:
         writer = store.open_writer(f"{base}written")
