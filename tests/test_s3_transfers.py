@@ -136,6 +136,23 @@ class TestResourcePath:
         assert to_s3 == ["GET", "GET", "PUT"]
         assert methods == ["GET", "PUT", "MOVE"]
 
+    @pytest.mark.parametrize("kind", ["cut_download", "cut_upload"])
+    def test_a_cut_is_mended(self, places: dict[str, ResourcePath], embedded: Any, kind: str) -> None:
+        original, copy, back = (
+            places["davs"].join("one"),
+            places["s3"].join("two"),
+            places["davs"].join("back"),
+        )
+        original.write(LARGE)
+        fault = embedded.faults.add(Fault(kind, at_byte=5 * MIB, times=1))
+        try:
+            copy.transfer_from(original, "copy")
+            back.transfer_from(copy, "copy")
+        finally:
+            embedded.faults.clear()
+        assert fault.hits == 1
+        assert copy.read() == back.read() == LARGE
+
     @pytest.mark.parametrize("transfer", ["copy", "move"])
     def test_damage_on_the_way_is_found(
         self, places: dict[str, ResourcePath], embedded: Any, transfer: str
