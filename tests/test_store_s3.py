@@ -13,6 +13,7 @@ from urllib.parse import quote
 import pytest
 from lsst.daf.butler_dcache import errors
 from lsst.daf.butler_dcache.config.s3 import s3_settings_for
+from lsst.daf.butler_dcache.model import ByteRange
 from lsst.daf.butler_dcache.s3 import copying, part_copies
 from lsst.daf.butler_dcache.s3.address import parse
 from lsst.daf.butler_dcache.store.protocol import Store
@@ -182,6 +183,15 @@ def test_keys_that_are_too_long(store: Store, base: str) -> None:
     ):
         with pytest.raises(errors.UnsupportedError, match="1024"):
             act()
+
+
+def test_directories_are_not_opened(store: Store, base: str) -> None:
+    store.write(f"{base}sub/file", SMALL)
+    for url in (f"{base}sub", f"{base}sub/"):
+        with pytest.raises(errors.ResourceIsDirectoryError):
+            store.open_reader(url)
+        with pytest.raises(errors.ResourceIsDirectoryError):
+            store.read_ranges(url, [ByteRange(0, 1)])
 
 
 def test_missing_bucket(s3: str) -> None:
