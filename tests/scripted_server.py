@@ -31,11 +31,12 @@ class Talk:
 
     def body(self, size: int) -> bytes:
         """Read bytes of a body; fewer at the end of the connection."""
-        while len(self.buffer) < size:
-            data = self.sock.recv(65536)
-            if not data:
-                break
-            self.buffer += data
+        pieces = [self.buffer]
+        left = size - len(self.buffer)
+        while left > 0 and (data := self.sock.recv(65536)):
+            pieces.append(data)
+            left -= len(data)
+        self.buffer = b"".join(pieces)
         body, self.buffer = self.buffer[:size], self.buffer[size:]
         return body
 
