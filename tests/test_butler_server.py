@@ -42,9 +42,14 @@ NOT_INHERITED = ("LSST_RESOURCES_WEBDAV_CONFIG", "BEARER_TOKEN_FILE", "BEARER_TO
 @pytest.fixture
 def repository(embedded: Any, tmp_path: Path) -> tuple[str, Any]:
     """Repository on the embedded dCache with a dictionary and an image; its folder, and the image."""
+    return make_repository(embedded.url + "served/", tmp_path)
+
+
+def make_repository(root: str, tmp_path: Path) -> tuple[str, Any]:
+    """Make a repository with a dictionary and an image; return its folder, and the image."""
     config = Config()
     config["datastore", "cls"] = "lsst.daf.butler_dcache.DcacheDatastore"
-    config["datastore", "root"] = embedded.url + "served/"
+    config["datastore", "root"] = root
     folder = str(tmp_path / "repo")
     Butler.makeRepo(folder, config=config, forceConfigRoot=False)
     pixels = np.random.default_rng(1).random(SHAPE, dtype=np.float32)
