@@ -123,6 +123,27 @@ def store_url(url: str) -> str:
     return parse(url).url
 
 
+def test_a_store_is_of_one_bucket(s3_url: str) -> None:
+    """Whoever confuses two of them must not find, write or remove the same key in the wrong one."""
+    store = store_for(s3_url)
+    url = f"{s3_url}here"
+    store.write(url, DATA)
+    bucket = parse(url).bucket
+    for other in (url.replace(bucket, "elsewhere", 1), url.replace(bucket, f"somebody@{bucket}", 1)):
+        for act in (
+            lambda other=other: store.read(other),
+            lambda other=other: store.exists(other),
+            lambda other=other: store.write(other, b"x"),
+            lambda other=other: store.copy(url, other),
+            lambda other=other: store.move(other, url, overwrite=True),
+            lambda other=other: store.remove(other),
+            lambda other=other: store.remove_many([other]),
+        ):
+            with pytest.raises(errors.ConfigurationError, match="another bucket"):
+                act()
+    assert store.read(url) == DATA
+
+
 def test_nothing_in_an_object(s3_url: str) -> None:
     store = store_for(s3_url)
     url = f"{s3_url}empty"

@@ -18,6 +18,7 @@ from ..auth.credential import Credential
 from ..auth.macaroon import Activity
 from ..config.s3 import S3Settings
 from ..errors import (
+    ConfigurationError,
     CredentialError,
     DcacheError,
     ResourceExistsError,
@@ -65,6 +66,7 @@ class S3Store:
 
     def __init__(self, settings: S3Settings) -> None:
         endpoint = self._endpoint = S3Endpoint(settings)
+        self._place = settings.profile, settings.bucket
         self._sizes = _sizes_of(endpoint.root)
         self._listing = Listing(endpoint)
         self._create_only = CreateOnly(endpoint)
@@ -82,11 +84,11 @@ class S3Store:
 
     def stat(self, url: str) -> FileInfo:
         """See `.protocol.Store`."""
-        return self._listing.stat(_address(url), operation="stat", deadline=self._deadline())
+        return self._listing.stat(self._address(url), operation="stat", deadline=self._deadline())
 
     def exists(self, url: str) -> bool:
         """See `.protocol.Store`."""
-        return self._exists(_address(url), self._deadline())
+        return self._exists(self._address(url), self._deadline())
 
     def _exists(self, address: S3Address, deadline: Deadline) -> bool:
         try:
@@ -105,11 +107,11 @@ class S3Store:
 
     def list_directory(self, url: str) -> list[FileInfo]:
         """See `.protocol.Store`."""
-        return self._listing.entries(_address(url), deadline=self._deadline())
+        return self._listing.entries(self._address(url), deadline=self._deadline())
 
     def exists_many(self, urls: Iterable[str]) -> dict[str, bool]:
         """See `.protocol.Store`."""
-        wanted = {url: _address(url) for url in urls}
+        wanted = {url: self._address(url) for url in urls}
         deadline = self._deadline()
         found = exist(
             self._listing,
@@ -152,7 +154,7 @@ class S3Store:
     @contextlib.contextmanager
     def _file(self, url: str, operation: str) -> Iterator[None]:
         """Tell a directory from nothing, where a file was asked for and is not there."""
-        address = _address(url)
+        address = self._address(url)
         try:
             yield
         except ResourceNotFoundError as error:
@@ -167,7 +169,7 @@ class S3Store:
     def write(self, url: str, data: bytes | BinaryIO, *, overwrite: bool = True) -> FileInfo:
         """See `.protocol.Store`."""
         deadline = self._deadline()
-        self._folding.check(_file_address(url), operation="write", deadline=deadline)
+        self._folding.check(self._file_address(url), operation="write", deadline=deadline)
         body = UploadBody(data)
         with self._sizes.change(url) as change:
             info = self._uploads.put(url, body, create_only=not overwrite, deadline=deadline)
@@ -176,7 +178,7 @@ class S3Store:
 
     def open_writer(self, url: str, *, overwrite: bool = True, size: int | None = None) -> RemoteWriter:
         """See `.protocol.Store`."""
-        self._folding.check(_file_address(url), operation="write", deadline=self._deadline())
+        self._folding.check(self._file_address(url), operation="write", deadline=self._deadline())
         return S3Writer(
             self._uploads,
             self._copies,
@@ -194,7 +196,7 @@ class S3Store:
 
     def make_directory(self, url: str) -> None:
         """See `.protocol.Store`."""
-        address = _address(url)
+        address = self._address(url)
         deadline = self._deadline()
         file = address.with_key(address.key.rstrip("/"))
         if not file.key:
@@ -203,13 +205,13 @@ class S3Store:
             raise ResourceExistsError("a file has this name", operation="make directory", url=url)
         marker = address.with_key(address.prefix)
         self._folding.check(marker, operation="make directory", deadline=deadline)
-        self._uploads.put(_address(marker.url).url, UploadBody(b""), deadline=deadline)
+        self._uploads.put(self._address(marker.url).url, UploadBody(b""), deadline=deadline)
 
     # Removing and renaming
 
     def remove(self, url: str) -> None:
         """See `.protocol.Store`."""
-        address = _address(url)
+        address = self._address(url)
         deadline = self._deadline()
         self._folding.check(address, operation="remove", deadline=deadline)
         with self._sizes.change(url):
@@ -228,7 +230,7 @@ class S3Store:
         results : `~collections.abc.Mapping`
             `None` for a file that is not there any more, whether it was or not: S3 does not tell.
         """
-        wanted = {url: _address(url) for url in urls}
+        wanted = {url: self._address(url) for url in urls}
         deadline = self._deadline()
         results: dict[S3Address, DcacheError | None] = {}
         for address in wanted.values():
@@ -271,21 +273,21 @@ class S3Store:
 
     def move(self, source: str, target: str, *, overwrite: bool = False) -> None:
         """See `.protocol.Store`."""
-        if _address(source) == _address(target):
+        if self._address(source) == self._address(target):
             self.stat(source)
             return
         deadline = self._deadline()
         for url in (source, target):
-            self._folding.check(_address(url), operation="move", deadline=deadline)
+            self._folding.check(self._address(url), operation="move", deadline=deadline)
         with self._sizes.change(source), self._sizes.change(target):
             self._copies.move(source, target, overwrite=overwrite, deadline=deadline)
 
     def copy(self, source: str, target: str, *, overwrite: bool = False) -> FileInfo:
         """See `.protocol.Store`."""
-        if _address(source) == _address(target):
+        if self._address(source) == self._address(target):
             return self.stat(source)
         deadline = self._deadline()
-        self._folding.check(_address(target), operation="copy", deadline=deadline)
+        self._folding.check(self._address(target), operation="copy", deadline=deadline)
         with self._sizes.change(target) as change:
             info = self._copies.copy(source, target, overwrite=overwrite, deadline=deadline)
             change.done(info)
@@ -303,7 +305,7 @@ class S3Store:
 
     def presign(self, url: str, method: str, lifetime_seconds: int) -> str:
         """See `.protocol.Store`."""
-        return self._endpoint.presign(_file_address(url).key, method, lifetime_seconds)
+        return self._endpoint.presign(self._file_address(url).key, method, lifetime_seconds)
 
     def delegate(
         self,
@@ -329,28 +331,28 @@ class S3Store:
         """Raise `UnsupportedError`: see `.protocol.Store`, and use `presign`."""
         raise _no_credentials("mint", url)
 
+    def _address(self, url: str) -> S3Address:
+        address = parse(url)
+        if (address.profile, address.bucket) != self._place:
+            raise ConfigurationError("this is another bucket, or another profile", url=url)
+        length = len(address.key.encode())
+        if length > LONGEST_KEY_BYTES:
+            raise UnsupportedError(
+                f"a key of {length} bytes is longer than the {LONGEST_KEY_BYTES} that S3 allows", url=url
+            )
+        return address
+
+    def _file_address(self, url: str) -> S3Address:
+        address = self._address(url)
+        if address.is_directory:
+            raise ResourceIsDirectoryError("a file's name does not end in '/'", url=url)
+        return address
+
     def _deadline(self) -> Deadline:
         return self._endpoint.deadline()
 
     def _after_fork(self) -> None:
         self._create_only.after_fork()
-
-
-def _address(url: str) -> S3Address:
-    address = parse(url)
-    length = len(address.key.encode())
-    if length > LONGEST_KEY_BYTES:
-        raise UnsupportedError(
-            f"a key of {length} bytes is longer than the {LONGEST_KEY_BYTES} that S3 allows", url=url
-        )
-    return address
-
-
-def _file_address(url: str) -> S3Address:
-    address = _address(url)
-    if address.is_directory:
-        raise ResourceIsDirectoryError("a file's name does not end in '/'", url=url)
-    return address
 
 
 def _no_credentials(operation: str, url: str) -> UnsupportedError:
