@@ -14,6 +14,7 @@ from urllib.parse import quote
 import pytest
 from lsst.daf.butler_dcache import DcacheFileSystem
 from lsst.daf.butler_dcache.errors import (
+    ConfigurationError,
     ResourceExistsError,
     ResourceIsDirectoryError,
     ResourceIsFileError,
@@ -127,6 +128,16 @@ class TestFiles:
         ResourcePath(f"{root}again").transfer_from(uri, "move")
         assert not uri.exists()
         assert ResourcePath(f"{root}again").read() == data
+
+    def test_a_question_mark_is_not_taken_for_a_query(self, root: ResourcePath) -> None:
+        root.join("what").write(b"another key")
+        url = f"{root}what?.txt"
+        with pytest.raises(ConfigurationError, match="%3F"):
+            ResourcePath(url).read()
+        with pytest.raises(ConfigurationError, match="%3F"):
+            DcacheFileSystem().cat_file(url)
+        with pytest.raises(ConfigurationError, match="%3F"):
+            ResourcePath(url).remove()
 
     def test_a_key_of_1024_bytes(self, s3: str) -> None:
         prefix = s3.split("/", 3)[3]

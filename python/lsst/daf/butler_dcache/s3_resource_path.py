@@ -42,6 +42,11 @@ class DcacheS3ResourcePath(DcacheResourcePath):
         is_bucket = parsed.path == "/" and forceDirectory is None
         return cls._fixDirectorySep(parsed, is_bucket or forceDirectory)
 
+    @property
+    def _url(self) -> str:
+        # With its query, if somebody wrote one: the store refuses it, rather than take the key before it.
+        return self._uri._replace(fragment="").geturl()
+
     def join(
         self, path: str | ResourcePath, isTemporary: bool | None = None, forceDirectory: bool | None = None
     ) -> ResourcePath:
