@@ -9,6 +9,7 @@ because there was a condition, whoever sent it looks (``repeat=False``).
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -22,7 +23,7 @@ from ..auth.sources import StaticSource, successor
 from ..config.loading import entry_for
 from ..config.s3 import S3Settings
 from ..config.settings import EndpointSettings, origin_of
-from ..errors import DcacheError, OutcomeUnknownError, hides_locals
+from ..errors import DcacheError, DeadlineError, DoorUnavailableError, OutcomeUnknownError, hides_locals
 from ..redaction import redact_url
 from ..transport.answer import DataAnswer
 from ..transport.body import Body
@@ -466,8 +467,10 @@ def _limits(entry: EndpointSettings, root: str, bundle: str | None) -> EndpointS
 
 def _read(answer: DataAnswer) -> Said:
     """Read and close an answer that tells of a failure."""
-    with answer:
-        return Said(answer.status, answer.reason, answer.headers, answer.read_short())
+    text = b""
+    with answer, contextlib.suppress(DoorUnavailableError, DeadlineError):  # the status says enough
+        text = answer.read_short()
+    return Said(answer.status, answer.reason, answer.headers, text)
 
 
 def _can_seek(body: Body | None) -> bool:

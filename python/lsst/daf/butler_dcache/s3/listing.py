@@ -19,6 +19,7 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from types import MappingProxyType
 from typing import Any
+from urllib.parse import unquote_plus
 
 from ..errors import ProtocolError, ResourceIsFileError, ResourceNotFoundError
 from ..model import EntryKind, FileInfo
@@ -27,7 +28,10 @@ from .address import S3Address
 from .checksums import MODE, announced
 from .endpoint import S3Endpoint
 
-__all__ = ("Listing", "ObjectHead", "Page")
+__all__ = ("ENCODED", "Listing", "ObjectHead", "Page", "decoded")
+
+ENCODED = {"EncodingType": "url"}
+"""Has keys percent-encoded, since XML cannot hold all of them, and boto3 replaces what is not UTF-8."""
 
 _PAGE_KEYS = 1000
 """The most that a server gives at once."""
@@ -279,19 +283,51 @@ class Listing:
             operation=operation,
             deadline=deadline,
             Prefix=prefix,
+            **ENCODED,
             **further,
         )
-        objects = answer.get("Contents", [])
-        prefixes = [entry.get("Prefix", "") for entry in answer.get("CommonPrefixes", [])]
+        try:
+            objects = [
+                {**entry, "Key": decoded(answer, entry.get("Key", ""))}
+                for entry in answer.get("Contents", [])
+            ]
+            prefixes = [decoded(answer, one.get("Prefix", "")) for one in answer.get("CommonPrefixes", [])]
+        except UnicodeDecodeError as error:
+            raise _garbled("a key is not text in UTF-8", operation, address) from error
         if "IsTruncated" not in answer:
             raise _garbled("the listing does not say whether it is complete", operation, address)
         if int(answer.get("KeyCount", 0)) > len(objects) + len(prefixes):
             raise _garbled("the listing counts more keys than it has", operation, address)
-        for key in [*(entry.get("Key", "") for entry in objects), *prefixes]:
+        for key in [*(entry["Key"] for entry in objects), *prefixes]:
             if not key or not key.startswith(prefix):
                 # SeaweedFS 4.48 takes ``a//`` for ``a/``.
                 raise _garbled("the listing has keys that were not asked for", operation, address)
+        if prefix in prefixes:
+            raise _garbled("the listing has the directory within itself", operation, address)
         return Page(objects, prefixes, not answer["IsTruncated"]), answer.get("NextContinuationToken", "")
+
+
+def decoded(answer: Mapping[str, Any], key: str) -> str:
+    """Return a key that a listing tells.
+
+    Parameters
+    ----------
+    answer : `~collections.abc.Mapping`
+        The answer, which says whether its keys are encoded.
+    key : `str`
+        The key as it stands there.
+
+    Returns
+    -------
+    key : `str`
+        The key.
+
+    Raises
+    ------
+    UnicodeDecodeError
+        If it is not text in UTF-8, so that no URL names it.
+    """
+    return unquote_plus(key, errors="strict") if answer.get("EncodingType") == "url" else key
 
 
 def _info(address: S3Address, entry: Mapping[str, Any]) -> FileInfo:
@@ -308,7 +344,7 @@ def _info(address: S3Address, entry: Mapping[str, Any]) -> FileInfo:
 def _time(text: str) -> datetime | None:
     try:
         time = parsedate_to_datetime(text)
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, OverflowError):
         return None
     return time if time.tzinfo is not None else time.replace(tzinfo=UTC)
 

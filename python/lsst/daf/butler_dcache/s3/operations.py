@@ -25,7 +25,13 @@ from botocore.loaders import create_loader
 from botocore.session import Session
 
 from ..config.s3 import S3Settings
-from ..errors import ConfigurationError, CredentialConfigurationError, ProtocolError, hides_locals
+from ..errors import (
+    ConfigurationError,
+    CredentialConfigurationError,
+    DcacheError,
+    ProtocolError,
+    hides_locals,
+)
 from ..transport.control import Answer
 
 __all__ = ("Operations", "Send")
@@ -112,7 +118,9 @@ class Operations:
             return cast(dict[str, Any], getattr(self._client, method)(Bucket=self._bucket, **parameters))
         except theirs.ParamValidationError as exc:
             raise ConfigurationError("; ".join(str(exc).splitlines())) from None
-        except (theirs.BotoCoreError, theirs.ClientError) as exc:
+        except DcacheError:
+            raise
+        except (theirs.BotoCoreError, theirs.ClientError, ValueError) as exc:  # of numbers and times
             raise ProtocolError(f"the answer makes no sense to boto3: {type(exc).__name__}") from None
         finally:
             self._senders.current = None

@@ -11,8 +11,9 @@ from typing import Any
 
 from ..errors import ProtocolError
 from ..model import UnfinishedUpload
-from .address import parse
+from .address import S3Address, parse
 from .endpoint import S3Endpoint
+from .listing import ENCODED, decoded
 
 __all__ = ("UnfinishedUploads",)
 
@@ -39,31 +40,41 @@ class UnfinishedUploads:
         """
         address = parse(url)
         where: dict[str, Any] = {}
+        known = [where]
+        # SeaweedFS 4.48 says that it encodes these, and does not: it is not asked to where it need not.
+        encoding: dict[str, str] = {}
         while True:
-            page = self._endpoint.call(
-                "list_multipart_uploads",
-                url=url,
-                operation="list uploads",
-                deadline=self._endpoint.deadline(),
-                Prefix=address.prefix,
-                **where,
-            )
-            for upload in page.get("Uploads", ()):
-                if not upload["Key"].startswith(address.prefix):
-                    raise ProtocolError(
-                        "the server lists an upload that was not asked for", operation="list uploads", url=url
-                    )
-                yield UnfinishedUpload(
-                    address.with_key(upload["Key"]).url, upload["UploadId"], upload.get("Initiated")
-                )
+            try:
+                page = self._page(address, {**encoding, **where})
+            except ProtocolError:
+                if encoding:
+                    raise
+                encoding = ENCODED  # a key that XML cannot hold
+                continue
+            try:
+                found = [(decoded(page, one.get("Key", "")), one) for one in page.get("Uploads", ())]
+                where = _markers(page)
+            except UnicodeDecodeError as error:
+                raise _garbled("a key is not text in UTF-8", url) from error
+            for key, upload in found:
+                if not key.startswith(address.prefix) or not upload.get("UploadId"):
+                    raise _garbled("the server lists an upload that was not asked for", url)
+                yield UnfinishedUpload(address.with_key(key).url, upload["UploadId"], upload.get("Initiated"))
             if not page.get("IsTruncated"):
                 return
-            following = _markers(page)
-            if following == where:
-                raise ProtocolError(
-                    "the server lists the same uploads again", operation="list uploads", url=url
-                )
-            where = following
+            if where in known:
+                raise _garbled("the server lists the same uploads again", url)
+            known.append(where)
+
+    def _page(self, address: S3Address, further: dict[str, Any]) -> dict[str, Any]:
+        return self._endpoint.call(
+            "list_multipart_uploads",
+            url=address.url,
+            operation="list uploads",
+            deadline=self._endpoint.deadline(),
+            Prefix=address.prefix,
+            **further,
+        )
 
     def abort(self, upload: UnfinishedUpload) -> None:
         """Abort one (1 request); its parts are gone with it.
@@ -91,4 +102,11 @@ class UnfinishedUploads:
 def _markers(page: dict[str, Any]) -> dict[str, Any]:
     """Return where the next page begins."""
     names = {"KeyMarker": "NextKeyMarker", "UploadIdMarker": "NextUploadIdMarker"}
-    return {name: page[given] for name, given in names.items() if page.get(given)}
+    markers = {name: page[given] for name, given in names.items() if page.get(given)}
+    if "KeyMarker" in markers:
+        markers["KeyMarker"] = decoded(page, markers["KeyMarker"])
+    return markers
+
+
+def _garbled(message: str, url: str) -> ProtocolError:
+    return ProtocolError(message, operation="list uploads", url=url)

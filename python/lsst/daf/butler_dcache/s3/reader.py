@@ -182,7 +182,14 @@ class S3Reader:
             body.close(None if clean else False)
         if start == 0:
             body.version.verify(seen)
-        elif (size := body.version.size) is not None and start + seen.size != size:
+        elif (size := body.version.size) is None and body.answer.ends_by_close:
+            raise IntegrityError(
+                "the server does not tell the size, and ends the body by closing the connection, so that one "
+                "that was cut could not be told from a whole one",
+                operation="read",
+                url=self._url,
+            )
+        elif size is not None and start + seen.size != size:
             raise IntegrityError(
                 f"{start + seen.size} bytes arrived of {size}", operation="read", url=self._url
             )
@@ -299,6 +306,10 @@ class S3Reader:
         if answer.status in (200, 206):
             value = str(answer.headers.get("Content-Range", ""))
             self._learn(answer, answer.length if answer.status == 200 else count_of(value.rpartition("/")[2]))
+            size = self.known_size
+            if answer.status == 200 and size is not None and _first(span) >= size:
+                answer.close(False)
+                return None
             return answer
         if answer.status == 412 and condition:
             answer.close()
@@ -310,9 +321,7 @@ class S3Reader:
         answer.close()
         if told is not None:
             self._agree(Version(self._url, self._key, told, "", "", Announced()))
-        size = self._find_size(deadline)
-        first = span.removeprefix("bytes=").partition("-")[0]
-        if size > int(first or 0):
+        if self._find_size(deadline) > _first(span):
             raise ProtocolError("the server refuses a range of the object", operation="read", url=self._url)
         return None
 
@@ -343,3 +352,8 @@ class S3Reader:
                 last_modified=known.last_modified or found.last_modified,
                 announced=found.announced if told_more else known.announced,
             )
+
+
+def _first(span: str) -> int:
+    """Return the offset of the first byte that a ``Range`` header asks for; 0 if it counts from the end."""
+    return int(span.removeprefix("bytes=").partition("-")[0] or 0)

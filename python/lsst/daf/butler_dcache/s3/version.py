@@ -65,7 +65,7 @@ class Version:
         """When it was made."""
         try:
             modified = parsedate_to_datetime(self.last_modified)
-        except ValueError:
+        except (ValueError, OverflowError):
             return None
         return modified if modified.tzinfo is not None else modified.replace(tzinfo=UTC)
 
