@@ -270,6 +270,7 @@ print(file._writer.has_begun)
     assert store.exists(s3_url + "file") is False
 
 
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 def test_a_child_process_does_no_harm(store: Store, s3_url: str) -> None:
     writer = store.open_writer(s3_url + "file")
     writer.write(LARGE)
@@ -517,6 +518,20 @@ def test_a_part_that_fails_for_good(
     assert URL in str(caught.value)
     assert not bucket.is_open
     assert bucket.objects == {}
+    assert served.count("DELETE") == 1
+
+
+@pytest.mark.parametrize(
+    ("code", "kind"), [("InvalidPart", errors.IntegrityError), ("SomethingNew", errors.ProtocolError)]
+)
+def test_an_end_that_is_refused_is_not_repeated(
+    bucket: Bucket, served: Service, code: str, kind: type[Exception]
+) -> None:
+    bucket.misfortune = lambda asked: error(400, code) if is_end(asked) else None
+    with pytest.raises(kind):
+        store_for(URL).write(URL, LARGE)
+    assert sum(map(is_end, served.asked)) == 1
+    assert not bucket.is_open
 
 
 def test_an_abort_that_fails_is_told_in_the_log(

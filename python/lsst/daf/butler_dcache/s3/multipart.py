@@ -8,7 +8,8 @@ parts, is compared here. Both stand in its answer, so that nothing more is asked
 
 Whether an upload was completed, if the answer is lost, is found out by looking: it carries a word of its own
 in its metadata. What is not completed is aborted, for the server keeps parts, and charges for them, for ever.
-A process that is killed leaves them: ``clean-orphans`` finds them.
+A process that is killed leaves them, and so does a beginning whose answer is lost: ``clean-orphans`` finds
+them.
 """
 
 from __future__ import annotations
@@ -49,6 +50,7 @@ __all__ = ("MultipartUpload",)
 
 _log = logging.getLogger(__name__)
 
+_REFUSED = range(400, 500)
 _METADATA = WRITER.removeprefix("x-amz-meta-")
 _COMPOSITE = re.compile(r"[0-9a-fA-F]{32}-[0-9]+$")
 _ENCRYPTION = "x-amz-server-side-encryption"
@@ -85,6 +87,7 @@ class MultipartUpload:
         self._stored: dict[int, Stored] = {}
         self._under_way: dict[Future[Stored], tuple[int, Piece]] = {}
         self._count = 0
+        self._is_over = False
         self._upload_id, self._kind = self._create(deadline)
         self._executor = ThreadPoolExecutor(threads, "dcache-part")
 
@@ -160,18 +163,24 @@ class MultipartUpload:
         try:
             self.wait(0)
             self._executor.shutdown()
-            return self._complete(deadline, create_only)
+            info = self._complete(deadline, create_only)
         except BaseException:
             self.abort()
             raise
+        self._is_over = True
+        return info
 
     def abort(self) -> None:
         """Break off: the server forgets the parts. That it fails is logged, for it has no other consequence.
 
         Notes
         -----
-        Parts that are being sent are waited for; else the server would keep them.
+        A second time, or after `complete`, it does nothing. Parts that are being sent are waited for, or the
+        server would keep them.
         """
+        if self._is_over:
+            return
+        self._is_over = True
         for _, piece in self._under_way.values():
             piece.is_given_up = True
         self._executor.shutdown(wait=True, cancel_futures=True)
@@ -264,6 +273,8 @@ class MultipartUpload:
                     raise
                 raise self._is_gone(error) from error
             except _AMBIGUOUS as error:
+                if error.status in _REFUSED:
+                    raise
                 lost = error
                 if (info := self._look(whole, deadline)) is not None:
                     _log.info("the answer to the end of an upload was lost, but it has happened: %s", error)
