@@ -30,7 +30,7 @@ from .endpoint import S3Endpoint
 
 __all__ = ("ENCODED", "Listing", "ObjectHead", "Page", "decoded")
 
-ENCODED = {"EncodingType": "url"}
+ENCODED: dict[str, Any] = {"EncodingType": "url"}
 """Has keys percent-encoded, since XML cannot hold all of them, and boto3 replaces what is not UTF-8."""
 
 _PAGE_KEYS = 1000

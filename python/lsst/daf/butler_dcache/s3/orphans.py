@@ -42,7 +42,7 @@ class UnfinishedUploads:
         where: dict[str, Any] = {}
         known = [where]
         # SeaweedFS 4.48 says that it encodes these, and does not: it is not asked to where it need not.
-        encoding: dict[str, str] = {}
+        encoding: dict[str, Any] = {}
         while True:
             try:
                 page = self._page(address, {**encoding, **where})
