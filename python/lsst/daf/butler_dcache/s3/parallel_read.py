@@ -22,6 +22,8 @@ from .version import Version, VersionBody
 __all__ = ("ParallelRead",)
 
 _SEGMENT_BYTES = 16 << 20
+"""Least that a helper asks for; as long as much is left it is more, so that there are few requests."""
+
 _PIECE_BYTES = 1 << 20
 
 
@@ -53,8 +55,8 @@ class ParallelRead:
         self._put = put
         self._memory = memory
         self._lock = threading.Lock()
-        self._low = 0
-        self._high = -(-self._size // _SEGMENT_BYTES)
+        self._low = 0  # what is between these has been taken by nobody
+        self._high = self._size
         self._sums: dict[int, Digests] = {}
         self._reading: set[VersionBody] = set()
         self._failed = False
@@ -84,7 +86,9 @@ class ParallelRead:
         helpers: list[Future[None]] = []
         with ThreadPoolExecutor(connections - 1, "s3-range") as executor:
             try:  # from here on, since an interrupt may come while the threads are started
-                helpers += [executor.submit(self._help, deadline) for _ in range(connections - 1)]
+                helpers += [
+                    executor.submit(self._help, 2 * connections, deadline) for _ in range(connections - 1)
+                ]
                 try:
                     self._read_up(first)
                 except (DoorUnavailableError, DeadlineError):
@@ -107,21 +111,21 @@ class ParallelRead:
     def _read_up(self, first: VersionBody) -> None:
         """Read the answer that has begun, until others have read what follows."""
         buffer = self._buffer()
-        while (number := self._take(from_end=False)) is not None:
-            self._fetch(first, number, buffer)
+        while (span := self._take_first()) is not None:
+            self._fetch(first, span, buffer)
 
-    def _help(self, deadline: Deadline) -> None:
+    def _help(self, share: int, deadline: Deadline) -> None:
         """Read ranges, the last one first."""
         buffer = self._buffer()
-        while (number := self._take(from_end=True)) is not None:
+        while (span := self._take_last(share)) is not None:
             try:
-                body = VersionBody.of_range(self._endpoint, self._version, self._span(number), deadline)
+                body = VersionBody.of_range(self._endpoint, self._version, span, deadline)
                 if body is None:
                     raise DoorUnavailableError(
                         "a range was not given", operation="read", url=self._version.url
                     )
                 try:
-                    self._fetch(body, number, buffer)
+                    self._fetch(body, span, buffer)
                 finally:
                     body.close()
             except BaseException:
@@ -139,23 +143,24 @@ class ParallelRead:
     def _buffer(self) -> memoryview:
         return memoryview(bytearray(_PIECE_BYTES if self._memory is None else 0))
 
-    def _take(self, *, from_end: bool) -> int | None:
-        """Return the number of a segment that nobody has taken."""
+    def _take_first(self) -> ByteRange | None:
+        """Return the next bytes that nobody has taken."""
         with self._lock:
             if self._failed or self._low >= self._high:
                 return None
-            if from_end:
-                self._high -= 1
-                return self._high
-            self._low += 1
-            return self._low - 1
+            start, self._low = self._low, min(self._low + _PIECE_BYTES, self._high)
+            return ByteRange(start, self._low)
 
-    def _span(self, number: int) -> ByteRange:
-        start = number * _SEGMENT_BYTES
-        return ByteRange(start, min(start + _SEGMENT_BYTES, self._size))
+    def _take_last(self, share: int) -> ByteRange | None:
+        """Return the last bytes that nobody has taken: a share of them, or what is worth a request."""
+        with self._lock:
+            if self._failed or self._low >= self._high:
+                return None
+            count = max((self._high - self._low) // share, _SEGMENT_BYTES)
+            stop, self._high = self._high, max(self._high - count, self._low)
+            return ByteRange(self._high, stop)
 
-    def _fetch(self, body: VersionBody, number: int, buffer: memoryview) -> None:
-        span = self._span(number)
+    def _fetch(self, body: VersionBody, span: ByteRange, buffer: memoryview) -> None:
         seen = self._version.digests("adler32")
         with self._lock:
             self._reading.add(body)
