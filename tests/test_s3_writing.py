@@ -159,14 +159,24 @@ def test_the_first_upload_learns_which_checksum_there_is(store: Store, s3_url: s
     assert set(store.write(s3_url + "second", SMALL).checksums) == {"adler32", "crc64nvme"}
 
 
-def test_a_compressed_file_is_read_as_its_reader_sees_it(
-    seaweed: SeaweedServer, store: Store, s3_url: str, tmp_path: Path
+def test_a_compressed_file_is_read_as_its_reader_sees_it_and_once(
+    seaweed: SeaweedServer, store: Store, s3_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    steps_back: list[int] = []
+
+    def seek(file: gzip.GzipFile, offset: int, whence: int = os.SEEK_SET) -> int:
+        if whence == os.SEEK_SET and offset < file.tell():
+            steps_back.append(offset)
+        return original(file, offset, whence)
+
+    original = gzip.GzipFile.seek
     with gzip.open(tmp_path / "file.gz", "wb", compresslevel=1) as file:
         file.write(LARGE)
+    monkeypatch.setattr(gzip.GzipFile, "seek", seek)
     with gzip.open(tmp_path / "file.gz", "rb") as file:
         store.write(s3_url + "file", file)  # type: ignore[arg-type]
     assert stored(seaweed, s3_url + "file") == LARGE
+    assert steps_back == [0]  # its length is found out by going to its end
 
 
 @pytest.mark.parametrize("known", [False, True])

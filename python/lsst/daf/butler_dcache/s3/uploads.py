@@ -93,7 +93,7 @@ class Uploads:
         upload = MultipartUpload(self._endpoint, url, threads=_THREADS, deadline=deadline)
         try:
             for start in range(0, body.length, part_size):
-                upload.add(Piece(body, start, min(part_size, body.length - start)), deadline)
+                upload.add(_piece(body, start, min(part_size, body.length - start)), deadline)
                 upload.wait(_THREADS)
         except BaseException:
             upload.abort()
@@ -226,3 +226,11 @@ class Uploads:
         if not is_ours or not all(same):
             raise error
         return Stored(digests, headers.get("ETag", ""), date_of(headers))
+
+
+def _piece(body: UploadBody, start: int, length: int) -> Piece:
+    if not body.is_in_order:
+        return Piece(body, start, length)
+    memory = bytearray(length)
+    body.read_at(start, memoryview(memory))
+    return Piece(UploadBody(memory), 0, length)

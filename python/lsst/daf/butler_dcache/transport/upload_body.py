@@ -142,6 +142,11 @@ class UploadBody(io.RawIOBase):
         self._sum.update(view[:count])
         return count
 
+    @property
+    def is_in_order(self) -> bool:
+        """Whether to go back in the file may cost much, as in a compressed one, or is not known."""
+        return self._file is not None and self._descriptor is None and type(self._file) is not io.BytesIO
+
     def read_at(self, offset: int, view: memoryview) -> None:
         """Fill memory with the bytes at some place, from any thread; what goes by elsewhere is not touched.
 
