@@ -333,6 +333,12 @@ class TestSeveralConnections:
         with service(tmp_path, answer), pytest.raises(errors.AccessDeniedError):
             store_for(URL).read(URL)
 
+    def test_an_object_without_tags(self, tmp_path: Path) -> None:
+        """Ranges could be of another version."""
+        with service(tmp_path, lambda asked: whole(LARGE, ETag="", **SUM)) as server:
+            assert store_for(URL).read(URL) == LARGE
+        assert ["range" in asked.headers for asked in server.asked] == [False]
+
     def test_an_error_holds_no_memory(self, tmp_path: Path) -> None:
         """What had come of a large object is freed when the error is forgotten, not some time later."""
 
@@ -508,6 +514,29 @@ class TestOddServers:
         with service(tmp_path, answer) as server:
             assert store_for(URL).read(URL) == DATA
         assert ["range" in asked.headers for asked in server.asked] == [False, False]
+
+    def test_a_server_that_ignores_conditions(self, tmp_path: Path) -> None:
+        def answer(asked: Asked) -> bytes:
+            return part(asked) if len(server.asked) == 1 else of(without_condition(asked), OTHER)
+
+        with service(tmp_path, answer) as server:
+            reader = store_for(URL).open_reader(URL)
+            with pytest.raises(errors.IntegrityError, match="replaced"):
+                b"".join(reader.stream())
+            with pytest.raises(errors.IntegrityError, match="replaced"):
+                b"".join(reader.stream(20_000))
+
+    def test_a_small_file_that_is_damaged(self, tmp_path: Path) -> None:
+        small = DATA[:5000]
+        with service(tmp_path, lambda asked: part(asked, small, ETag=tag(small + b"#"))):
+            with pytest.raises(errors.IntegrityError, match="md5"):
+                store_for(URL).open_reader(URL)
+            assert store_for(URL).read_ranges(URL, [ByteRange(0, 4999)]) == [small[:4999]]
+
+    def test_what_a_range_says_is_not_said_of_the_object(self, tmp_path: Path) -> None:
+        with service(tmp_path, lambda asked: part(asked, **SUM)):
+            info = store_for(URL).open_reader(URL).info
+        assert info.checksums == {"md5": tag(DATA).strip('"')}
 
     def test_a_directory_has_no_bytes(self, tmp_path: Path) -> None:
         with service(tmp_path, lambda asked: whole()) as server:

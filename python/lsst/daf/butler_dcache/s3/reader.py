@@ -344,13 +344,11 @@ class S3Reader:
                 or (known.size is not None and found.size is not None and known.size != found.size)
             ):
                 raise replaced(self._url)
-            told_more = len(found.announced.checksums) > len(known.announced.checksums)
             self._version = replace(
                 known,
                 size=found.size if known.size is None else known.size,
                 etag=known.etag or found.etag,
                 last_modified=known.last_modified or found.last_modified,
-                announced=found.announced if told_more else known.announced,
             )
 
 
