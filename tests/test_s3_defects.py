@@ -154,3 +154,35 @@ def test_rest_that_ends_when_the_connection_does(tmp_path: Path) -> None:
     answer = b'HTTP/1.1 200 OK\r\nETag: "e"\r\nConnection: close\r\n\r\n' + b"y" * 20_000
     with pytest.raises(errors.IntegrityError):
         ask(tmp_path, answer, lambda store: list(store.open_reader(URL).stream(5)))
+
+
+def test_longer_object_in_the_place_of_what_is_copied(tmp_path: Path) -> None:
+    """Its beginning is no copy of anything."""
+    old, new = b"a" * (17 << 20), b"b" * (18 << 20)
+    tags = {old: '"aa-2"', new: '"bb-2"'}
+    looked: list[bytes] = []
+    written: dict[str, bytes] = {}
+
+    def answer(asked: Asked) -> bytes:
+        if asked.key == "dir/file" and asked.method == "HEAD":
+            looked.append(new if looked else old)
+            return reply(200, b"", length=len(looked[-1]), ETag=tags[looked[-1]])
+        if asked.key == "dir/file":
+            first, _, last = asked.headers["range"].removeprefix("bytes=").partition("-")
+            data = new[int(first) : int(last) + 1]
+            span = f"bytes {first}-{int(first) + len(data) - 1}/{len(new)}"
+            return reply(206, data, Content_Range=span, ETag=tags[new])
+        if asked.method == "PUT" and asked.key in written:
+            return error(412, "PreconditionFailed")
+        if asked.method == "PUT":
+            written[asked.key] = asked.body
+            return reply(200)
+        if asked.method == "DELETE":
+            return reply(204)
+        is_there = asked.key in written
+        # That of a server where nothing but one PUT creates.
+        return reply(200, b"", Seaweed_="1") if is_there else reply(404)
+
+    ask(tmp_path, answer, lambda store: store.copy(URL, f"{DIRECTORY}copy"))
+    assert written["dir/copy"] == new
+    assert looked == [old, new]

@@ -206,6 +206,9 @@ class Copies:
             return self._uploads.put(url, body, create_only=True, deadline=deadline)
         reader = S3Reader(self._endpoint, self._downloads, order.source.url)
         try:
+            reader.look()
+            if not _same_tag(reader.info.etag, order.original.info.etag):
+                raise SourceChangedError
             file = io.BufferedReader(_ObjectFile(reader.read_ranges, order.size), _READ_AHEAD)
             body = UploadBody(cast(Any, file))
             info = self._uploads.put(url, body, create_only=True, deadline=deadline)
