@@ -62,6 +62,8 @@ class Service(ScriptedServer):
             asked = Asked(method, key, query, headers, body)
             self.asked.append(asked)
             answer = self._answer(asked)
+            if not answer:
+                continue
             if method == "HEAD":
                 answer = answer.partition(b"\r\n\r\n")[0] + b"\r\n\r\n"
             talk.say(answer)
@@ -114,7 +116,8 @@ def service(folder: Path, answer: Answer, *, token: str = "", **settings: Any) -
         url = server.url.removesuffix("/")
         own = {"idle_timeout_seconds": 2.0, "total_timeout_seconds": 20.0, **settings}
         site = folder / f"{uuid.uuid4().hex}.yaml"
-        site.write_text(yaml.safe_dump([{"base_url": f"{url}/", "dcache": own}]))
+        entry = {"base_url": f"{url}/", "timeout_read": own.pop("timeout_read", 5.0), "dcache": own}
+        site.write_text(yaml.safe_dump([entry]))
         variables = {
             "S3_ENDPOINT_URL": url,
             "AWS_ACCESS_KEY_ID": ACCESS_KEY,

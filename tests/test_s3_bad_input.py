@@ -174,7 +174,8 @@ class TestReading:
                 return error(412, "PreconditionFailed")
             return reply(200, DATA[:50_000], length=len(DATA), ETag=ETAG, Connection="close")
 
-        with service(tmp_path, answer, total_timeout_seconds=3.0), pytest.raises(errors.DcacheError):
+        kinds = (errors.IntegrityError, errors.DoorUnavailableError, errors.DeadlineError)
+        with service(tmp_path, answer, total_timeout_seconds=3.0), pytest.raises(kinds):
             store_for(URL).read(URL)
 
     def test_a_page_in_place_of_the_size(self, tmp_path: Path) -> None:
@@ -254,10 +255,11 @@ class TestRefusals:
 
         with service(tmp_path, lambda asked: reply(200)) as other:
             place = other.url
-            with service(tmp_path, answer):
-                for _ in range(3):
-                    with pytest.raises(errors.DcacheError):
+            with service(tmp_path, answer) as server:
+                for number in range(3):
+                    with pytest.raises((errors.ConfigurationError, errors.ProtocolError)):
                         act_on(store_for(URL), name)
+                    assert len(server.asked) > number
             assert other.asked == []
 
 
@@ -308,15 +310,24 @@ class TestTroubleThatPasses:
 
     @pytest.mark.parametrize("name", ALL)
     def test_a_server_that_says_nothing_is_not_waited_for_for_ever(self, tmp_path: Path, name: str) -> None:
-        def answer(asked: Asked) -> bytes:
-            return b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\nETag: %s\r\n\r\n" % ETAG.encode()
-
-        limits = {"idle_timeout_seconds": 0.2, "read_timeout_seconds": 0.2, "total_timeout_seconds": 1.0}
-        with service(tmp_path, answer, **limits):
+        silence = (errors.DeadlineError, errors.DoorUnavailableError, errors.OutcomeUnknownError)
+        limits = {"idle_timeout_seconds": 0.2, "timeout_read": 0.2, "total_timeout_seconds": 1.0}
+        with service(tmp_path, lambda asked: b"", **limits) as server:
             store = store_for(URL)
             begun = time.monotonic()
-            with pytest.raises(errors.DcacheError):
+            with pytest.raises(silence):
                 act_on(store, name)
+            assert time.monotonic() - begun < 10
+            assert server.asked
+
+    def test_a_body_that_stops(self, tmp_path: Path) -> None:
+        part_of_it = reply(200, DATA[:1000], length=len(DATA), ETag=ETAG)
+        limits = {"idle_timeout_seconds": 0.2, "total_timeout_seconds": 1.0}
+        with service(tmp_path, lambda asked: part_of_it, **limits):
+            store = store_for(URL)
+            begun = time.monotonic()
+            with pytest.raises((errors.DeadlineError, errors.DoorUnavailableError, errors.IntegrityError)):
+                store.read(URL)
             assert time.monotonic() - begun < 10
 
 
