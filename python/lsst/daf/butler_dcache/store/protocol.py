@@ -200,12 +200,7 @@ class Store(Protocol):
         ...
 
     def remove_many(self, urls: Iterable[str]) -> Mapping[str, Exception | None]:
-        """Remove many files, no look before; per URL `None` or its error.
-
-        Notes
-        -----
-        S3 does not tell of which there were none: there `None` says that it is not there any more.
-        """
+        """Remove many files, no look before; per URL its error or `None`, on S3 also if there was none."""
         ...
 
     def unfinished_uploads(self, url: str) -> Iterator[UnfinishedUpload]:
