@@ -99,13 +99,7 @@ class Store(Protocol):
     """
 
     def stat(self, url: str) -> FileInfo:
-        """Ask about a file or directory (1 request, on S3 2 if no file has the name).
-
-        Raises
-        ------
-        ResourceNotFoundError
-            If there is none.
-        """
+        """Return what has this name (1 request, on S3 2 if no file has it), or `ResourceNotFoundError`."""
         ...
 
     def exists(self, url: str) -> bool:
@@ -183,12 +177,7 @@ class Store(Protocol):
         ...
 
     def move(self, source: str, target: str, *, overwrite: bool = False) -> None:
-        """Rename a file on this server; the target's directory is made where it is missing.
-
-        Notes
-        -----
-        On S3 it is a copy, and a removal once that is verified: in between both are there.
-        """
+        """Rename a file, into a directory that is made if need be; on S3 by a verified copy and a removal."""
         ...
 
     def copy(self, source: str, target: str, *, overwrite: bool = False) -> FileInfo:
