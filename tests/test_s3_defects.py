@@ -11,7 +11,7 @@ from lsst.daf.butler_dcache import errors
 from lsst.daf.butler_dcache.model import ByteRange
 from lsst.daf.butler_dcache.store.protocol import Store
 from lsst.daf.butler_dcache.store.registry import store_for
-from s3_service import Asked, error, reply, service
+from s3_service import SESSION_TOKEN, Asked, error, reply, service
 
 DIRECTORY = "s3://bucket/dir/"
 URL = f"{DIRECTORY}file"
@@ -186,3 +186,25 @@ def test_longer_object_in_the_place_of_what_is_copied(tmp_path: Path) -> None:
     ask(tmp_path, answer, lambda store: store.copy(URL, f"{DIRECTORY}copy"))
     assert written["dir/copy"] == new
     assert looked == [old, new]
+
+
+def test_removals_before_a_request_that_fails_as_a_whole(tmp_path: Path) -> None:
+    """What is gone is not said to be there."""
+    failed = "<Error><Key>dir/b</Key><Code>InternalError</Code></Error>"
+    first = reply(200, f"<DeleteResult><Deleted><Key>dir/a</Key></Deleted>{failed}</DeleteResult>")
+    answers = iter([first, error(403, "AccessDenied")])
+    urls = [f"{DIRECTORY}a", f"{DIRECTORY}b"]
+    results = ask(tmp_path, lambda asked: next(answers), lambda store: store.remove_many(urls))
+    assert results[urls[0]] is None
+    assert isinstance(results[urls[1]], errors.AccessDeniedError)
+
+
+def test_session_token_in_what_a_service_says(tmp_path: Path) -> None:
+    """A service that explains what it signed quotes the headers."""
+    message = f"I signed x-amz-security-token:{SESSION_TOKEN} and X-Amz-Security-Token: {SESSION_TOKEN}"
+    with (
+        service(tmp_path, lambda asked: error(403, "SignatureDoesNotMatch", message), token=SESSION_TOKEN),
+        pytest.raises(errors.CredentialError, match="I signed") as caught,
+    ):
+        store_for(URL).read(URL)
+    assert SESSION_TOKEN not in str(caught.value)

@@ -51,6 +51,10 @@ _PARAMETER = re.compile(
     r"|sig|signature|x-amz-[a-z-]+|x-goog-[a-z-]+)(?:=|%3D|[\"']\s*:\s*[\"']))[^&\s'\"<>,;)]+",
     re.IGNORECASE,
 )
+_HEADER = re.compile(
+    r"\b(x-(?:amz|goog)-(?:security-token|signature|credential)\s*:\s*)[^\s,;'\"<>]+", re.IGNORECASE
+)
+"""In what a service of S3 says of a signature."""
 _TOKEN = re.compile(
     _BEGIN + r"(?:[Mm][DT][A-Za-z0-9+/_-]{60,}=*|eyJ[A-Za-z0-9_-]{8,}(?:\.[A-Za-z0-9_-]*){1,4})"
 )
@@ -174,5 +178,6 @@ def redact_text(text: str) -> str:
     text = _URL.sub(lambda found: redact_url(found.group()), text)
     text = _QUERY.sub(lambda found: f"?{_redact_query(found[1])}", text)
     text = _CREDENTIAL.sub(lambda found: f"{found[1]} {_MASK}", text)
+    text = _HEADER.sub(lambda found: found[1] + _MASK, text)
     text = _PARAMETER.sub(lambda found: found[1] + _MASK, text)
     return _TOKEN.sub(_MASK, text)

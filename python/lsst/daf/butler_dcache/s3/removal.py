@@ -135,7 +135,7 @@ class Removal:
         Raises
         ------
         DcacheError
-            Raised by cause if the request as a whole was refused.
+            Raised by cause if the first request as a whole was refused.
         """
         results: dict[S3Address, DcacheError | None] = {}
         todo: dict[str, S3Address] = {}
@@ -147,7 +147,12 @@ class Removal:
         for last in rounds(Phase.UNSETTLED, "DELETE", deadline):
             if not todo:
                 break
-            outcome = self._batch(todo, deadline)
+            try:
+                outcome = self._batch(todo, deadline)
+            except DcacheError as error:
+                if not results:
+                    raise
+                outcome = dict.fromkeys(todo, error)  # of the others it is known what became of them
             results |= {todo[key]: error for key, error in outcome.items()}
             todo = {
                 key: todo[key]
