@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from lsst.daf.butler_dcache import errors
+from lsst.daf.butler_dcache.config.s3 import s3_settings_for
 from lsst.daf.butler_dcache.model import ByteRange
 from lsst.daf.butler_dcache.store.protocol import Store
 from lsst.daf.butler_dcache.store.registry import store_for
@@ -208,3 +210,17 @@ def test_session_token_in_what_a_service_says(tmp_path: Path) -> None:
     ):
         store_for(URL).read(URL)
     assert SESSION_TOKEN not in str(caught.value)
+
+
+@pytest.mark.parametrize("value", ["ftp://AK:{}@host", "https://AK:{}/@host", "https://AK:{}@host:99999"])
+def test_frames_of_what_reads_the_variables(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    """Some loggers print the variables of all frames."""
+    secret = "nobody-must-see-this"
+    monkeypatch.setenv("LSST_RESOURCES_S3_PROFILE_wrong", value.format(secret))
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", f"also-{secret}")
+    with pytest.raises(errors.ConfigurationError) as caught:
+        s3_settings_for("wrong", "bucket")
+    own = caught.value.__traceback__
+    assert own is not None
+    shown = traceback.TracebackException(type(caught.value), caught.value, own.tb_next, capture_locals=True)
+    assert secret not in "".join(shown.format())

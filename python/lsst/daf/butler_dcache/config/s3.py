@@ -90,6 +90,7 @@ class S3Settings:
     environment: str = field(default="", repr=False)
 
 
+@hides_locals
 def s3_settings_for(profile: str | None, bucket: str) -> S3Settings:
     """Return what the environment says of a bucket.
 
@@ -123,7 +124,6 @@ def s3_settings_for(profile: str | None, bucket: str) -> S3Settings:
     return settings
 
 
-@hides_locals
 def _read(profile: str | None, bucket: str, offer: _Offer) -> S3Settings:
     of_all, no_validation, of_profile = offer[:3]
     by_profile = profile is not None and bool(of_profile)
