@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -224,3 +225,24 @@ def test_frames_of_what_reads_the_variables(monkeypatch: pytest.MonkeyPatch, val
     assert own is not None
     shown = traceback.TracebackException(type(caught.value), caught.value, own.tb_next, capture_locals=True)
     assert secret not in "".join(shown.format())
+
+
+@pytest.mark.parametrize("overwrite", [True, False])
+def test_failures_after_the_effect(tmp_path: Path, overwrite: bool) -> None:
+    """A relay may answer for a server that has done as it was told."""
+    held: dict[str, Asked] = {}
+
+    def answer(asked: Asked) -> bytes:
+        if asked.method == "PUT" and "if-none-match" in asked.headers and asked.key in held:
+            return error(412, "PreconditionFailed")
+        if asked.method == "PUT":
+            held[asked.key] = asked
+            return reply(500, Retry_After="0") if asked.key == "dir/file" else reply(200)
+        if asked.method == "DELETE":
+            return reply(204)
+        found = held[asked.key]
+        word = found.headers.get("x-amz-meta-dcb-writer", "")
+        tag = f'"{hashlib.md5(found.body).hexdigest()}"'
+        return reply(200, found.body, ETag=tag, x_amz_meta_dcb_writer=word)
+
+    assert ask(tmp_path, answer, lambda store: store.write(URL, b"x", overwrite=overwrite)).size == 1

@@ -12,7 +12,7 @@ import logging
 import uuid
 from types import MappingProxyType
 
-from ..errors import DcacheError, OutcomeUnknownError, ResourceExistsError
+from ..errors import DcacheError, OutcomeUnknownError, ResourceExistsError, ServerError
 from ..model import EntryKind, FileInfo
 from ..transport.deadline import Deadline
 from ..transport.upload_body import UploadBody
@@ -198,8 +198,8 @@ class Uploads:
             headers = {**CONDITION, WRITER: writer}
         try:
             stored = put_verified(self._endpoint, url, piece, headers=headers, deadline=deadline)
-        except (OutcomeUnknownError, ResourceExistsError) as error:
-            # It may be ours: the answer to a request that was repeated may have been lost.
+        except (OutcomeUnknownError, ResourceExistsError, ServerError) as error:
+            # It may be ours: the answer to a request that was repeated may have been lost, or be a relay's.
             stored = self._look(url, piece, writer, error, deadline)
         return FileInfo(
             url=url,
