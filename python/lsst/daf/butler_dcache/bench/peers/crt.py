@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import io
 import resource
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -64,6 +65,8 @@ def _getter(manager: Any, job: Job) -> Callable[[tuple[int, str]], int]:
             return memory.tell()
         path = Path(job.scratch) / str(number)
         manager.download(job.access.bucket, name, str(path)).result()
+        while not path.exists():  # the file gets its name a moment after that
+            time.sleep(0.0005)
         return path.stat().st_size
 
     return one
