@@ -55,7 +55,10 @@ class Service(ScriptedServer):
             headers = {name.lower(): value.strip() for name, _, value in pairs}
             if headers.get("expect") == "100-continue":
                 talk.say(b"HTTP/1.1 100 Continue\r\n\r\n")
-            body = talk.body(int(headers.get("content-length", 0)))
+            length = int(headers.get("content-length", 0))
+            body = talk.body(length)
+            if len(body) < length:
+                return  # the client went away: that is no request
             parts = urlsplit(target)
             key = unquote(parts.path.removeprefix(f"/{BUCKET}").removeprefix("/"))
             query = dict(parse_qsl(parts.query, keep_blank_values=True))
