@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from .work import Access, contents
 
 __all__ = ("S3Target",)
 
+_SETTLES_SECONDS = 0.1
 _GONE = ("404", "NoSuchKey")
 
 
@@ -112,7 +114,11 @@ class S3Target:
 
     def counts(self) -> Counts | None:
         """Return what the server counted so far; it tells nobody of its connections."""
-        requests, _, sent = self._server.counts()
+        before = None
+        while (counts := self._server.counts()) != before:  # a request is counted after its answer
+            before = counts
+            time.sleep(_SETTLES_SECONDS)
+        requests, _, sent = counts
         return Counts(requests, 0, 0, 0, sent_bytes=sent)
 
     def cpu_seconds(self) -> float:
