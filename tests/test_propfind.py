@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 import pytest
 from lsst.daf.butler_dcache import errors
 from lsst.daf.butler_dcache.model import ByteRange, EntryKind, Locality
-from lsst.daf.butler_dcache.transport import failures
+from lsst.daf.butler_dcache.transport import failures, ranges
 from lsst.daf.butler_dcache.webdav import addresses, multipart, propfind
 
 URL = "davs://door:2880/data/ns/"
@@ -179,9 +179,9 @@ def test_parts_by_length() -> None:
     body = multipart_body(("bytes 5-34/100", tricky), ("bytes 0-1/100", b"ab"))
     wanted = [ByteRange(5, 35), ByteRange(0, 2)]
     parts = parts_in(body, sorted(wanted, key=lambda one: one.start), None)
-    assert multipart.pick(parts, wanted, URL) == [tricky, b"ab"]
-    assert multipart.pick(parts, wanted[::-1], URL) == [b"ab", tricky]
-    assert multipart.pick(parts, [ByteRange(6, 7)], URL) == [b"\n"]
+    assert ranges.pick(parts, wanted, URL) == [tricky, b"ab"]
+    assert ranges.pick(parts, wanted[::-1], URL) == [b"ab", tricky]
+    assert ranges.pick(parts, [ByteRange(6, 7)], URL) == [b"\n"]
 
 
 def test_cut_parts() -> None:
@@ -203,7 +203,7 @@ def test_nothing_is_kept_but_what_was_asked_for() -> None:
 
 
 def test_memory_comes_with_the_bytes() -> None:
-    assert multipart.read_up_to(io.BytesIO(b"abc").readinto, 1 << 60) == b"abc"
+    assert ranges.read_up_to(io.BytesIO(b"abc").readinto, 1 << 60) == b"abc"
 
 
 @pytest.mark.parametrize(
@@ -218,7 +218,7 @@ def test_wrong_content_range(value: str) -> None:
 def test_missing_range() -> None:
     parts = parts_in(multipart_body(("bytes 0-1/100", b"ab")), [ByteRange(0, 3)], 100)
     with pytest.raises(errors.ProtocolError):
-        multipart.pick(parts, [ByteRange(0, 3)], URL)
+        ranges.pick(parts, [ByteRange(0, 3)], URL)
 
 
 @dataclass
