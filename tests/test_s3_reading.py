@@ -112,7 +112,8 @@ def recorded() -> Iterator[Recorded]:
 def several(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let small objects come over three connections, in many segments."""
     monkeypatch.setattr(downloads, "PARALLEL_BYTES", 200_000)
-    monkeypatch.setattr(downloads, "CONNECTIONS", {"http": 3, "https": 3})
+    monkeypatch.setattr(downloads, "CONNECTIONS", 3)
+    monkeypatch.setattr(parallel_read, "_TRIAL_BYTES", 0)
     monkeypatch.setattr(parallel_read, "_SEGMENT_BYTES", 40_000)
     monkeypatch.setattr(parallel_read, "_PIECE_BYTES", 15_000)
 
@@ -273,6 +274,16 @@ class TestSeveralConnections:
         assert len(ranges) > 1
         assert len(ranges) == len(set(ranges)) == len(server.asked) - 1
         assert all(asked.headers["if-match"] == tag(LARGE) for asked in server.asked[1:])
+
+    def test_one_connection_that_is_fast_enough(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(parallel_read, "_TRIAL_BYTES", 50_000)
+        monkeypatch.setattr(parallel_read, "_FAST_BYTES_PER_SECOND", 1)
+        with service(tmp_path, lambda asked: whole(LARGE, **SUM)) as server:
+            assert fetched(URL, tmp_path / "file")[0] == LARGE
+            assert store_for(URL).read(URL) == LARGE
+        assert len(server.asked) == 2
 
     def test_a_server_that_ignores_ranges(self, tmp_path: Path) -> None:
         with service(tmp_path, lambda asked: whole(LARGE, **SUM)):

@@ -12,7 +12,6 @@ import io
 import logging
 from collections.abc import Callable
 from typing import TypeVar
-from urllib.parse import urlsplit
 
 from ..errors import (
     DeadlineError,
@@ -38,10 +37,10 @@ __all__ = ("Downloads", "WholeObject", "key_of")
 _log = logging.getLogger(__name__)
 
 PARALLEL_BYTES = 64 << 20
-"""Objects of this size and more come by several connections."""
+"""Objects of this size and more may come by several connections."""
 
-CONNECTIONS = {"http": 2, "https": 4}
-"""How many; decryption is what several threads share."""
+CONNECTIONS = 4
+"""How many at most."""
 
 Result = TypeVar("Result")
 
@@ -242,7 +241,7 @@ class Downloads:
     ) -> Result:
         """Take a whole object, anew if the answer breaks off for good."""
         deadline = self._endpoint.deadline()
-        most = CONNECTIONS[urlsplit(self._endpoint.root).scheme]
+        most = CONNECTIONS
         for last in rounds(Phase.BROKEN, "GET", deadline):
             whole = self.open(url, deadline=deadline)
             clean = False
