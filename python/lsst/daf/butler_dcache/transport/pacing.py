@@ -173,11 +173,11 @@ class Pacer:
             return True
 
     def _take_ahead(self, bucket: Bucket, now: float) -> None:
-        """Take more the busier this process is, less if some was of no use; in the bucket's context."""
-        if self._ahead > 0:
-            self._ahead_at_most //= 2
-        else:
+        """Take more if the last time was so short ago, less if not; in the bucket's context."""
+        if now < self._ahead_until:
             self._ahead_at_most = min(_AHEAD_AT_MOST, 2 * self._ahead_at_most + 1)
+        else:
+            self._ahead_at_most //= 2
         self._ahead = bucket.take_more(self._cost, self._ahead_at_most)
         self._ahead_until = now + _AHEAD_SECONDS
 
