@@ -55,13 +55,10 @@ class Knowledge:
     ----------
     checksum : `str`
         Checksum that it verifies and keeps: ``unknown``, ``crc64nvme``, ``crc32c`` or ``md5``.
-    create_only : `bool` or `None`
-        Whether it honours ``If-None-Match: *``; `None` if nobody knows.
     """
 
     def __init__(self) -> None:
         self.checksum = "unknown"
-        self.create_only: bool | None = None
 
 
 class _RefusedError(Exception):
