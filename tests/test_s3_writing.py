@@ -25,6 +25,7 @@ from awscrt import checksums as crt
 from lsst.daf.butler_dcache import errors
 from lsst.daf.butler_dcache.s3.endpoint import S3Endpoint
 from lsst.daf.butler_dcache.s3.part_sizes import MOST_STREAMED_BYTES, StreamedParts, part_size_bytes
+from lsst.daf.butler_dcache.store import s3_writer
 from lsst.daf.butler_dcache.store.protocol import Store
 from lsst.daf.butler_dcache.store.registry import reset_stores, store_for
 from lsst.daf.butler_dcache.streamed_upload import StreamedUpload
@@ -428,6 +429,18 @@ class Bucket:
 URL = "s3://bucket/dir/file"
 
 
+@pytest.mark.parametrize("size", [None, 20 << 20])
+def test_a_stream_that_could_not_be_published(
+    store: Store, s3_url: str, unfinished: Any, monkeypatch: pytest.MonkeyPatch, size: int | None
+) -> None:
+    """SeaweedFS creates by one PUT only, so what is larger than that is refused before all of it is sent."""
+    monkeypatch.setattr(s3_writer, "LARGEST_PUT_BYTES", 12 << 20)
+    writer = store.open_writer(s3_url + "file", overwrite=False, size=size)
+    with pytest.raises(errors.UnsupportedError, match="those of one PUT"):
+        writer.write(bytes(13 << 20))
+    assert unfinished(s3_url) == []
+
+
 @pytest.fixture
 def bucket() -> Bucket:
     return Bucket()
@@ -542,6 +555,21 @@ def test_an_end_that_is_refused_is_not_repeated(
         store_for(URL).write(URL, LARGE)
     assert sum(map(is_end, served.asked)) == 1
     assert not bucket.is_open
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+def test_a_full_service_is_not_hammered(bucket: Bucket, served: Service, streamed: bool) -> None:
+    bucket.misfortune = lambda asked: error(507, "QuotaExceeded")
+
+    def stream() -> None:
+        writer = store_for(URL).open_writer(URL)
+        writer.write(SMALL)
+        writer.commit()
+
+    for _ in range(10):
+        with pytest.raises(errors.StoreFullError):
+            stream() if streamed else store_for(URL).write(URL, SMALL)
+    assert len(served.asked) == 2
 
 
 def test_an_abort_that_fails_is_told_in_the_log(

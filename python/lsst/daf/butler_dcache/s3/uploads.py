@@ -30,7 +30,7 @@ _log = logging.getLogger(__name__)
 
 _AT_ONCE_BYTES = 16 * 1024 * 1024
 """A file of one part would cost three requests instead of one."""
-_LARGEST_PUT_BYTES = 5 * 1024**3
+LARGEST_PUT_BYTES = 5 * 1024**3
 _THREADS = 4
 _CLEAN_UP_SECONDS = 60.0
 
@@ -82,7 +82,7 @@ class Uploads:
         """
         part_size = part_size_bytes(body.length, url=url)
         at_once = body.length <= _AT_ONCE_BYTES
-        if create_only and not at_once and body.length <= _LARGEST_PUT_BYTES:
+        if create_only and not at_once and body.length <= LARGEST_PUT_BYTES:
             # Slow and all or nothing; but that nobody is overwritten comes first.
             at_once = not self._create_only.multipart_is_exact(url, deadline=deadline)
         if at_once:

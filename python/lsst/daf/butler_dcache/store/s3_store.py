@@ -24,6 +24,7 @@ from ..errors import (
     ResourceExistsError,
     ResourceIsDirectoryError,
     ResourceNotFoundError,
+    StoreFullError,
     UnsupportedError,
 )
 from ..model import ByteRange, FileInfo, UnfinishedUpload
@@ -46,6 +47,7 @@ from .protocol import Progress, RemoteReader, RemoteWriter
 from .s3_existence import exist
 from .s3_writer import S3Writer
 from .size_cache import SizeCache
+from .space import Space
 
 __all__ = ("S3Store",)
 
@@ -68,6 +70,7 @@ class S3Store:
         endpoint = self._endpoint = S3Endpoint(settings)
         self._place = settings.profile, settings.bucket
         self._sizes = _sizes_of(endpoint.root)
+        self._space = Space()
         self._listing = Listing(endpoint)
         self._create_only = CreateOnly(endpoint)
         self._folding = Folding(endpoint)
@@ -171,9 +174,15 @@ class S3Store:
         deadline = self._deadline()
         self._folding.check(self._file_address(url), operation="write", deadline=deadline)
         body = UploadBody(data)
-        with self._sizes.change(url) as change:
-            info = self._uploads.put(url, body, create_only=not overwrite, deadline=deadline)
-            change.done(info)
+        self._space.check(url, body.length)
+        try:
+            with self._sizes.change(url) as change:
+                info = self._uploads.put(url, body, create_only=not overwrite, deadline=deadline)
+                change.done(info)
+        except StoreFullError as error:
+            self._space.refused(body.length, error)
+            raise
+        self._space.accepted()
         return info
 
     def open_writer(self, url: str, *, overwrite: bool = True, size: int | None = None) -> RemoteWriter:
@@ -187,6 +196,7 @@ class S3Store:
             size=size,
             deadline=self._deadline,
             sizes=self._sizes,
+            space=self._space,
         )
 
     @property
@@ -353,6 +363,7 @@ class S3Store:
 
     def _after_fork(self) -> None:
         self._create_only.after_fork()
+        self._space.after_fork()
 
 
 def _no_credentials(operation: str, url: str) -> UnsupportedError:

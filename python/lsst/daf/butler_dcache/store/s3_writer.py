@@ -13,18 +13,25 @@ import dataclasses
 import os
 from collections.abc import Callable
 
-from ..errors import DcacheError, IntegrityError, ResourceIsDirectoryError, UnsupportedError
+from ..errors import (
+    DcacheError,
+    IntegrityError,
+    ResourceIsDirectoryError,
+    StoreFullError,
+    UnsupportedError,
+)
 from ..model import FileInfo
 from ..s3.address import parse
 from ..s3.conditions import temporary_address
 from ..s3.copying import Copies
 from ..s3.multipart import MultipartUpload
 from ..s3.part_sizes import StreamedParts
-from ..s3.uploads import Uploads
+from ..s3.uploads import LARGEST_PUT_BYTES, Uploads
 from ..s3.verified_put import Piece
 from ..transport.deadline import Deadline
 from ..transport.upload_body import UploadBody
 from .size_cache import SizeCache
+from .space import Space
 
 __all__ = ("S3Writer",)
 
@@ -48,6 +55,8 @@ class S3Writer:
         Makes the deadline of one call. There is none for the time between two calls.
     sizes : `SizeCache`
         Remembers what was written.
+    space : `Space`
+        Remembers that there was none.
 
     Notes
     -----
@@ -64,7 +73,9 @@ class S3Writer:
         size: int | None,
         deadline: Callable[[], Deadline],
         sizes: SizeCache,
+        space: Space,
     ) -> None:
+        space.check(url, size)
         if url.endswith("/"):
             raise ResourceIsDirectoryError("a file's name does not end in '/'", operation="write", url=url)
         self._uploads = uploads
@@ -75,6 +86,7 @@ class S3Writer:
         self._plan = StreamedParts(size, url)
         self._deadline = deadline
         self._sizes = sizes
+        self._space = space
         self._process = os.getpid()
         self._held = bytearray()
         self._upload: MultipartUpload | None = None
@@ -112,8 +124,13 @@ class S3Writer:
             self._held += view
         else:
             try:
-                if self._upload is None:
-                    self._begin()
+                upload = self._upload or self._begin()
+                if (
+                    upload.url != self._url
+                    and max(self._size or 0, self._written + count) > LARGEST_PUT_BYTES
+                ):
+                    # One PUT would have to publish it; this is known before most of it was sent.
+                    self._uploads.check(self._url, multipart=True, deadline=self._deadline())
                 self._fill(view)
             except BaseException as error:
                 self._fail(error)
@@ -131,6 +148,7 @@ class S3Writer:
                 change.done(info)
         except BaseException as error:
             self._fail(error)
+        self._space.accepted()
         self._over = True
         return info
 
@@ -146,7 +164,7 @@ class S3Writer:
         if upload is not None:
             upload.forget()
 
-    def _begin(self) -> None:
+    def _begin(self) -> MultipartUpload:
         deadline = self._deadline()
         target = self._url
         if not self._overwrite:
@@ -154,9 +172,11 @@ class S3Writer:
                 self._uploads.check(target, multipart=True, deadline=deadline)
             except UnsupportedError:
                 target = temporary_address(parse(target)).url
-        self._upload = self._uploads.begin(target, threads=self._plan.under_way(1), deadline=deadline)
+        upload = self._uploads.begin(target, threads=self._plan.under_way(1), deadline=deadline)
+        self._upload = upload
         held, self._held = self._held, bytearray()
         self._fill(memoryview(held))
+        return upload
 
     def _fill(self, view: memoryview) -> None:
         """Copy bytes to the part that is filled; send it when it is full and more is to come."""
@@ -208,6 +228,8 @@ class S3Writer:
 
     def _fail(self, error: BaseException) -> None:
         """Clean up and raise."""
+        if isinstance(error, StoreFullError):
+            self._space.refused(self._size, error)
         upload = self._give_up()
         if upload is not None:
             upload.abort()
