@@ -113,7 +113,9 @@ class SeaweedFs:
         deadline = time.monotonic() + _START_SECONDS
         while True:
             try:
-                client.create_bucket(Bucket=self.bucket)
+                # It is there if only what follows had failed.
+                with contextlib.suppress(client.exceptions.BucketAlreadyOwnedByYou):
+                    client.create_bucket(Bucket=self.bucket)
                 client.put_object(Bucket=self.bucket, Key="ready", Body=b"ready")
                 client.delete_object(Bucket=self.bucket, Key="ready")
             except (BotoCoreError, ClientError) as error:
