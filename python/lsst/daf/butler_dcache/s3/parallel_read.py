@@ -30,8 +30,8 @@ _PIECE_BYTES = 1 << 20
 _TRIAL_BYTES = 64 << 20
 """These come by one connection, ..."""
 _FAST_BYTES_PER_SECOND = 100e6
-"""... and all others too if it is so fast. SeaweedFS takes 0.3 s for these and 0.04 s for as many that follow;
-for several connections it needs twice the CPU time."""
+"""... and all others too if it is so fast. SeaweedFS takes 0.3 s for these and 0.04 s for as many of those
+that follow; for several connections it needs twice the CPU time."""
 
 
 class ParallelRead:
