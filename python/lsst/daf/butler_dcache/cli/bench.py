@@ -156,7 +156,7 @@ def list_rows() -> None:
     for title, table in (
         ("Rows", {row.name: f"{row.title} ({', '.join(row.targets)})" for row in (*FIGURES, *ENGINES)}),
         ("Servers", TARGETS),
-        ("Clients", {name: text for name, (_, text) in PEERS.items()}),
+        ("Clients", {name: entry.title for name, entry in PEERS.items()}),
     ):
         click.echo(f"{title}:")
         width = max(map(len, table))
