@@ -144,7 +144,7 @@ class TestMeasuring:
             assert before.door_requests == 0
             outcome = run()
             after = target.counts()
-        assert outcome.bytes_moved == work.total_bytes == 15
+        assert outcome.bytes_moved == 15
         assert after is not None
         assert after.door_requests >= 15
         assert after.refused == 0

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
-__all__ = ("Access", "Job", "Outcome", "UnsupportedWorkError", "Work", "contents", "pieces")
+__all__ = ("Access", "Job", "Outcome", "Step", "UnsupportedWorkError", "Work", "contents", "pieces")
 
 _BLOCK_BYTES = 1024 * 1024
 
@@ -18,21 +18,43 @@ class UnsupportedWorkError(Exception):
 
 
 @dataclass(frozen=True)
-class Work:
-    """A piece of work.
+class Step:
+    """A part of a mix.
 
     Parameters
     ----------
     operation : `str`
-        ``get``, ``put``: whole files, ``count`` of them. ``read_random``, ``read_vector``: ``count`` pieces
-        of one file, one at a time or in one call. ``read_sequential``, ``write_sequential``: one file through
-        ``open`` in pieces. ``read_scattered``, ``column``, ``column_by_name``, ``member``: parts of a file as
-        libraries read them. ``look``: one file is asked for ``count`` times, whether it is there. ``delete``:
-        ``count`` files are removed by one call.
+        ``get``, ``put``, ``look``, ``exists_many``, ``delete``, ``remove``, ``rename``, ``mint`` or
+        ``presign``.
     size_bytes : `int`
         Size of each file.
     count : `int`
-        Number of files, or of pieces.
+        How many of them, one after the other; ``exists_many`` and ``delete`` take them in one call.
+    """
+
+    operation: str
+    size_bytes: int = 0
+    count: int = 1
+
+
+@dataclass(frozen=True)
+class Work:
+    """A piece of work: an operation, and how often.
+
+    Parameters
+    ----------
+    operation : `str`
+        ``get``, ``put``, ``write_sequential``: a whole file. ``read_random``: a piece of a file that stays
+        open. ``read_vector``, ``read_scattered``: ``batch`` pieces of a file, in one call of the store or of
+        the file system. ``read_sequential``: a file through ``open`` in pieces. ``header``, ``hdu``,
+        ``cutout``, ``column``, ``column_by_name``, ``member``: parts of a file as libraries read them.
+        ``look``: is a file there? ``exists_many``: how many of ``batch`` files are there? ``delete``:
+        ``batch`` files are removed by one call. ``walk``: a directory tree of ``batch`` files. ``remove``,
+        ``rename``, ``mint``, ``presign``: one file, or one directory for ``mint``. ``mix``: all of ``steps``.
+    size_bytes : `int`
+        Size of each file.
+    count : `int`
+        Number of operations.
     threads : `int`
         How many at a time, in one process.
     piece_bytes : `int`
@@ -51,6 +73,17 @@ class Work:
         How many bytes of the file are wanted, where its contents say so.
     processes : `int`
         How many processes do all this, each of them.
+    rate : `float`
+        Operations that arrive per second, at random; times are taken from the moment of arrival, so that
+        waiting for one of the ``threads`` counts. 0: each thread goes on as soon as it is done.
+    batch : `int`
+        Files or pieces of one operation.
+    files : `int`
+        Number of files that are used in turn; 0: one for each ``get``, else one.
+    directory_count : `int`
+        How many directories the files of ``walk`` and ``exists_many`` lie in.
+    steps : `tuple` [`Step`, ...]
+        Of a mix, in this order.
     """
 
     operation: str
@@ -64,26 +97,58 @@ class Work:
     seed: int = 20261124
     needed_bytes: int = 0
     processes: int = 1
+    rate: float = 0.0
+    batch: int = 1
+    files: int = 0
+    directory_count: int = 1
+    steps: tuple[Step, ...] = ()
+
+    @property
+    def makes_files(self) -> bool:
+        """Whether every client needs new names, under which nothing is."""
+        return self.operation in ("put", "write_sequential")
+
+    @property
+    def uses_files_up(self) -> bool:
+        """Whether files must be placed anew for every client."""
+        return self.operation in ("delete", "remove", "rename")
+
+    @property
+    def names_count(self) -> int:
+        """Number of names of a job: of files, or of directories for ``walk`` and ``mint``."""
+        if self.operation == "mix":
+            return self.count * sum(step.count for step in self.steps)
+        if self.operation == "exists_many":
+            return self.batch
+        if self.makes_files or self.uses_files_up:
+            return self.count * self.batch
+        return self.files or (self.count if self.operation == "get" else 1)
 
     @property
     def file_count(self) -> int:
-        """Number of files that exist before."""
-        if self.operation in ("put", "write_sequential", "delete"):
-            return 0
-        return self.count if self.operation == "get" else 1
+        """Number of files that exist before, for all clients."""
+        return 0 if self.makes_files or self.uses_files_up else self.names_count
+
+    @property
+    def operation_bytes(self) -> int:
+        """Size in bytes of what the caller gets or gives in one operation; 0 if it is about names."""
+        match self.operation:
+            case "get" | "put" | "write_sequential" | "read_sequential":
+                return self.size_bytes
+            case "read_random" | "read_vector" | "read_scattered":
+                return self.piece_bytes * self.batch
+            case "mix":
+                return sum(
+                    step.size_bytes * step.count for step in self.steps if step.operation in ("get", "put")
+                )
+            case "look" | "exists_many" | "walk" | "delete" | "remove" | "rename" | "mint" | "presign":
+                return 0
+        return self.needed_bytes or self.size_bytes
 
     @property
     def total_bytes(self) -> int:
-        """Size in bytes of all that the caller gets or gives; the number of files that are removed."""
-        if self.operation in ("get", "put"):
-            return self.size_bytes * self.count
-        if self.operation == "delete":
-            return self.count
-        if self.operation == "look":
-            return self.size_bytes * self.count * self.processes
-        if self.operation in ("read_random", "read_vector", "read_scattered"):
-            return self.piece_bytes * self.count
-        return self.needed_bytes or self.size_bytes
+        """Size in bytes of all that the caller gets or gives."""
+        return self.operation_bytes * self.count * self.processes
 
     def offsets(self) -> list[int]:
         """Return where the pieces begin: drawn over the file, none overlapping another.
@@ -91,10 +156,11 @@ class Work:
         Returns
         -------
         offsets : `list` [`int`]
-            In the order of the draw, ``count`` of them.
+            In the order of the draw, ``batch`` of them for each operation.
         """
         slots = self.size_bytes // self.piece_bytes
-        return [slot * self.piece_bytes for slot in random.Random(self.seed).sample(range(slots), self.count)]
+        wanted = self.count * self.batch
+        return [slot * self.piece_bytes for slot in random.Random(self.seed).sample(range(slots), wanted)]
 
 
 @dataclass(frozen=True)
@@ -156,6 +222,22 @@ class Job:
         Local folder for results, whose content nobody needs afterwards.
     source : `str`
         Local file of ``work.size_bytes`` bytes, for uploads.
+    sources : `tuple` [`str`, ...]
+        The same for each step of a mix; what does not upload has an empty one.
+    observe : `bool`
+        Whether to record what each request of this package's own clients did, which costs time.
+    max_rate : `float`
+        Never more operations per second than this, whatever the work says; 0: no limit. An operation on
+        ``batch`` names counts as so many.
+    start_at : `float`
+        Seconds since the epoch at which the work begins; 0: when it is told to.
+    deadline_seconds : `float`
+        How long the work may take; 0: as long as it takes.
+
+    Notes
+    -----
+    Operation ``k`` takes ``names[k]``, and begins anew when they are used up; of ``batch`` files, the next
+    ``batch``. In a mix it takes as many as the steps have files, in their order.
     """
 
     peer: str
@@ -165,6 +247,11 @@ class Job:
     contact: str
     scratch: str
     source: str = ""
+    sources: tuple[str, ...] = ()
+    observe: bool = False
+    max_rate: float = 0.0
+    start_at: float = 0.0
+    deadline_seconds: float = 0.0
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> Self:
@@ -181,9 +268,11 @@ class Job:
             The job.
         """
         fields = dict(record)
-        fields["work"] = Work(**fields["work"])
+        work = dict(fields["work"])
+        work["steps"] = tuple(Step(**step) for step in work["steps"])
+        fields["work"] = Work(**work)
         fields["access"] = Access(**fields["access"])
-        fields["names"] = tuple(fields["names"])
+        fields["names"], fields["sources"] = tuple(fields["names"]), tuple(fields["sources"])
         return cls(**fields)
 
     def to_json(self) -> dict[str, Any]:
@@ -201,12 +290,27 @@ class Outcome:
         Bytes that the caller got or gave.
     notes : `list` [`str`]
         What is to be known of the figure.
-    seconds_each : `list` [`float`]
-        Times of the single operations, if they were taken.
+    operations : `int`
+        How many were done.
+    errors : `dict` [`str`, `int`]
+        How many were not, by the class of their error.
+    seconds : `dict` [`str`, `~collections.abc.Sequence` [`float`]]
+        Single times, of which the histograms of these names are made after the work. ``operation``: each
+        that was done, from its arrival where ``Work.rate`` says so, and ``service`` from its beginning then;
+        ``failed``: each that was not; ``first_byte``; ``mix.get`` and so on: the steps of mixes.
+    histograms : `dict` [`str`, `str`]
+        Those that are there already, encoded. ``phase.tls`` and so on: what requests consist of.
+    counted : `dict` [`str`, `int`]
+        What this package's clients counted themselves.
     """
 
     bytes_moved: int
     notes: list[str] = dataclasses.field(default_factory=list)
+    operations: int = 0
+    errors: dict[str, int] = dataclasses.field(default_factory=dict)
+    seconds: dict[str, Sequence[float]] = dataclasses.field(default_factory=dict)
+    histograms: dict[str, str] = dataclasses.field(default_factory=dict)
+    counted: dict[str, int] = dataclasses.field(default_factory=dict)
     seconds_each: list[float] = dataclasses.field(default_factory=list)
 
 
