@@ -445,7 +445,8 @@ def test_a_read_on_a_connection_that_dies_at_that_moment_is_repeated(exchanges: 
         with data.open("GET", server.url, deadline=deadline()) as got:
             assert (got.read(), got.attempts) == (b"y", 2)
     assert server.connections == 2
-    assert [(exchange.attempt, exchange.reused) for exchange in exchanges] == [(1, False), (2, False)]
+    kept = [(exchange.attempt, exchange.reused, exchange.status) for exchange in exchanges]
+    assert kept == [(1, False, 200), (1, True, None), (2, False, 200)]
 
 
 def test_a_held_connection_serves_one_after_the_other() -> None:

@@ -5,9 +5,12 @@ from __future__ import annotations
 import io
 import logging
 import socket
+import ssl
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
 from http.client import HTTPException, HTTPResponse, RemoteDisconnected
 from typing import Any, cast
 
@@ -21,12 +24,13 @@ from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from ..config.settings import EndpointSettings, Origin, origin_of
 from ..redaction import redact_text
 from .deadline import Deadline
+from .exchange import Opening
 from .fork import next_connection_number, own_socket
 from .retry import Phase
 from .sockets import NotConnectedError, open_socket
 from .tls import is_alive, remember_session, tls_context
 
-__all__ = ("Adapter", "FailedAttemptError", "NoCookies", "Session", "answered_by", "classify")
+__all__ = ("Adapter", "Course", "FailedAttemptError", "NoCookies", "Session", "answered_by", "classify")
 
 
 class FailedAttemptError(Exception):
@@ -154,13 +158,43 @@ class Session(requests.Session):
         return None
 
 
-_waiting = threading.local()
-"""Deadline of the answer that this thread waits for: urllib3 hands no such thing down to its connections."""
+@dataclass(slots=True)
+class Course:
+    """What became of an attempt, told by the connection that it went by.
+
+    Parameters
+    ----------
+    connection : `int`
+        Number of the connection; 0 if there is none yet.
+    reused : `bool`
+        Whether it had carried another request before.
+    opening : `~.exchange.Opening` or `None`
+        Of the connection, if it had not.
+    sent_at : `float`
+        When the request had been sent, on the monotonic clock; 0 if it was not.
+    waiting_seconds : `float`
+        From then to the head of the answer, or to the end of the waiting for it.
+    """
+
+    connection: int = 0
+    reused: bool = False
+    opening: Opening | None = None
+    sent_at: float = 0.0
+    waiting_seconds: float = 0.0
+
+
+class _Waiting(threading.local):
+    limits: tuple[Deadline, float] | None = None
+    course: Course | None = None
+
+
+_waiting = _Waiting()
+"""The answer that this thread waits for: urllib3 hands no such thing down to its connections, nor up."""
 
 
 @contextmanager
-def answered_by(deadline: Deadline, seconds: float) -> Iterator[None]:
-    """Bound every wait of this thread for a part of an answer.
+def answered_by(deadline: Deadline, seconds: float) -> Iterator[Course]:
+    """Bound every wait of this thread for a part of an answer, and follow its course.
 
     Parameters
     ----------
@@ -168,12 +202,18 @@ def answered_by(deadline: Deadline, seconds: float) -> Iterator[None]:
         When the whole answer must be there: a server that says a byte now and then meets every other limit.
     seconds : `float`
         Longest silence in between.
+
+    Yields
+    ------
+    course : `Course`
+        What becomes of the one request that is sent meanwhile.
     """
     _waiting.limits = deadline, seconds
+    _waiting.course = course = Course()
     try:
-        yield
+        yield course
     finally:
-        _waiting.limits = None
+        _waiting.limits = _waiting.course = None
 
 
 class _BoundedReader(io.RawIOBase):
@@ -187,7 +227,7 @@ class _BoundedReader(io.RawIOBase):
         return True
 
     def readinto(self, buffer: Any) -> int | None:
-        limits = getattr(_waiting, "limits", None)
+        limits = _waiting.limits
         if limits is not None:
             deadline, seconds = limits
             if deadline.expired:
@@ -247,11 +287,12 @@ class _Connection(HTTPConnection):
     response_class = _Response
     number = 0
     answers = 0
+    opening: Opening | None = None
 
     def _new_conn(self) -> socket.socket:
         try:
             # urllib3 gives each of the server's addresses all of the time.
-            sock = open_socket(("", self._dns_host, self.port), cast(float, self.timeout))
+            sock, self.opening = open_socket(("", self._dns_host, self.port), cast(float, self.timeout))
         except NotConnectedError as error:
             cause = error.__cause__
             kind = lower.ConnectTimeoutError if isinstance(cause, TimeoutError) else lower.NewConnectionError
@@ -260,7 +301,12 @@ class _Connection(HTTPConnection):
         return sock
 
     def connect(self) -> None:
+        begun = time.monotonic()
         super().connect()
+        opening = self.opening
+        if opening is not None and isinstance(self.sock, ssl.SSLSocket):
+            spent = time.monotonic() - begun - opening.name_seconds - opening.tcp_seconds
+            self.opening = replace(opening, tls_seconds=spent, is_resumed=bool(self.sock.session_reused))
         own_socket(self.sock)
         self.number = next_connection_number()
         self.answers = 0
@@ -271,13 +317,17 @@ class _Connection(HTTPConnection):
 
     def getresponse(self) -> Any:
         sock = self.sock
+        reused, begun = self.answers > 0, time.monotonic()
         try:
             response: Any = super().getresponse()
         except (OSError, HTTPException) as error:
-            error.kept_connection = self.answers > 0  # type: ignore[union-attr]
+            error.kept_connection = reused  # type: ignore[union-attr]
             raise
-        response.connection_number = self.number
-        response.reused = self.answers > 0
+        finally:
+            if (course := _waiting.course) is not None:
+                course.connection, course.reused = self.number, reused
+                course.opening = None if reused else self.opening
+                course.sent_at, course.waiting_seconds = begun, time.monotonic() - begun
         self.answers += 1
         if self.answers <= 2:  # the second ticket follows the first answer
             remember_session(sock)

@@ -11,7 +11,6 @@ from ..errors import DeadlineError, DoorUnavailableError, ProtocolError
 from ..redaction import redact_url
 from .connection import Connection, ConnectionLostError
 from .deadline import Deadline
-from .exchange import Exchange, is_observed, record
 from .http1 import Framing, Head, chunk_size, framing_of, keeps_connection
 from .request import Request
 from .stalls import Progress
@@ -64,6 +63,7 @@ class DataAnswer:
 
     _first_chunk = True
     _received = 0
+    _first_byte_seconds = _reading_seconds = 0.0
     _held = False
     _closed = False
 
@@ -159,6 +159,7 @@ class DataAnswer:
         """
         if self._done or not view:
             return 0
+        begun = time.monotonic()
         try:
             return self._read_some(view)
         except ConnectionLostError as error:
@@ -166,6 +167,8 @@ class DataAnswer:
         except (DeadlineError, ProtocolError) as error:
             self._give_up(error)
             raise
+        finally:
+            self._reading_seconds += time.monotonic() - begun
 
     def fill(self, view: memoryview) -> int:
         """Read until the memory is full or the body ends.
@@ -181,6 +184,7 @@ class DataAnswer:
             Number of bytes; less than asked for at the end of the body only.
         """
         at, size = 0, len(view)
+        begun = time.monotonic()
         try:
             while at < size and not self._done:
                 at += self._read_some(view[at:] if at else view)
@@ -189,6 +193,8 @@ class DataAnswer:
         except (DeadlineError, ProtocolError) as error:
             self._give_up(error)
             raise
+        finally:
+            self._reading_seconds += time.monotonic() - begun
         return at
 
     def read(self) -> bytes:
@@ -296,23 +302,9 @@ class DataAnswer:
             connection.is_unread = False
             if not self._held:
                 self._release(connection)
-        if is_observed():
-            record(
-                Exchange(
-                    plane="data",
-                    method=self._request.method,
-                    url=redact_url(self._request.url),
-                    status=self.status,
-                    reason=self.reason,
-                    sent=self._request.body_bytes,
-                    received=self._received,
-                    seconds=time.monotonic() - self._request.begun,
-                    reused=self._request.reused,
-                    attempt=self._request.attempt,
-                    connection=connection.number,
-                    is_hedge=self._request.is_hedge,
-                )
-            )
+        self._request.record(
+            self.status, self.reason, self._received, self._first_byte_seconds, self._reading_seconds
+        )
 
     def __enter__(self) -> Self:
         return self
@@ -322,6 +314,7 @@ class DataAnswer:
 
     def _read_some(self, view: memoryview) -> int:
         framing = self._framing
+        begun = 0.0 if self._received else time.monotonic()
         if framing is Framing.CHUNKED and self._left == 0 and not self._next_chunk():
             self._done = True
             return 0
@@ -334,6 +327,8 @@ class DataAnswer:
                 raise ConnectionLostError("the server closed it")
             self._done = True
             return 0
+        if begun:
+            self._first_byte_seconds = time.monotonic() - begun
         self._received += count
         if framing is not Framing.CLOSE:
             self._left -= count

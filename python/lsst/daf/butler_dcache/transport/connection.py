@@ -20,6 +20,7 @@ from typing import BinaryIO
 from ..config.settings import Origin
 from ..errors import DeadlineError, ProtocolError
 from .deadline import Deadline
+from .exchange import Opening
 from .fork import next_connection_number
 from .http1 import MAX_HEAD_BYTES, Head, read_head
 from .stalls import Progress
@@ -57,6 +58,7 @@ class Connection:
         self.origin = origin
         self.number = next_connection_number()
         self.requests = 0
+        self.opening: Opening | None = None
         self.idle_since = 0.0
         self.usable = True
         self.is_unread = False  # whether there is more to come of an answer, which may be forgotten half read

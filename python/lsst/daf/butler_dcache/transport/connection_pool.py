@@ -6,6 +6,7 @@ import os
 import threading
 import time
 import weakref
+from dataclasses import replace
 
 from ..config.settings import EndpointSettings, Origin
 from .connection import Connection
@@ -87,13 +88,22 @@ class ConnectionPool:
             if connection.idle_since > oldest and is_ours and connection.is_alive:
                 return connection
             connection.close()
-        sock = open_socket(origin, deadline.limit(self._endpoint.connect_timeout_seconds))
+        sock, opening = open_socket(origin, deadline.limit(self._endpoint.connect_timeout_seconds))
         if origin[0] != "https":
-            return Connection(sock, origin)
-        context = context or tls_context(self._endpoint, client_certificate=presents)
-        return EncryptedConnection(
-            sock, origin, context, deadline.limit(self._endpoint.connect_timeout_seconds)
-        )
+            connection = Connection(sock, origin)
+        else:
+            context = context or tls_context(self._endpoint, client_certificate=presents)
+            begun = time.monotonic()
+            connection = encrypted = EncryptedConnection(
+                sock, origin, context, deadline.limit(self._endpoint.connect_timeout_seconds)
+            )
+            opening = replace(
+                opening,
+                tls_seconds=time.monotonic() - begun,
+                is_resumed=bool(encrypted.tls.session_reused),
+            )
+        connection.opening = opening
+        return connection
 
     def release(self, connection: Connection) -> None:
         """Take a connection back; one too many is closed.

@@ -25,7 +25,6 @@ from ..errors import (
     ServerBusyError,
     hides_locals,
 )
-from ..redaction import redact_url
 from .addressing import Addressing, announced_length
 from .answer import DataAnswer
 from .body import NOTHING, Body, Payload
@@ -33,7 +32,6 @@ from .connection import Connection, ConnectionLostError
 from .connection_pool import ConnectionPool
 from .conversation import final_head, send_at_once, send_when_asked
 from .deadline import Deadline
-from .exchange import Exchange, is_observed, record
 from .http1 import write_head
 from .outgoing import Outgoing
 from .pacing import UNPACED, Pacer, Slot
@@ -315,6 +313,7 @@ class DataPlane:
             server.silence,
             max(server.silence, endpoint.read_timeout_seconds),
             self._floor,
+            own,
         )
         repetition: Repetition | None = None
         renewed = False
@@ -325,11 +324,12 @@ class DataPlane:
                 request.head = _head(
                     method, target, server.host, headers, payload, expect, keep, who.headers()
                 )
+            request.begin()
             if own:
                 refused.check(server.origin, who, url)
                 # Outside of what follows: whose deadline passes here was not sent.
                 slot = self._pacers.get(server.origin, self._pacer).slot(deadline, method)
-            request.begin()
+            request.goes()
             failure: NotConnectedError | ConnectionLostError | DeadlineError | ProtocolError
             try:
                 if own:
@@ -425,8 +425,12 @@ class DataPlane:
     # -- one attempt
 
     def _once(self, request: Request, held: Connection | None, hand_over: bool) -> DataAnswer | Outgoing:
-        connection = self._connections.acquire(request.origin, request.deadline, held)
-        request.reused = connection.requests > 0
+        try:
+            connection = self._connections.acquire(request.origin, request.deadline, held)
+        except (NotConnectedError, DeadlineError) as error:
+            request.record(None, str(error))
+            raise
+        request.travels(connection)
         connection.progress = None
         try:
             if request.expect:
@@ -437,8 +441,9 @@ class DataPlane:
                 head = send_at_once(connection, request)
             connection.answered()
             answer = DataAnswer(head, request, connection, request.deadline, self._connections.release)
-        except BaseException:
+        except BaseException as error:
             connection.close()
+            request.record(None, _why(error))
             raise
         if held is not None:
             answer.hold()
@@ -452,6 +457,7 @@ class DataPlane:
             return DataAnswer(head, request, connection, deadline, self._connections.release)
         except (ConnectionLostError, DeadlineError, ProtocolError) as error:
             connection.close()
+            request.record(None, _why(error))
             phase = Phase.GARBLED if isinstance(error, ProtocolError) else Phase.NO_ANSWER
             judged(phase, request.method)
             _give_up(error, phase, request)
@@ -486,29 +492,17 @@ def _head(
     return write_head(method, target, lines)
 
 
+def _why(error: BaseException) -> str:
+    """Say why there is no answer; what others' errors say, such as those of a caller's file, stays theirs."""
+    return str(error) if isinstance(error, ConnectionLostError | DcacheError) else type(error).__name__
+
+
 def _give_up(error: Exception, phase: Phase, request: Request) -> NoReturn:
-    now = time.monotonic()
-    if is_observed():
-        record(
-            Exchange(
-                plane="data",
-                method=request.method,
-                url=redact_url(request.url),
-                status=None,
-                reason=str(error),
-                sent=request.body_bytes,
-                received=0,
-                seconds=now - request.begun,
-                reused=request.reused,
-                attempt=request.attempt,
-                is_hedge=request.is_hedge,
-            )
-        )
     details: dict[str, Any] = {
         "operation": request.method,
         "url": request.url,
         "attempts": request.attempt,
-        "elapsed_seconds": now - request.started,
+        "elapsed_seconds": time.monotonic() - request.started,
     }
     text = error.message if isinstance(error, DcacheError) else str(error)
     if phase is not Phase.NOT_SENT and request.method not in READS:

@@ -8,14 +8,49 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-__all__ = ("Exchange", "add_observer", "hedging", "is_observed", "purpose", "record", "remove_observer")
+__all__ = (
+    "Exchange",
+    "Opening",
+    "add_observer",
+    "hedging",
+    "is_observed",
+    "purpose",
+    "record",
+    "remove_observer",
+)
 
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
+class Opening:
+    """How a connection came into being.
+
+    Parameters
+    ----------
+    name_seconds : `float`
+        Finding the addresses of the server's name.
+    tcp_seconds : `float`
+        Connecting to one of them; those before it that did not answer included.
+    tls_seconds : `float` or `None`
+        The handshake; `None` without TLS.
+    is_resumed : `bool`
+        Whether the handshake went on with an earlier session.
+    """
+
+    name_seconds: float
+    tcp_seconds: float
+    tls_seconds: float | None = None
+    is_resumed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Exchange:
     """A request and what came of it.
+
+    One that was sent several times has a record for each attempt. Its phases follow one another: waiting for
+    its turn, opening a connection, sending, waiting for the answer, the body; what little is not in one of
+    them is our own.
 
     Parameters
     ----------
@@ -32,15 +67,34 @@ class Exchange:
     sent, received : `int`
         Bytes of the bodies.
     seconds : `float`
-        From the first byte sent, or the connection asked for, to the end of the answer.
+        From the first byte sent, or the connection asked for, to the end of the answer, which is when its
+        reader closes it.
     reused : `bool`
         Whether it travelled on a kept connection.
     attempt : `int`
         1 for the first time that the request was sent.
     connection : `int`
-        Number of the connection within this process; 0 if there was none.
+        Number of the connection within this process; 0 if there was none, so that nothing was sent.
     is_hedge : `bool`
         Whether it was a second request for what another one was late with.
+    role : `str`
+        ``door`` for the endpoint's own servers, which are doors, frontends and S3 services; ``pool`` for
+        those that they redirect to.
+    opening : `Opening` or `None`
+        Of the connection, if this was its first exchange.
+    turn_seconds : `float`
+        Waiting until it might be sent at the pace that the server allows.
+    sending_seconds : `float`
+        Giving head and body of the request to the kernel, or to TLS; what the caller did between the pieces
+        of a body is left out.
+    waiting_seconds : `float`
+        Waiting for a head: of the answer or, where the server is asked whether it wants the body, of a 100.
+    commit_seconds : `float`
+        Waiting for the head of the answer after a body.
+    first_byte_seconds : `float`
+        Waiting for the first bytes of the body behind its head.
+    reading_seconds : `float`
+        Reading the body, the wait for its first bytes included; what its reader did in between is left out.
     """
 
     plane: str
@@ -55,6 +109,14 @@ class Exchange:
     attempt: int
     connection: int = 0
     is_hedge: bool = False
+    role: str = "door"
+    opening: Opening | None = None
+    turn_seconds: float = 0.0
+    sending_seconds: float = 0.0
+    waiting_seconds: float = 0.0
+    commit_seconds: float = 0.0
+    first_byte_seconds: float = 0.0
+    reading_seconds: float = 0.0
 
 
 Observer = Callable[[Exchange], None]

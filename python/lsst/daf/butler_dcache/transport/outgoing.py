@@ -7,6 +7,7 @@ seen.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 
 from .answer import DataAnswer
@@ -83,6 +84,7 @@ class Outgoing:
         if self._length is not None and self._request.body_bytes + len(view) > self._length:
             raise ValueError(f"the body is longer than the {self._length} bytes announced")
         self._connection.progress = self._progress
+        begun = time.monotonic()
         try:
             if self._length is None:
                 self._connection.send(b"%s%x\r\n" % (self._chunk_end, len(view)), deadline, self._silence)
@@ -93,6 +95,7 @@ class Outgoing:
             return False
         finally:
             self._connection.progress = None
+            self._request.sending_seconds += time.monotonic() - begun
         self._request.body_bytes += len(view)
         return True
 
@@ -132,3 +135,4 @@ class Outgoing:
     def abandon(self) -> None:
         """Break the body off: no server takes what it has for all of it, but dCache keeps it as a file."""
         self._connection.close()
+        self._request.record(None, "abandoned")

@@ -5,10 +5,11 @@ from __future__ import annotations
 import time
 
 from ..config.settings import Origin
+from ..redaction import redact_url
 from .body import Payload
-from .connection import ConnectionLostError
+from .connection import Connection, ConnectionLostError
 from .deadline import Deadline
-from .exchange import purpose
+from .exchange import Exchange, Opening, is_observed, purpose, record
 from .stalls import Floor
 
 __all__ = ("Request",)
@@ -39,6 +40,8 @@ class Request:
         Longest wait for the answer once a body was sent.
     floor : `~.stalls.Floor` or `None`
         Slower than which no body may travel.
+    own : `bool`
+        Whether the server is the endpoint's own.
 
     Attributes
     ----------
@@ -46,6 +49,9 @@ class Request:
         How often it was sent; what follows is of the last time.
     started, begun : `float`
         When the first attempt began and the last one, on the monotonic clock.
+    turn_seconds, sending_seconds, waiting_seconds, commit_seconds : `float`
+        As in `~.exchange.Exchange`. They are always taken: a look at the clock costs as much as the question
+        whether somebody wants it.
     reused : `bool`
         Whether it travelled on a kept connection.
     body_bytes : `int`
@@ -61,7 +67,11 @@ class Request:
     """
 
     attempt = 0
+    turn_seconds = sending_seconds = waiting_seconds = commit_seconds = 0.0
     reused = False
+    _connection = 0
+    _opening: Opening | None = None
+    _is_recorded = False
     body_bytes = 0
     complete = True
     continued = False
@@ -80,7 +90,8 @@ class Request:
         deadline: Deadline,
         silence: float,
         patience: float,
-        floor: Floor | None = None,
+        floor: Floor | None,
+        own: bool,
     ) -> None:
         self.method = method
         self.url = url
@@ -93,6 +104,7 @@ class Request:
         self.silence = silence
         self.patience = patience
         self.floor = floor
+        self.own = own
         self.is_hedge = purpose.is_hedge
         self.started = self.begun = time.monotonic()
 
@@ -101,10 +113,30 @@ class Request:
         self.attempt += 1
         if self.attempt > 1:
             self.begun = time.monotonic()
+            self.sending_seconds = self.waiting_seconds = self.commit_seconds = 0.0
+            self._connection, self._opening, self._is_recorded = 0, None, False
             self.reused = self.continued = self.ends_connection = False
             self.complete = True
             self.body_bytes = 0
             self.body_error = None
+
+    def goes(self) -> None:
+        """Note that it is its turn."""
+        now = time.monotonic()
+        self.turn_seconds = now - self.begun
+        self.begun = now
+
+    def travels(self, connection: Connection) -> None:
+        """Note where it goes.
+
+        Parameters
+        ----------
+        connection : `~.connection.Connection`
+            The connection.
+        """
+        self.reused = connection.requests > 0
+        self._connection = connection.number
+        self._opening = None if self.reused else connection.opening
 
     def lost_body(self, error: ConnectionLostError) -> None:
         """Note that the server stopped taking the body; its answer says why.
@@ -117,3 +149,52 @@ class Request:
         self.ends_connection = True
         self.complete = False
         self.body_error = error
+
+    def record(
+        self,
+        status: int | None,
+        reason: str,
+        received: int = 0,
+        first_byte_seconds: float = 0.0,
+        reading_seconds: float = 0.0,
+    ) -> None:
+        """Show this attempt to those who observe, once.
+
+        Parameters
+        ----------
+        status : `int` or `None`
+            Status of the answer, if there was one.
+        reason : `str`
+            Reason phrase, or what went wrong.
+        received : `int`, optional
+            Bytes of the body of the answer.
+        first_byte_seconds, reading_seconds : `float`, optional
+            As in `~.exchange.Exchange`.
+        """
+        if self._is_recorded or not is_observed():
+            return
+        self._is_recorded = True
+        record(
+            Exchange(
+                plane="data",
+                method=self.method,
+                url=redact_url(self.url),
+                status=status,
+                reason=reason,
+                sent=self.body_bytes,
+                received=received,
+                seconds=time.monotonic() - self.begun,
+                reused=self.reused,
+                attempt=self.attempt,
+                connection=self._connection,
+                is_hedge=self.is_hedge,
+                role="door" if self.own else "pool",
+                opening=self._opening,
+                turn_seconds=self.turn_seconds,
+                sending_seconds=self.sending_seconds,
+                waiting_seconds=self.waiting_seconds,
+                commit_seconds=self.commit_seconds,
+                first_byte_seconds=first_byte_seconds,
+                reading_seconds=reading_seconds,
+            )
+        )

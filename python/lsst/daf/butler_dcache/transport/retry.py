@@ -30,6 +30,7 @@ __all__ = (
     "Phase",
     "Repetition",
     "Rule",
+    "counted",
     "judged",
     "retry_after_seconds",
     "rounds",
@@ -255,6 +256,24 @@ def rule_for(phase: Phase, method: str, status: int | None = None) -> Rule | Non
 Watcher = Callable[[Rule], None]
 
 _watchers: tuple[Watcher, ...] = ()
+_counters: tuple[Callable[[], None], ...] = ()
+
+
+@contextmanager
+def counted(counter: Callable[[], None]) -> Iterator[None]:
+    """Have a callable called whenever something is tried again, as long as the context lasts.
+
+    Parameters
+    ----------
+    counter : `~collections.abc.Callable`
+        Is called in the thread that tries again; it must be quick and must not raise.
+    """
+    global _counters
+    _counters = (*_counters, counter)
+    try:
+        yield
+    finally:
+        _counters = tuple(known for known in _counters if known is not counter)
 
 
 @contextmanager
@@ -300,6 +319,11 @@ def judged(phase: Phase, method: str, status: int | None = None) -> Rule | None:
 def _tell(rule: Rule) -> None:
     for watcher in _watchers:
         watcher(rule)
+
+
+def _count() -> None:
+    for counter in _counters:
+        counter()
 
 
 def retry_after_seconds(headers: Mapping[str, str], now: datetime | None = None) -> float | None:
@@ -386,7 +410,10 @@ class Repetition:
         asked = retry_after_seconds(headers) if headers is not None else None
         # A little more than asked, drawn for each client, or all come back at the same moment.
         wait = rule.backoff.delay(count, self._draw) if asked is None else asked + self._draw() * 0.1
-        return wait if wait < self._deadline.left else None
+        if wait >= self._deadline.left:
+            return None
+        _count()
+        return wait
 
 
 def rounds(
@@ -418,6 +445,7 @@ def rounds(
                 break
             yield False
             _tell(rule)
+            _count()
             sleep(wait)
     yield True
 

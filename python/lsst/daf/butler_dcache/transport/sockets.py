@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import socket
+import time
 
 from ..config.settings import Origin
 from .deadline import Deadline
+from .exchange import Opening
 from .fork import own_socket
 
 __all__ = ("NotConnectedError", "open_socket")
@@ -17,7 +19,7 @@ class NotConnectedError(Exception):
     """There is no connection; nothing was sent."""
 
 
-def open_socket(origin: Origin, timeout: float) -> socket.socket:
+def open_socket(origin: Origin, timeout: float) -> tuple[socket.socket, Opening]:
     """Connect to a server.
 
     Parameters
@@ -31,13 +33,15 @@ def open_socket(origin: Origin, timeout: float) -> socket.socket:
     -------
     sock : `socket.socket`
         Connected; it does not block, and no child process will use it.
+    opening : `~.exchange.Opening`
+        How long it took.
 
     Raises
     ------
     NotConnectedError
         If the server cannot be reached.
     """
-    sock = _connect(origin, Deadline(timeout))
+    sock, opening = _connect(origin, Deadline(timeout))
     try:
         own_socket(sock)
         sock.setblocking(False)
@@ -49,15 +53,17 @@ def open_socket(origin: Origin, timeout: float) -> socket.socket:
     except OSError as exc:
         sock.close()
         raise NotConnectedError(f"no connection: {exc.strerror or exc}") from exc
-    return sock
+    return sock, opening
 
 
-def _connect(origin: Origin, deadline: Deadline) -> socket.socket:
+def _connect(origin: Origin, deadline: Deadline) -> tuple[socket.socket, Opening]:
     """Connect to the first address that answers; one that is silent leaves time for those behind it."""
+    begun = time.monotonic()
     try:
         addresses = socket.getaddrinfo(*origin[1:], type=socket.SOCK_STREAM)
     except (OSError, UnicodeError) as exc:
         raise NotConnectedError(f"no connection: {getattr(exc, 'strerror', '') or exc}") from exc
+    named = time.monotonic()
     failure: OSError = TimeoutError("timed out")
     for left, (family, kind, protocol, _, address) in zip(
         range(len(addresses), 0, -1), addresses, strict=True
@@ -69,7 +75,7 @@ def _connect(origin: Origin, deadline: Deadline) -> socket.socket:
             try:
                 sock.settimeout(deadline.remaining() / left)
                 sock.connect(address)
-                return sock
+                return sock, Opening(named - begun, time.monotonic() - named)
             except BaseException:
                 sock.close()
                 raise
