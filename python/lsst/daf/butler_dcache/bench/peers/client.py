@@ -16,6 +16,24 @@ from ..work import Job, Outcome, UnsupportedWorkError, Work
 __all__ = ("Client", "Done", "Sink", "Source")
 
 
+_WORDS = {
+    "get": "get",
+    "put": "put",
+    "open": "open a file for reading",
+    "create": "open a file for writing",
+    "filesystem": "be an fsspec file system",
+    "read_ranges": "read several ranges in one call",
+    "exists": "look whether a file is there",
+    "exists_many": "look for many files in one call",
+    "walk": "walk a tree",
+    "remove": "remove",
+    "remove_many": "remove many files in one call",
+    "rename": "rename",
+    "mint": "ask for a token",
+    "presign": "make URLs for others",
+}
+
+
 @dataclass(frozen=True, slots=True)
 class Done:
     """What one operation did.
@@ -136,15 +154,21 @@ class Client:
         """
         return []
 
-    def can(self, method: str) -> bool:
-        """Return whether the client has an operation.
+    def require(self, method: str) -> None:
+        """See that the client has an operation.
 
         Parameters
         ----------
         method : `str`
             Name of a method of this class.
+
+        Raises
+        ------
+        UnsupportedWorkError
+            If it has not.
         """
-        return getattr(type(self), method) is not getattr(Client, method)
+        if getattr(type(self), method) is getattr(Client, method):
+            raise self._cannot(method)
 
     def get(self, name: str, sink: Sink) -> Done:
         """Read a whole file.
@@ -178,7 +202,7 @@ class Client:
         name : `str`
             The file.
         """
-        raise self._cannot("open a file for reading")
+        raise self._cannot("open")
 
     def create(self, name: str) -> BinaryIO:
         """Return a writer; the file is there when it has been closed.
@@ -188,7 +212,7 @@ class Client:
         name : `str`
             The file.
         """
-        raise self._cannot("open a file for writing")
+        raise self._cannot("create")
 
     def filesystem(self, name: str) -> tuple[Any, str]:
         """Return an fsspec file system and what a file is called there.
@@ -198,7 +222,7 @@ class Client:
         name : `str`
             The file.
         """
-        raise self._cannot("be an fsspec file system")
+        raise self._cannot("filesystem")
 
     def read_ranges(self, name: str, ranges: Sequence[tuple[int, int]]) -> Done:
         """Read several pieces of a file in one call.
@@ -210,7 +234,7 @@ class Client:
         ranges : `~collections.abc.Sequence` [`tuple` [`int`, `int`]]
             Begin of each, and its end, which does not belong to it.
         """
-        raise self._cannot("read several ranges in one call")
+        raise self._cannot("read_ranges")
 
     def exists(self, name: str) -> bool:
         """Return whether a file is there.
@@ -220,7 +244,7 @@ class Client:
         name : `str`
             The file.
         """
-        raise self._cannot("look whether a file is there")
+        raise self._cannot("exists")
 
     def exists_many(self, names: Sequence[str]) -> int:
         """Return how many of some files are there.
@@ -230,7 +254,7 @@ class Client:
         names : `~collections.abc.Sequence` [`str`]
             The files.
         """
-        raise self._cannot("look for many files in one call")
+        raise self._cannot("exists_many")
 
     def walk(self, directory: str) -> int:
         """Return how many files are in a directory and below.
@@ -240,7 +264,7 @@ class Client:
         directory : `str`
             Its name, without trailing slash.
         """
-        raise self._cannot("walk a tree")
+        raise self._cannot("walk")
 
     def remove(self, name: str) -> None:
         """Remove a file.
@@ -260,7 +284,7 @@ class Client:
         names : `~collections.abc.Sequence` [`str`]
             The files.
         """
-        raise self._cannot("remove many files in one call")
+        raise self._cannot("remove_many")
 
     def rename(self, name: str, new: str) -> None:
         """Give a file another name.
@@ -280,7 +304,7 @@ class Client:
         directory : `str`
             Its name, without trailing slash.
         """
-        raise self._cannot("ask for a token")
+        raise self._cannot("mint")
 
     def presign(self, name: str) -> None:
         """Make a URL by which somebody else may read a file.
@@ -290,7 +314,7 @@ class Client:
         name : `str`
             The file.
         """
-        raise self._cannot("make URLs for others")
+        raise self._cannot("presign")
 
-    def _cannot(self, what: str) -> UnsupportedWorkError:
-        return UnsupportedWorkError(f"{self.name} cannot {what}")
+    def _cannot(self, method: str) -> UnsupportedWorkError:
+        return UnsupportedWorkError(f"{self.name} cannot {_WORDS[method]}")
