@@ -7,6 +7,7 @@ and one conformance suite holds for every implementation.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import BinaryIO, Protocol
 
 from ..auth.credential import Credential
@@ -84,6 +85,22 @@ class RemoteWriter(Protocol):
 
     def forget(self) -> None:
         """As `abort`, but for the garbage collector: nothing is waited for."""
+        ...
+
+
+class Landing(Protocol):
+    """A temporary name to which another server sends a file; nothing is left of it after the context."""
+
+    def destination(self, seconds: float) -> str:
+        """Return a URL by which whoever has it may PUT there for so long: a capability."""
+        ...
+
+    def verify(self, expected: FileInfo) -> None:
+        """Raise `IntegrityError` unless a file of this size and MD5 has arrived."""
+        ...
+
+    def publish(self) -> FileInfo:
+        """Give it its name."""
         ...
 
 
@@ -190,6 +207,18 @@ class Store(Protocol):
 
     def remove_many(self, urls: Iterable[str]) -> Mapping[str, Exception | None]:
         """Remove many files, no look before; per URL its error or `None`, on S3 also if there was none."""
+        ...
+
+    def offer(self, url: str) -> FileInfo | None:
+        """Return size and MD5 of a file that its server would send to a signed URL, or `None`."""
+        ...
+
+    def push(self, url: str, destination: str, seconds: float) -> None:
+        """Have the server send a file to a URL that is signed for PUT; what came is to be verified."""
+        ...
+
+    def landing(self, url: str, *, overwrite: bool) -> AbstractContextManager[Landing]:
+        """Prepare for a file that another server sends; `UnsupportedError` where that cannot be."""
         ...
 
     def unfinished_uploads(self, url: str) -> Iterator[UnfinishedUpload]:

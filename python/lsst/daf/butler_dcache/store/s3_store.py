@@ -43,8 +43,9 @@ from ..transport.deadline import Deadline
 from ..transport.upload_body import UploadBody
 from .bulk import at_once
 from .local_target import LocalTarget
-from .protocol import Progress, RemoteReader, RemoteWriter
+from .protocol import Landing, Progress, RemoteReader, RemoteWriter
 from .s3_existence import exist
+from .s3_landing import S3Landing
 from .s3_writer import S3Writer
 from .size_cache import SizeCache
 from .space import Space
@@ -302,6 +303,28 @@ class S3Store:
             info = self._copies.copy(source, target, overwrite=overwrite, deadline=deadline)
             change.done(info)
         return info
+
+    def offer(self, url: str) -> None:
+        """Return `None`: no S3 server sends its objects anywhere."""
+
+    def push(self, url: str, destination: str, seconds: float) -> None:
+        """Raise `UnsupportedError`."""
+        raise UnsupportedError("S3 servers send nothing", operation="copy", url=url)
+
+    @contextlib.contextmanager
+    def landing(self, url: str, *, overwrite: bool) -> Iterator[Landing]:
+        """See `.protocol.Store`."""
+        address, deadline = self._file_address(url), self._deadline()
+        self._folding.check(address, operation="copy", deadline=deadline)
+        if not overwrite and not self._create_only.multipart_is_exact(url, deadline=deadline):
+            raise UnsupportedError("this server's copies may replace an object", operation="copy", url=url)
+        landing = S3Landing(self._endpoint, self._listing, self._copies, address, overwrite, self._deadline)
+        try:
+            with self._sizes.change(url):
+                yield landing
+        finally:
+            with contextlib.suppress(DcacheError):
+                self._removal.delete(landing.temporary, deadline=self._deadline())
 
     def unfinished_uploads(self, url: str) -> Iterator[UnfinishedUpload]:
         """See `.protocol.Store`."""

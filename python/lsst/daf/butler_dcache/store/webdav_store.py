@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import weakref
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import BinaryIO, cast
 
 from ..auth.credential import Credential
@@ -21,6 +22,7 @@ from ..errors import (
     FileBrokenError,
     ParentNotFoundError,
     ResourceNotFoundError,
+    UnsupportedError,
 )
 from ..model import ByteRange, FileInfo, UnfinishedUpload
 from ..rest.namespace import Namespace
@@ -35,13 +37,14 @@ from ..webdav.download import Downloads
 from ..webdav.minting import mint
 from ..webdav.reader import WebdavReader
 from ..webdav.rights import Rights
+from ..webdav.third_party import Pushes
 from .bulk import Listings, at_once, exists_many, files_among
 from .copying import RemoteSource
 from .directories import Directories
 from .exclusion import Exclusion
 from .frontend import Frontend
 from .local_target import LocalTarget
-from .protocol import Progress, RemoteReader, RemoteWriter
+from .protocol import Landing, Progress, RemoteReader, RemoteWriter
 from .publication import Publisher
 from .removal import Remover
 from .sharing import presign
@@ -100,6 +103,7 @@ class WebdavStore:
         self._sizes = SizeCache() if sizes is None else sizes
         self._sizes.join([settings.base_url, *settings.door_urls])
         self._downloads = Downloads(self._door)
+        self._pushes = Pushes(self._door)
         self._publisher = Publisher(self._door, self._rights, frontend)
         self._exclusion = Exclusion(self._door, self._rights)
         self._directories = Directories(self._door)
@@ -279,6 +283,18 @@ class WebdavStore:
             info = self._publisher.write(target, body, overwrite=overwrite, deadline=deadline)
             change.done(info)
         return info
+
+    def offer(self, url: str) -> FileInfo | None:
+        """See `.protocol.Store`."""
+        return self._pushes.offer(url)
+
+    def push(self, url: str, destination: str, seconds: float) -> None:
+        """See `.protocol.Store`."""
+        self._pushes.push(url, destination, Deadline(seconds))
+
+    def landing(self, url: str, *, overwrite: bool) -> AbstractContextManager[Landing]:
+        """Raise `UnsupportedError`: no URL of a door is signed."""
+        raise UnsupportedError("a door takes no files from other servers so", operation="copy", url=url)
 
     def unfinished_uploads(self, url: str) -> Iterator[UnfinishedUpload]:
         """See `.protocol.Store`; here every upload has a name."""

@@ -1,0 +1,156 @@
+"""Files that XRootD sends to S3 itself, and what happens where it cannot."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from lsst.daf.butler_dcache import transfers
+from lsst.daf.butler_dcache.errors import OutcomeUnknownError, ResourceExistsError, ResourceNotFoundError
+from lsst.daf.butler_dcache.store.registry import store_for
+from lsst.daf.butler_dcache.store.s3_landing import S3Landing
+from lsst.daf.butler_dcache.transport import exchange
+from lsst.daf.butler_dcache.transport.deadline import Deadline
+from lsst.daf.butler_dcache.webdav import third_party
+from xrootd_server import XrootdCluster
+
+DATA = os.urandom(1024**2) * 17 + b"end"
+
+
+@pytest.fixture
+def source(xrootd: XrootdCluster) -> Iterator[str]:
+    """A large file on XRootD."""
+    url = f"{xrootd.url}push-{os.urandom(4).hex()}.bin"
+    store_for(url).write(url, DATA)
+    yield url
+    store_for(url).remove(url)
+
+
+def transfer(source: str, target: str, *, overwrite: bool = True) -> list[exchange.Exchange]:
+    """Transfer, and return what this process exchanged meanwhile."""
+    seen: list[exchange.Exchange] = []
+    exchange.add_observer(seen.append)
+    try:
+        transfers.transfer(store_for(source), source, store_for(target), target, overwrite=overwrite)
+    finally:
+        exchange.remove_observer(seen.append)
+    return seen
+
+
+def moved(seen: list[exchange.Exchange]) -> int:
+    return sum(one.sent + one.received for one in seen)
+
+
+def names(target: str) -> list[str]:
+    directory = target.rpartition("/")[0] + "/"
+    return [entry.url.rpartition("/")[2] for entry in store_for(directory).list_directory(directory)]
+
+
+def test_the_bytes_go_from_server_to_server(source: str, s3_url: str) -> None:
+    target = f"{s3_url}copy.bin"
+    seen = transfer(source, target)
+    assert moved(seen) < 64 * 1024
+    # HEAD and COPY at the redirector and at a data server; at S3 three looks, the copy and the removal.
+    assert len(seen) <= 10
+    assert store_for(target).read(target) == DATA
+    assert names(target) == ["copy.bin"]
+
+
+def test_a_small_file_is_not_worth_it(xrootd: XrootdCluster, s3_url: str) -> None:
+    source, target = f"{xrootd.url}small-{os.urandom(4).hex()}", f"{s3_url}small"
+    store_for(source).write(source, b"few bytes")
+    assert not [one for one in transfer(source, target) if one.method == "COPY"]
+    assert store_for(target).read(target) == b"few bytes"
+
+
+def test_a_refused_push_becomes_a_stream(
+    source: str, s3_url: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    original = S3Landing.destination
+    secret = "0123456789abcdef" * 4
+
+    def forged(self: S3Landing, seconds: float) -> str:
+        return original(self, seconds).rpartition("=")[0] + "=" + secret
+
+    monkeypatch.setattr(S3Landing, "destination", forged)
+    target = f"{s3_url}copy.bin"
+    with caplog.at_level(logging.WARNING):
+        seen = transfer(source, target)
+    assert moved(seen) > 2 * len(DATA)
+    assert store_for(target).read(target) == DATA
+    assert names(target) == ["copy.bin"]
+    assert "pass through this process" in caplog.text
+    assert "403" in caplog.text
+    assert secret not in caplog.text
+    assert all(secret not in one.url for one in seen)
+
+
+def test_other_bytes_than_promised_are_not_published(
+    source: str, s3_url: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    pushes = third_party.Pushes.push
+
+    def push_another(self: third_party.Pushes, url: str, destination: str, deadline: Deadline) -> None:
+        pushes(self, other, destination, deadline)
+
+    other = source + ".other"
+    store_for(other).write(other, DATA[::-1])
+    monkeypatch.setattr(third_party.Pushes, "push", push_another)
+    target = f"{s3_url}copy.bin"
+    transfer(source, target)
+    assert "MD5" in caplog.text
+    assert store_for(target).read(target) == DATA
+    store_for(other).remove(other)
+
+
+def test_an_object_that_is_there_is_not_replaced(source: str, s3_url: str) -> None:
+    target = f"{s3_url}copy.bin"
+    store_for(target).write(target, b"before")
+    with pytest.raises(ResourceExistsError):
+        transfer(source, target, overwrite=False)
+    assert store_for(target).read(target) == b"before"
+
+
+def test_a_missing_source(xrootd: XrootdCluster, s3_url: str) -> None:
+    with pytest.raises(ResourceNotFoundError):
+        transfer(f"{xrootd.url}missing", f"{s3_url}copy.bin")
+    assert not store_for(s3_url).exists(f"{s3_url}copy.bin")
+
+
+class Stream:
+    """An answer whose body comes in these pieces."""
+
+    def __init__(self, *pieces: bytes) -> None:
+        self._pieces = [*pieces, b""]
+
+    def renew(self, deadline: Deadline) -> None:
+        assert deadline.remaining() <= 60
+
+    def read_some(self) -> bytes:
+        return self._pieces.pop(0)
+
+
+@pytest.mark.parametrize(
+    ("pieces", "verdict"),
+    [
+        ((b"Perf Marker\nEnd\nsucc", b"ess: Created\n"), "success: Created"),
+        ((b"success: Created",), "success: Created"),
+        ((b"  Failure: no\r\n",), "Failure: no"),
+        ((b"Perf Marker\n", b"End\n"), ""),
+        ((), ""),
+    ],
+)
+def test_markers(pieces: tuple[bytes, ...], verdict: str) -> None:
+    answer: Any = Stream(*pieces)
+    assert third_party._verdict(answer, "davs://a/b", Deadline(1000)) == verdict
+
+
+def test_a_push_without_a_verdict_is_none(source: str, s3_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(third_party, "_verdict", lambda *_: "")
+    store = store_for(source)
+    landing = store_for(s3_url).landing(f"{s3_url}x", overwrite=True)
+    with landing as place, pytest.raises(OutcomeUnknownError):
+        store.push(source, place.destination(60), 60)
