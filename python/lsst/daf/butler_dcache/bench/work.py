@@ -184,6 +184,12 @@ class Access:
     bucket : `str`
         Where it is an S3 server: the bucket. ``url`` is that of its endpoint then, and the keys stand in
         ``environment``, where every client looks for them.
+    frontend_url : `str`
+        Base of dCache's REST frontend, for clients that cannot do without it; empty if there is none, or if
+        nobody knows it.
+    xroot_url : `str`
+        The directory over XRootD's own protocol, ``root`` or ``roots``, with trailing slash; empty where that
+        is not spoken.
     """
 
     url: str
@@ -193,6 +199,8 @@ class Access:
     user: str | None = None
     password_file: str | None = None
     bucket: str = ""
+    frontend_url: str = ""
+    xroot_url: str = ""
 
     @property
     def root(self) -> str:
