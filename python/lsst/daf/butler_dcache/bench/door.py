@@ -5,12 +5,10 @@ from __future__ import annotations
 import dataclasses
 import os
 import socket
-import subprocess
 from pathlib import Path
-from typing import Any
 
 from .processes import MissingServerError, first_line, free_ports, give_to_nobody, launch, program, wait_for
-from .target import Counts, LocalTarget
+from .target import Counts, Ground, LocalTarget
 
 __all__ = ("Door", "Pool")
 
@@ -20,18 +18,13 @@ class Door(LocalTarget):
 
     Parameters
     ----------
-    name : `str`
-        A key of `~.servers.TARGETS`.
-    run : `~pathlib.Path`
-        Folder of this run.
-    tls : `bool`
-        Whether everything is encrypted.
-    processes : `list` [`subprocess.Popen`]
-        Takes the processes.
+    ground : `~.target.Ground`
+        Where.
     """
 
-    def __init__(self, name: str, run: Path, tls: bool, processes: list[subprocess.Popen[Any]]) -> None:
-        super().__init__(name, run, tls, processes)
+    def __init__(self, ground: Ground) -> None:
+        super().__init__(ground)
+        run, tls, processes = ground.run, ground.tls, ground.processes
         nginx = program("nginx", "the packages nginx and libnginx-mod-http-dav-ext")
         haproxy = program("haproxy", "the package haproxy")
         self.version = f"{first_line([nginx, '-v'])}, {first_line([haproxy, '-v'])}"
@@ -53,14 +46,14 @@ class Door(LocalTarget):
     def counts(self) -> Counts | None:
         """Return what HAProxy and nginx counted so far, the questions themselves left out."""
         with socket.socket(socket.AF_UNIX) as peer:
-            peer.connect(str(self._run / "haproxy.sock"))
+            peer.connect(str(self.run / "haproxy.sock"))
             peer.sendall(b"show stat\n")
             text = b"".join(iter(lambda: peer.recv(65536), b"")).decode()
         header, *lines = text.lstrip("# ").splitlines()
         table = [dict(zip(header.split(","), line.split(","), strict=False)) for line in lines if line]
         door = next(row for row in table if row["pxname"] == "door" and row["svname"] == "FRONTEND")
         server = next(row for row in table if row["pxname"] == "namespace" and row["svname"] == "files")
-        with socket.create_connection(self._status_url) as peer:
+        with self._ground.spaces.server(), socket.create_connection(self._status_url) as peer:
             peer.sendall(b"GET /status HTTP/1.0\r\n\r\n")
             body = b"".join(iter(lambda: peer.recv(65536), b"")).decode().partition("\r\n\r\n")[2]
         accepts, _, requests = (int(word) for word in body.splitlines()[2].split())
@@ -76,8 +69,8 @@ class Door(LocalTarget):
 class Pool(Door):
     """One of the pools, to which clients come directly."""
 
-    def __init__(self, name: str, run: Path, tls: bool, processes: list[subprocess.Popen[Any]]) -> None:
-        super().__init__(name, run, tls, processes)
+    def __init__(self, ground: Ground) -> None:
+        super().__init__(ground)
         self.access = dataclasses.replace(self.access, url=self.pool_url)
 
 
@@ -164,6 +157,7 @@ defaults
 frontend door
   bind 127.0.0.1:{door}{f" ssl crt {run}/both.pem" if tls else ""}
   http-after-response set-header Server "dCache/11.2.4"
+  http-request return status 200 if {{ path /.well-known/dcache-butler-stand-in }}
   http-request set-var(txn.pool) str({pools[0]})
   http-request set-var(txn.pool) str({pools[1]}) if {{ rand(2) 1 }}
   http-request redirect location "{place}" code 302 if {{ method GET }} !{{ path_end / }}

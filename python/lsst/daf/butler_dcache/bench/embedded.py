@@ -7,64 +7,65 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
-from .processes import cpu_seconds, default_folder
-from .target import Counts
-from .work import Access, contents
+from .processes import default_folder
+from .target import Counts, Ground, StandIn, TargetGoneError
+from .work import Access, pieces
 
 __all__ = ("Embedded",)
 
+_PIECE_BYTES = 1024 * 1024
 _PACKAGE = __name__.rpartition(".")[0]
 
 
-class Embedded:
+class Embedded(StandIn):
     """The embedded dCache; it is asked over its standard input.
 
     Parameters
     ----------
-    name : `str`
-        A key of `~.servers.TARGETS`.
-    run : `~pathlib.Path`
-        Folder of this run.
-    tls : `bool`
-        Whether everything is encrypted.
-    processes : `list` [`subprocess.Popen`]
-        Takes the processes.
+    ground : `~.target.Ground`
+        Where.
     """
 
-    def __init__(self, name: str, run: Path, tls: bool, processes: list[subprocess.Popen[Any]]) -> None:
-        self.name = name
-        command = [
-            sys.executable,
-            "-m",
-            f"{_PACKAGE}.embedded_server",
-            "tls" if tls else "plain",
-            "1" if name.startswith("rehearsal") else "0",
-            str(run),
-            "11.1" if name == "unlimited" else "11.2.4",
-        ]
+    def __init__(self, ground: Ground) -> None:
+        super().__init__(ground)
+        version = "11.1" if ground.name == "unlimited" else "11.2.4"
+        self.has_limiter = ground.limiter and version != "11.1"
+        settings = {
+            "tls": ground.tls,
+            "latency": 1.0 if ground.name.startswith("rehearsal") else 0.0,
+            "root": str(ground.run / "dcache"),
+            "version": version,
+            "limiter": ground.limiter,
+        }
         self._process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
+            [sys.executable, "-m", f"{_PACKAGE}.embedded_server", json.dumps(settings)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
         )
-        processes.append(self._process)
+        ground.processes.append(self._process)
         hello = self._read()
         self.version = str(hello["version"])
         self.access = Access(**hello["access"])
-        self._placed: dict[str, str] = {}
+        self._placed: set[str] = set()
 
     def _ask(self, **question: object) -> Mapping[str, Any]:
         assert self._process.stdin is not None
-        self._process.stdin.write(json.dumps(question) + "\n")
-        self._process.stdin.flush()
+        try:
+            self._process.stdin.write(json.dumps(question) + "\n")
+            self._process.stdin.flush()
+        except OSError as error:
+            raise TargetGoneError(f"{self.name}: the embedded dCache is gone") from error
         return self._read()
 
     def _read(self) -> Mapping[str, Any]:
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
         if not line:
-            raise RuntimeError("the embedded dCache ended")
+            raise TargetGoneError(f"{self.name}: the embedded dCache ended")
         answer: Mapping[str, Any] = json.loads(line)
         return answer
 
@@ -95,10 +96,11 @@ class Embedded:
         name = self.new_name(stem, size)
         if name not in self._placed:
             with tempfile.NamedTemporaryFile(dir=default_folder()) as file:
-                file.write(contents(size) if data is None else data)
+                for piece in pieces(size, _PIECE_BYTES) if data is None else (data,):
+                    file.write(piece)
                 file.flush()
                 self._ask(do="place", name=name, file=file.name)
-            self._placed[name] = name
+            self._placed.add(name)
         return name
 
     def size(self, name: str) -> int | None:
@@ -121,12 +123,8 @@ class Embedded:
             Beginning of the names.
         """
         self._ask(do="clear", prefix=prefix)
-        self._placed = {name: name for name in self._placed if not name.startswith(prefix)}
+        self._placed = {name for name in self._placed if not name.startswith(prefix)}
 
     def counts(self) -> Counts | None:
         """Return what the transcript holds so far."""
         return Counts(**self._ask(do="counts"))
-
-    def cpu_seconds(self) -> float:
-        """Return the CPU seconds of the process so far."""
-        return cpu_seconds({self._process.pid})

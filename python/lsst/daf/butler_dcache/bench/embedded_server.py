@@ -1,4 +1,4 @@
-"""The embedded dCache in a process of its own: ``python -m ... tls|plain LATENCY FOLDER VERSION``.
+"""The embedded dCache in a process of its own: ``python -m ... SETTINGS``, as JSON.
 
 It says one line of JSON when it is ready and then answers each line of its standard input with one line;
 the end of the input ends it.
@@ -13,26 +13,22 @@ from pathlib import Path
 from typing import Any
 
 from ..embedded import EmbeddedDcache
+from ..embedded.entry import Entry
 from .work import Access
 
 __all__ = ("serve",)
 
 
-def serve(tls: bool, latency: float, folder: Path, version: str) -> None:
+def serve(**settings: Any) -> None:
     """Run until the standard input ends.
 
     Parameters
     ----------
-    tls : `bool`
-        Whether everything is encrypted.
-    latency : `float`
-        Factor on the times that a real dCache takes.
-    folder : `~pathlib.Path`
-        Where the files lie.
-    version : `str`
-        Which dCache it is.
+    **settings
+        Those of `~...embedded.EmbeddedDcache`.
     """
-    with EmbeddedDcache(tls=tls, latency=latency, root=folder / "dcache", version=version) as dcache:
+    with EmbeddedDcache(**settings) as dcache:
+        tls = bool(settings["tls"])
         access = Access(
             url="http" + dcache.url.removeprefix("dav"),
             environment=dcache.environment,
@@ -80,15 +76,24 @@ def _answer(dcache: EmbeddedDcache, question: dict[str, Any]) -> dict[str, Any]:
 
 def _clear(dcache: EmbeddedDcache, prefix: str) -> None:
     namespace = dcache.site.namespace
-    home = namespace.find("/data")
-    assert home is not None
-    for entry in list(namespace.children(home)):
-        if entry.name.startswith(prefix):
-            if entry.is_directory:
-                for child in list(namespace.children(entry)):
-                    namespace.remove(child)
-            namespace.remove(entry)
+    folder, _, beginning = prefix.rpartition("/")
+    directory = namespace.find(f"/data/{folder}")
+    for entry in [] if directory is None else list(namespace.children(directory)):
+        if entry.name.startswith(beginning):
+            _remove(dcache, entry)
+
+
+def _remove(dcache: EmbeddedDcache, entry: Entry) -> None:
+    """Remove an entry and, before it, all that lies below; as deep as it may be."""
+    namespace = dcache.site.namespace
+    waiting, found = [entry], []
+    while waiting:
+        found.append(waiting.pop())
+        if found[-1].is_directory:
+            waiting += namespace.children(found[-1])
+    for one in reversed(found):
+        namespace.remove(one)
 
 
 if __name__ == "__main__":
-    serve(sys.argv[1] == "tls", float(sys.argv[2]), Path(sys.argv[3]), sys.argv[4])
+    serve(**json.loads(sys.argv[1]))

@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import io
-import subprocess
 import time
-from pathlib import Path
-from typing import Any
 
-from .processes import cpu_seconds
 from .seaweedfs import SeaweedFs
-from .target import Counts
+from .target import Counts, Ground, StandIn
 from .work import Access, contents
 
 __all__ = ("S3Target",)
@@ -19,25 +15,21 @@ _SETTLES_SECONDS = 0.1
 _GONE = ("404", "NoSuchKey")
 
 
-class S3Target:
+class S3Target(StandIn):
     """SeaweedFS with one bucket.
 
     Parameters
     ----------
-    name : `str`
-        A key of `~.servers.TARGETS`.
-    run : `~pathlib.Path`
-        Folder of this run.
-    tls : `bool`
-        Whether everything is encrypted.
-    processes : `list` [`subprocess.Popen`]
-        Takes the process.
+    ground : `~.target.Ground`
+        Where.
     """
 
-    def __init__(self, name: str, run: Path, tls: bool, processes: list[subprocess.Popen[Any]]) -> None:
-        self.name = name
-        self._server = SeaweedFs(run, processes)
-        self._process = processes[-1]
+    kind = "s3"
+
+    def __init__(self, ground: Ground) -> None:
+        super().__init__(ground)
+        tls = ground.tls
+        self._server = SeaweedFs(ground.run, ground.processes)
         self._client = self._server.client()
         self._bucket = self._server.bucket
         self._placed: set[str] = set()
@@ -76,7 +68,8 @@ class S3Target:
         name = self.new_name(stem, size)
         if name not in self._placed:
             file = io.BytesIO(contents(size) if data is None else data)
-            self._client.upload_fileobj(file, self._bucket, name)
+            with self._ground.spaces.server():
+                self._client.upload_fileobj(file, self._bucket, name)
             self._placed.add(name)
         return name
 
@@ -89,7 +82,8 @@ class S3Target:
             Its name.
         """
         try:
-            size: int = self._client.head_object(Bucket=self._bucket, Key=name)["ContentLength"]
+            with self._ground.spaces.server():
+                size: int = self._client.head_object(Bucket=self._bucket, Key=name)["ContentLength"]
         except self._client.exceptions.ClientError as error:
             if error.response["Error"]["Code"] in _GONE:
                 return None
@@ -104,23 +98,21 @@ class S3Target:
         prefix : `str`
             Beginning of the names.
         """
-        pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=self._bucket, Prefix=prefix)
-        for page in pages:
-            keys = [{"Key": entry["Key"]} for entry in page.get("Contents", [])]
-            if keys:
-                self._client.delete_objects(Bucket=self._bucket, Delete={"Objects": keys, "Quiet": True})
+        with self._ground.spaces.server():
+            pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=self._bucket, Prefix=prefix)
+            for page in pages:
+                keys = [{"Key": entry["Key"]} for entry in page.get("Contents", [])]
+                if keys:
+                    self._client.delete_objects(Bucket=self._bucket, Delete={"Objects": keys, "Quiet": True})
+            self._server.give_space_back()
         self._placed = {name for name in self._placed if not name.startswith(prefix)}
-        self._server.give_space_back()
 
     def counts(self) -> Counts | None:
         """Return what the server counted so far; it tells nobody of its connections."""
         before = None
-        while (counts := self._server.counts()) != before:  # a request is counted after its answer
-            before = counts
-            time.sleep(_SETTLES_SECONDS)
+        with self._ground.spaces.server():
+            while (counts := self._server.counts()) != before:  # a request is counted after its answer
+                before = counts
+                time.sleep(_SETTLES_SECONDS)
         requests, _, sent = counts
         return Counts(requests, 0, 0, 0, sent_bytes=sent)
-
-    def cpu_seconds(self) -> float:
-        """Return the CPU seconds of the process so far."""
-        return cpu_seconds({self._process.pid})

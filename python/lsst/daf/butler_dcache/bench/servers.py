@@ -1,4 +1,6 @@
-"""The servers that are measured, started on free loopback ports and stopped again.
+"""The servers that are measured, started on free loopback ports and stopped again, or real ones.
+
+Most of them may be had with TLS, too, as ``door-tls``. A server that somebody else runs is named by its URL.
 
 `door`
     HAProxy answers GET with 302, and PUT with ``Expect`` with 307 before a byte of the body, to one of two
@@ -10,91 +12,124 @@
 `embedded`
     The embedded dCache, in a process of its own: the rehearsal for request counts and for what happens below
     HTTP. It is a Python program; its wall times are not dCache's.
-`seaweedfs`
-    SeaweedFS, an S3 server that verifies signatures and checksums, all its parts in one process.
 `unlimited`
     The same as a release that does not limit its clients: what the limiter is measured against.
+`rehearsal`
+    The same with the times that a real dCache takes.
+`seaweedfs`
+    SeaweedFS, an S3 server that verifies signatures and checksums, all its parts in one process.
 """
 
 from __future__ import annotations
 
 import contextlib
 import shutil
-import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 from .door import Door, Pool
 from .embedded import Embedded
+from .link import Link, LinkUnavailableError, link_up
 from .processes import default_folder, stop
+from .real_target import Guard, is_url, real_target
 from .s3_target import S3Target
 from .seaweedfs import kill
-from .target import Target
+from .target import TARGETS, Ground, LocalTarget, Target
 from .xrootd import Xrootd
 
-__all__ = ("TARGETS", "start")
+__all__ = ("TARGETS", "kind_of", "start")
 
-TARGETS = {
-    "door": "HAProxy door and nginx pools, http (not dCache)",
-    "door-tls": "HAProxy door and nginx pools, TLS on both (not dCache)",
-    "pool": "nginx alone, http (not dCache)",
-    "pool-tls": "nginx alone, TLS (not dCache)",
-    "xrootd": "XRootD 6 cluster, http",
-    "xrootd-tls": "XRootD 6 cluster, TLS on both",
-    "seaweedfs": "SeaweedFS, http",
-    "seaweedfs-tls": "SeaweedFS, TLS",
-    "unlimited": "embedded dCache as 11.1, which does not limit its clients, http (not dCache)",
-    "embedded": "embedded dCache, http (not dCache)",
-    "embedded-tls": "embedded dCache, TLS on both (not dCache)",
-    "rehearsal": "embedded dCache with dCache's latencies, http (not dCache)",
-    "rehearsal-tls": "embedded dCache with dCache's latencies, TLS on both (not dCache)",
+_CLASSES: dict[str, Callable[[Ground], LocalTarget | Embedded | S3Target]] = {
+    "door": Door,
+    "pool": Pool,
+    "xrootd": Xrootd,
+    "seaweedfs": S3Target,
+    "unlimited": Embedded,
+    "embedded": Embedded,
+    "rehearsal": Embedded,
 }
 
 
-@contextlib.contextmanager
-def start(name: str, folder: Path | None = None) -> Iterator[Target]:
-    """Run a server for as long as the context lasts.
+def kind_of(name: str) -> str:
+    """Return what a server speaks: ``webdav`` or ``s3``.
 
     Parameters
     ----------
     name : `str`
-        A key of `TARGETS`.
+        A key of `TARGETS`, or the URL of a directory: ``davs``, ``dav`` or ``s3``.
+
+    Raises
+    ------
+    ValueError
+        If it is neither.
+    """
+    if is_url(name):
+        return "s3" if name.startswith("s3:") else "webdav"
+    if name not in TARGETS:
+        raise ValueError(
+            f"no server is called {name}; there are {', '.join(TARGETS)}, and URLs (davs, dav, s3)"
+        )
+    return "s3" if name.startswith("seaweedfs") else "webdav"
+
+
+@contextlib.contextmanager
+def start(
+    name: str,
+    folder: Path | None = None,
+    *,
+    link: Link | None = None,
+    limiter: bool = True,
+    guard: Guard | None = None,
+) -> Iterator[Target]:
+    """Run a server, or borrow a directory of a real one, for as long as the context lasts.
+
+    Parameters
+    ----------
+    name : `str`
+        A key of `TARGETS`, or the URL of a directory: ``davs``, ``dav`` or ``s3``.
     folder : `~pathlib.Path`, optional
-        Where it keeps its files; in memory by default.
+        Where a server that is started keeps its files; in memory by default.
+    link : `~.link.Link`, optional
+        What lies between it and its clients.
+    limiter : `bool`, optional
+        Whether its door limits its clients, if it can.
+    guard : `~.real_target.Guard`, optional
+        What a real server is spared; the default one without it.
 
     Yields
     ------
-    target : `Target`
+    target : `~.target.Target`
         The server, ready.
 
     Raises
     ------
     MissingServerError
-        If it is not installed.
+        If it is not installed, or this machine cannot have such a link.
+    TargetGoneError
+        If a real server is not there, or refuses.
+    ValueError
+        If there is no such server.
     """
-    kind, _, tls = name.partition("-")
+    kind_of(name)
+    if is_url(name):
+        if link is not None and link != Link():
+            raise LinkUnavailableError(f"{name} is as far away as it is: a link is for servers started here")
+        with real_target(name, guard or Guard()) as target:
+            yield target
+        return
+    server, _, tls = name.partition("-")
     run = Path(tempfile.mkdtemp(prefix="dcache-bench-", dir=folder or default_folder()))
     run.chmod(0o755)
-    processes: list[subprocess.Popen[Any]] = []
     try:
-        match kind:
-            case "door":
-                yield Door(name, run, bool(tls), processes)
-            case "pool":
-                yield Pool(name, run, bool(tls), processes)
-            case "xrootd":
-                yield Xrootd(name, run, bool(tls), processes)
-            case "seaweedfs":
-                try:
-                    yield S3Target(name, run, bool(tls), processes)
-                finally:
-                    kill(processes)
-            case "embedded" | "unlimited" | "rehearsal":
-                yield Embedded(name, run, bool(tls), processes)
-            case _:
-                raise ValueError(f"{name} is none of {', '.join(TARGETS)}")
+        with link_up(link) as spaces:
+            ground = Ground(name, run, bool(tls), limiter, spaces)
+            try:
+                with spaces.server():
+                    stand_in = _CLASSES[server](ground)
+                stand_in.meet()
+                yield stand_in
+            finally:
+                kill(ground.processes) if server == "seaweedfs" else stop(ground.processes)
     finally:
-        stop(processes)
         shutil.rmtree(run, ignore_errors=True)

@@ -2,19 +2,47 @@
 
 from __future__ import annotations
 
+import shutil
+import socket
 import subprocess
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Protocol
 
 import yaml
 
 from .certificates import write_certificates
+from .contact import address, greet
+from .link import LOOPBACK, Link, Spaces
 from .processes import cpu_seconds, give_to_nobody
-from .work import Access, contents
+from .work import Access, Work, contents, pieces
 
-__all__ = ("Counts", "LocalTarget", "Target")
+__all__ = ("TARGETS", "Counts", "Ground", "LocalTarget", "StandIn", "Target", "TargetGoneError")
+
+TARGETS = {
+    "door": "HAProxy door and nginx pools, http (not dCache)",
+    "door-tls": "HAProxy door and nginx pools, TLS on both (not dCache)",
+    "pool": "nginx alone, http (not dCache)",
+    "pool-tls": "nginx alone, TLS (not dCache)",
+    "xrootd": "XRootD 6 cluster, http (not dCache)",
+    "xrootd-tls": "XRootD 6 cluster, TLS on both (not dCache)",
+    "seaweedfs": "SeaweedFS, http (not dCache)",
+    "seaweedfs-tls": "SeaweedFS, TLS (not dCache)",
+    "unlimited": "embedded dCache as 11.1, which does not limit its clients, http (not dCache)",
+    "embedded": "embedded dCache, http (not dCache)",
+    "embedded-tls": "embedded dCache, TLS on both (not dCache)",
+    "rehearsal": "embedded dCache with dCache's latencies, http (not dCache)",
+    "rehearsal-tls": "embedded dCache with dCache's latencies, TLS on both (not dCache)",
+}
+"""Servers that are started here, and what they are."""
+
+_ANSWERS_SECONDS = 10.0
+_PIECE_BYTES = 1024 * 1024
+
+
+class TargetGoneError(Exception):
+    """A server that was there is not there any more; the text says what is known."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +59,10 @@ class Counts:
         Bytes of bodies that pools and door sent; -1 where nobody counts them.
     refused : `int`
         Requests that the door refused since there were too many; -1 where nobody counts them.
+    door_handshakes, pool_handshakes : `int`
+        Full TLS handshakes; -1 where nobody counts them.
+    resumed : `int`
+        TLS handshakes that went on with an earlier session, at doors and pools; -1 where nobody counts them.
     """
 
     door_requests: int
@@ -39,6 +71,9 @@ class Counts:
     pool_connections: int
     sent_bytes: int = -1
     refused: int = -1
+    door_handshakes: int = -1
+    pool_handshakes: int = -1
+    resumed: int = -1
 
     def since(self, earlier: Counts) -> Counts:
         """Return what came after an earlier look.
@@ -53,14 +88,8 @@ class Counts:
         counts : `Counts`
             The differences.
         """
-        return Counts(
-            self.door_requests - earlier.door_requests,
-            self.door_connections - earlier.door_connections,
-            self.pool_requests - earlier.pool_requests,
-            self.pool_connections - earlier.pool_connections,
-            -1 if self.sent_bytes < 0 else self.sent_bytes - earlier.sent_bytes,
-            -1 if self.refused < 0 else self.refused - earlier.refused,
-        )
+        pairs = ((getattr(self, one.name), getattr(earlier, one.name)) for one in fields(self))
+        return Counts(*(-1 if now < 0 or then < 0 else now - then for now, then in pairs))
 
 
 class Target(Protocol):
@@ -68,7 +97,37 @@ class Target(Protocol):
 
     @property
     def name(self) -> str:
-        """Which one; a key of `TARGETS`."""
+        """Which one; a key of `TARGETS`, or a URL."""
+        ...
+
+    @property
+    def kind(self) -> str:
+        """What it speaks: ``webdav`` or ``s3``."""
+        ...
+
+    @property
+    def title(self) -> str:
+        """What it is, for reports; no stand-in is called dCache."""
+        ...
+
+    @property
+    def is_dcache(self) -> bool:
+        """Whether it is a dCache: not started here, and saying so itself."""
+        ...
+
+    @property
+    def server_header(self) -> str:
+        """The ``Server`` field of its door; empty if there is none."""
+        ...
+
+    @property
+    def rtt_seconds(self) -> float:
+        """The shortest of some TCP handshakes of a client with its door."""
+        ...
+
+    @property
+    def child_prefix(self) -> tuple[str, ...]:
+        """What goes before the command of a client, so that it runs at its end of the link."""
         ...
 
     @property
@@ -135,36 +194,173 @@ class Target(Protocol):
         """Return the CPU seconds that its processes have used."""
         ...
 
+    def admit(self, work: Work) -> str:
+        """Return why this may not be asked of it now; empty if it may, and then it counts as asked.
 
-class LocalTarget:
-    """A server whose files lie in a folder of ours.
+        Parameters
+        ----------
+        work : `~.work.Work`
+            What one client is to do.
+        """
+        ...
+
+    def rate_limit(self, work: Work) -> float:
+        """Return how many operations a second all clients together may begin; 0 is no limit.
+
+        Parameters
+        ----------
+        work : `~.work.Work`
+            What they do.
+        """
+        ...
+
+    def check(self) -> None:
+        """Look whether it is still there.
+
+        Raises
+        ------
+        TargetGoneError
+            If it is not.
+        """
+        ...
+
+    def describe(self) -> dict[str, Any]:
+        """Return what a report says of it, as JSON can hold it."""
+        ...
+
+
+@dataclass(frozen=True)
+class Ground:
+    """Where a server is set up.
 
     Parameters
     ----------
     name : `str`
-        A key of `~.servers.TARGETS`.
+        A key of `TARGETS`.
     run : `~pathlib.Path`
         Folder of this run.
     tls : `bool`
         Whether everything is encrypted.
+    limiter : `bool`
+        Whether a door limits its clients, if it can.
+    spaces : `~.link.Spaces`
+        Where server and clients are.
     processes : `list` [`subprocess.Popen`]
         Takes the processes.
     """
 
-    access: Access
+    name: str
+    run: Path
+    tls: bool
+    limiter: bool = True
+    spaces: Spaces = LOOPBACK
+    processes: list[subprocess.Popen[Any]] = field(default_factory=list)
 
-    def __init__(self, name: str, run: Path, tls: bool, processes: list[subprocess.Popen[Any]]) -> None:
-        self.name = name
+
+class StandIn:
+    """A server that was started here.
+
+    Parameters
+    ----------
+    ground : `Ground`
+        Where.
+    """
+
+    access: Access
+    kind = "webdav"
+    is_dcache = False
+    has_limiter = False
+
+    def __init__(self, ground: Ground) -> None:
+        self.name = ground.name
         self.version = ""
-        self._run = run
-        self._tls = tls
-        self._scheme = "https" if tls else "http"
-        self._data = run / "data"
-        self._data.mkdir()
-        self._processes = processes
-        self.run, self.folder, self.processes = run, self._data, processes
+        self.title = TARGETS[ground.name]
+        self.server_header, self.rtt_seconds = "", 0.0
+        self.child_prefix = ground.spaces.child_prefix
+        self._ground = ground
+
+    def meet(self) -> None:
+        """Take its name and its distance, as its clients see them."""
+        with self._ground.spaces.client():
+            greeting = greet(self.access.url)
+        self.server_header, self.rtt_seconds = greeting.server_header, greeting.rtt_seconds
+
+    def cpu_seconds(self) -> float:
+        """Return the CPU seconds of all processes so far."""
+        return cpu_seconds({process.pid for process in self._ground.processes})
+
+    def admit(self, work: Work) -> str:
+        """Return nothing: what was started here may be asked anything.
+
+        Parameters
+        ----------
+        work : `~.work.Work`
+            Not used.
+        """
+        return ""
+
+    def rate_limit(self, work: Work) -> float:
+        """Return 0, for the same reason.
+
+        Parameters
+        ----------
+        work : `~.work.Work`
+            Not used.
+        """
+        return 0.0
+
+    def check(self) -> None:
+        """Look whether all processes live and the door takes connections.
+
+        Raises
+        ------
+        TargetGoneError
+            If not.
+        """
+        for process in self._ground.processes:
+            if process.poll() is not None:
+                raise TargetGoneError(f"{self.name}: {process.args!r} ended with {process.returncode}")
+        try:
+            with (
+                self._ground.spaces.client(),
+                socket.create_connection(address(self.access.url), _ANSWERS_SECONDS),
+            ):
+                pass
+        except OSError as error:
+            raise TargetGoneError(f"{self.name}: no connection to {self.access.url}: {error}") from error
+
+    def describe(self) -> dict[str, Any]:
+        """Return what a report says of it, as JSON can hold it."""
+        return {
+            "kind": self.kind,
+            "title": self.title,
+            "version": self.version,
+            "server_header": self.server_header,
+            "tls": self._ground.tls,
+            "is_dcache": self.is_dcache,
+            "rtt_ms": {"door": self.rtt_seconds * 1e3},
+            "link": (self._ground.spaces.link or Link()).to_json(),
+            "limiter": self.has_limiter,
+        }
+
+
+class LocalTarget(StandIn):
+    """A server whose files lie in a folder of ours.
+
+    Parameters
+    ----------
+    ground : `Ground`
+        Where.
+    """
+
+    def __init__(self, ground: Ground) -> None:
+        super().__init__(ground)
+        self._scheme = "https" if ground.tls else "http"
+        self.run, self.processes = ground.run, ground.processes
+        self.folder = self.run / "data"
+        self.folder.mkdir()
         self._checksums: dict[int, str] = {}
-        write_certificates(run)
+        write_certificates(self.run)
 
     def new_name(self, stem: str, size: int) -> str:
         """Return a name for an upload, with the adler32 of `~.work.contents` in it.
@@ -193,13 +389,20 @@ class LocalTarget:
             Or these.
         """
         name = self.new_name(stem, size) if data is None else f"{stem}.a{zlib.adler32(data):08x}.dat"
-        path = self._data / name
+        path = self.folder / name
         if not path.exists():
-            path.parent.mkdir(exist_ok=True)
-            path.write_bytes(contents(size) if data is None else data)
+            self._make_folder(path.parent)
+            with path.open("wb") as file:
+                for piece in pieces(size, _PIECE_BYTES) if data is None else (data,):
+                    file.write(piece)
             give_to_nobody(path)
-            give_to_nobody(path.parent)
         return name
+
+    def _make_folder(self, folder: Path) -> None:
+        if not folder.is_dir():
+            self._make_folder(folder.parent)
+            folder.mkdir(exist_ok=True)
+            give_to_nobody(folder)
 
     def size(self, name: str) -> int | None:
         """Return the size of a file, `None` if there is none.
@@ -209,7 +412,7 @@ class LocalTarget:
         name : `str`
             Its name.
         """
-        path = self._data / name
+        path = self.folder / name
         return path.stat().st_size if path.exists() else None
 
     def clear(self, prefix: str) -> None:
@@ -220,17 +423,14 @@ class LocalTarget:
         prefix : `str`
             Beginning of the names.
         """
-        for path in sorted(self._data.rglob("*"), reverse=True):
-            if str(path.relative_to(self._data)).startswith(prefix):
-                path.rmdir() if path.is_dir() else path.unlink()
+        folder, _, beginning = prefix.rpartition("/")
+        for path in (self.folder / folder).glob("*"):
+            if path.name.startswith(beginning):
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
 
     def counts(self) -> Counts | None:
         """Return `None`: nobody counts."""
         return None
-
-    def cpu_seconds(self) -> float:
-        """Return the CPU seconds of all processes so far."""
-        return cpu_seconds({process.pid for process in self._processes})
 
     def set_up_client(self, port: int) -> Access:
         """Write the site's file, and return how clients get in; a stand-in limits nobody, so pacing is off.
@@ -240,15 +440,15 @@ class LocalTarget:
         port : `int`
             Of the door.
         """
-        ca_file = str(self._run / "ca.pem") if self._tls else None
-        host = "localhost" if self._tls else "127.0.0.1"
+        ca_file = str(self.run / "ca.pem") if self._ground.tls else None
+        host = "localhost" if self._ground.tls else "127.0.0.1"
         entry: dict[str, object] = {
-            "base_url": f"{'davs' if self._tls else 'dav'}://{host}:{port}/",
+            "base_url": f"{'davs' if self._ground.tls else 'dav'}://{host}:{port}/",
             "dcache": {"requests_per_second": 0},
         }
         if ca_file is not None:
             entry["trusted_authorities"] = ca_file
-        site = self._run / "webdav.yaml"
+        site = self.run / "webdav.yaml"
         site.write_text(yaml.safe_dump([entry], sort_keys=False))
         return Access(
             url=f"{self._scheme}://{host}:{port}/",

@@ -7,7 +7,6 @@ import shutil
 import subprocess
 import time
 from pathlib import Path
-from typing import Any
 
 from .processes import (
     START_SECONDS,
@@ -19,7 +18,7 @@ from .processes import (
     program,
     wait_for,
 )
-from .target import LocalTarget
+from .target import Ground, LocalTarget
 
 __all__ = ("Xrootd",)
 
@@ -29,18 +28,13 @@ class Xrootd(LocalTarget):
 
     Parameters
     ----------
-    name : `str`
-        A key of `~.servers.TARGETS`.
-    run : `~pathlib.Path`
-        Folder of this run.
-    tls : `bool`
-        Whether everything is encrypted.
-    processes : `list` [`subprocess.Popen`]
-        Takes the processes.
+    ground : `~.target.Ground`
+        Where.
     """
 
-    def __init__(self, name: str, run: Path, tls: bool, processes: list[subprocess.Popen[Any]]) -> None:
-        super().__init__(name, run, tls, processes)
+    def __init__(self, ground: Ground) -> None:
+        super().__init__(ground)
+        run, tls, processes = ground.run, ground.tls, ground.processes
         prefix = _find_xrootd()
         libraries = {**os.environ, "LD_LIBRARY_PATH": str(run / "lib")}
         # The programs lie where the user nobody can reach them, whatever the mode of our own folders.

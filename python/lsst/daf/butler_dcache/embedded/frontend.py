@@ -35,6 +35,8 @@ _UUID = "([0-9a-fA-F-]{36}|none)"
 _NAME = "([^/]+)"
 _DISCOVERY = "/.well-known/wlcg-tape-rest-api"
 _SECURITY = "/.well-known/security.txt"
+_STAND_IN = "/.well-known/dcache-butler-stand-in"
+"""Not of dCache: by this whoever must not take us for one can tell."""
 _TAGS = ["cdmi", "dcache-view", "glue", "srm", "storage-descriptor"]
 
 Resource = Callable[..., None]
@@ -57,6 +59,9 @@ def answer_tape_discovery(exchange: Exchange, frontend_url: str) -> bool:
     """
     if exchange.path == _SECURITY:
         exchange.answer(200, [("Content-Type", "text/plain;charset=utf-8")], b"Contact: about:blank\n")
+        return True
+    if exchange.path == _STAND_IN:
+        exchange.answer(200)
         return True
     if exchange.path != _DISCOVERY:
         return False
