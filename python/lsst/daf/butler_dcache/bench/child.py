@@ -6,23 +6,33 @@ starts; see `measure`, which interleaves such processes.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
 import resource
 import statistics
 import sys
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
-from .peers.registry import load
+from .histogram import Histogram
+from .load import LoadError, drive
+from .observation import Observation
+from .peers.program import ProgramFailedError
+from .peers.registry import OURS, load
 from .work import Job, Outcome, UnsupportedWorkError
 
 __all__ = ("main", "measured")
 
 _IDLE_RUNS = 3
+_GRACE_SECONDS = 5.0
+"""After its deadline the work may end by itself, and say how far it came."""
+_LATEST_SECONDS = 1.0
+"""Who begins later than the others is not measured with them."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,10 +84,17 @@ def measured(run: Callable[[], Outcome], who: int) -> dict[str, Any]:
     """
     _forget_peak()
     resident = _memory("VmRSS")
+    began = time.time()
     before = _usage(who)
     outcome = run()
     used = _usage(who) - before
     peak = _memory("VmHWM")
+    record = {
+        each.name: getattr(outcome, each.name)
+        for each in dataclasses.fields(outcome)
+        if each.name not in ("seconds", "histograms")
+    }
+    made = {name: Histogram(times).encode() for name, times in outcome.seconds.items()}
     return {
         "wall_seconds": used.wall,
         "user_seconds": used.user,
@@ -85,7 +102,10 @@ def measured(run: Callable[[], Outcome], who: int) -> dict[str, Any]:
         "peak_bytes": None
         if peak is None or resident is None or who != resource.RUSAGE_SELF
         else max(peak - resident, 0),
-        **dataclasses.asdict(outcome),
+        "began_at": began,
+        "ended_at": began + used.wall,
+        **record,
+        "histograms": {**outcome.histograms, **made},
     }
 
 
@@ -104,28 +124,76 @@ def _idle(run: Callable[[], Outcome], who: int) -> _Usage:
 def main() -> None:
     """Do the job on the first line of the standard input, as soon as there is a second."""
     job = Job.from_json(json.loads(sys.stdin.readline()))
+    with _private_output() as out:
+        _do(job, out)
+
+
+@contextlib.contextmanager
+def _private_output() -> Iterator[TextIO]:
+    """The standard output for our own words; whatever else is written there goes to the standard error."""
+    with os.fdopen(os.dup(1), "w") as out:
+        os.dup2(2, 1)
+        yield out
+
+
+def _do(job: Job, out: TextIO) -> None:
     os.environ.update(job.access.environment)
     try:
         peer = load(job.peer)
-        run = peer.prepare(job)
+        run = peer.prepare(job) or drive(peer, job)
+        idle = _Usage(0.0, 0.0, 0.0) if peer.idle is None else _idle(peer.idle, peer.who)
+        _say(out, {"ready": True})
+        if not sys.stdin.readline():
+            return  # nobody wants to know any more
+        figures = _figures(job, run, peer.who)
     except UnsupportedWorkError as reason:
-        _say({"unsupported": str(reason)})
+        _say(out, {"unsupported": str(reason)})
         return
-    idle = _Usage(0.0, 0.0, 0.0) if peer.idle is None else _idle(peer.idle, peer.who)
-    _say({"ready": True})
-    sys.stdin.readline()
-    figures = measured(run, peer.who)
-    if job.work.total_bytes and figures["bytes_moved"] != job.work.total_bytes:
-        raise SystemExit(f"{job.peer} moved {figures['bytes_moved']} bytes of {job.work.total_bytes}")
+    except (LoadError, ProgramFailedError) as failure:
+        raise SystemExit(str(failure)) from None
     figures["idle_wall_seconds"] = idle.wall
     for name in ("wall", "user", "system"):
         figures[f"{name}_seconds"] = max(figures[f"{name}_seconds"] - getattr(idle, name), 0.0)
-    _say(figures)
+    _say(out, figures)
 
 
-def _say(answer: dict[str, Any]) -> None:
-    sys.stdout.write(json.dumps(answer) + "\n")
-    sys.stdout.flush()
+def _figures(job: Job, run: Callable[[], Outcome], who: int) -> dict[str, Any]:
+    if job.start_at:
+        early = job.start_at - time.time()
+        if early < -_LATEST_SECONDS:
+            raise LoadError(f"was ready {-early:.1f} s after the others had begun")
+        time.sleep(max(early, 0.0))
+    with _alarm(job.deadline_seconds):
+        if not job.observe or job.peer not in OURS:
+            return measured(run, who)
+        with Observation() as seen:
+            figures = measured(run, who)
+    figures["counted"] = figures["counted"] or seen.counted()  # a crowd has asked its processes
+    figures["histograms"].update((name, times.encode()) for name, times in seen.histograms().items())
+    return figures
+
+
+@contextlib.contextmanager
+def _alarm(deadline_seconds: float) -> Iterator[None]:
+    """End this process if an operation does not end."""
+    if not deadline_seconds:
+        yield
+        return
+    alarm = threading.Timer(deadline_seconds + _GRACE_SECONDS, _end, (deadline_seconds,))
+    alarm.daemon = True
+    alarm.start()
+    yield
+    alarm.cancel()
+
+
+def _end(deadline_seconds: float) -> None:
+    os.write(2, f"did not end within {deadline_seconds:g} s\n".encode())
+    os._exit(1)
+
+
+def _say(out: TextIO, answer: dict[str, Any]) -> None:
+    out.write(json.dumps(answer) + "\n")
+    out.flush()
 
 
 if __name__ == "__main__":

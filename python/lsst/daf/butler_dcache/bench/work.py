@@ -319,7 +319,6 @@ class Outcome:
     seconds: dict[str, Sequence[float]] = dataclasses.field(default_factory=dict)
     histograms: dict[str, str] = dataclasses.field(default_factory=dict)
     counted: dict[str, int] = dataclasses.field(default_factory=dict)
-    seconds_each: list[float] = dataclasses.field(default_factory=list)
 
 
 def contents(size: int, seed: int = 1) -> bytes:

@@ -3,78 +3,80 @@
 from __future__ import annotations
 
 import importlib
-import resource
-from collections.abc import Callable
-from pathlib import Path
+import os
+from collections.abc import Sequence
 from typing import Any
 
-from ..work import Job, Outcome, UnsupportedWorkError
-from .parallel import add_up
+from ..work import Job, UnsupportedWorkError
+from .client import Client, Done, Sink, Source
+from .receiving import receive
 
 __all__ = ("make",)
 
 _AT_ONCE = 1000
+_LIFETIME_SECONDS = 300
 
 
-class _Boto:
-    who = resource.RUSAGE_SELF
-    idle: Callable[[], Outcome] | None = None
-
-    def prepare(self, job: Job) -> Callable[[], Outcome]:
+class _Boto(Client):
+    def connect(self, job: Job) -> None:
         try:
             boto3 = importlib.import_module("boto3")
         except ModuleNotFoundError as error:
             raise UnsupportedWorkError("boto3 is not installed") from error
+        self._errors = importlib.import_module("botocore.exceptions")
         configuration = importlib.import_module("botocore.config").Config(s3={"addressing_style": "path"})
-        client = boto3.client("s3", endpoint_url=job.access.url, config=configuration)
-        bucket, work = job.access.bucket, job.work
+        self._client: Any = boto3.client("s3", endpoint_url=job.access.url, config=configuration)
+        self._bucket = job.access.bucket
         if job.contact:
-            client.head_object(Bucket=bucket, Key=job.contact)
-        match work.operation:
-            case "get":
-                return lambda: Outcome(add_up(_getter(client, job), enumerate(job.names), work.threads))
-            case "put":
-                return lambda: Outcome(add_up(_putter(client, job), job.names, work.threads))
-            case "delete":
-                return lambda: _delete(client, job)
-        raise UnsupportedWorkError("boto3 does not do this")
+            self._client.head_object(Bucket=self._bucket, Key=job.contact)
 
+    def get(self, name: str, sink: Sink) -> Done:
+        match sink.kind:
+            case "memory":
+                return Done(len(self._client.get_object(Bucket=self._bucket, Key=name)["Body"].read()))
+            case "file":
+                self._client.download_file(self._bucket, name, sink.path)
+                return Done(os.stat(sink.path).st_size)
+        return receive(sink, lambda target: self._client.download_fileobj(self._bucket, name, target))
 
-def _getter(client: Any, job: Job) -> Callable[[tuple[int, str]], int]:
-    bucket = job.access.bucket
-
-    def one(numbered: tuple[int, str]) -> int:
-        number, name = numbered
-        if job.work.sink == "memory":
-            return len(client.get_object(Bucket=bucket, Key=name)["Body"].read())
-        path = Path(job.scratch) / str(number)
-        client.download_file(bucket, name, str(path))
-        return path.stat().st_size
-
-    return one
-
-
-def _putter(client: Any, job: Job) -> Callable[[str], int]:
-    bucket, size = job.access.bucket, job.work.size_bytes
-    data = Path(job.source).read_bytes() if size <= 1024 * 1024 else b""
-
-    def one(name: str) -> int:
-        if data:
-            client.put_object(Bucket=bucket, Key=name, Body=data)
+    def put(self, name: str, source: Source) -> Done:
+        if source.data is not None:
+            self._client.put_object(Bucket=self._bucket, Key=name, Body=source.data)
         else:
-            client.upload_file(job.source, bucket, name)
-        return size
+            self._client.upload_file(source.path, self._bucket, name)
+        return Done(source.size)
 
-    return one
+    def exists(self, name: str) -> bool:
+        try:
+            self._client.head_object(Bucket=self._bucket, Key=name)
+        except self._errors.ClientError as error:
+            if error.response["ResponseMetadata"]["HTTPStatusCode"] == 404:
+                return False
+            raise
+        return True
 
+    def walk(self, directory: str) -> int:
+        pages = self._client.get_paginator("list_objects_v2")
+        return sum(page["KeyCount"] for page in pages.paginate(Bucket=self._bucket, Prefix=f"{directory}/"))
 
-def _delete(client: Any, job: Job) -> Outcome:
-    deleted = 0
-    for begin in range(0, len(job.names), _AT_ONCE):
-        keys = [{"Key": name} for name in job.names[begin : begin + _AT_ONCE]]
-        answer = client.delete_objects(Bucket=job.access.bucket, Delete={"Objects": keys})
-        deleted += len(answer["Deleted"])
-    return Outcome(deleted)
+    def remove(self, name: str) -> None:
+        self._client.delete_object(Bucket=self._bucket, Key=name)
+
+    def remove_many(self, names: Sequence[str]) -> int:
+        removed = 0
+        for begin in range(0, len(names), _AT_ONCE):
+            keys = [{"Key": name} for name in names[begin : begin + _AT_ONCE]]
+            answer = self._client.delete_objects(Bucket=self._bucket, Delete={"Objects": keys})
+            removed += len(answer["Deleted"])
+        return removed
+
+    def rename(self, name: str, new: str) -> None:
+        self._client.copy({"Bucket": self._bucket, "Key": name}, self._bucket, new)
+        self.remove(name)
+
+    def presign(self, name: str) -> None:
+        where = {"Bucket": self._bucket, "Key": name}
+        self._client.generate_presigned_url("get_object", Params=where, ExpiresIn=_LIFETIME_SECONDS)
 
 
 def make(name: str) -> _Boto:
@@ -85,4 +87,4 @@ def make(name: str) -> _Boto:
     name : `str`
         A key of `~.registry.PEERS`.
     """
-    return _Boto()
+    return _Boto(name)

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import resource
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
+from ..histogram import Histogram
 from ..work import Job, Outcome, UnsupportedWorkError
+from .client import Client
+from .program import ProgramFailedError
 
 __all__ = ("make",)
 
@@ -20,25 +23,23 @@ _FORGOTTEN_AFTER_SECONDS = 11.0
 """The door forgets a client that was silent for 10 s: each crowd comes to a door that does not know it."""
 
 
-class _Crowd:
-    who = resource.RUSAGE_SELF
-    idle: Callable[[], Outcome] | None = None
-
-    def __init__(self, peer: str) -> None:
-        self._peer = peer
-
+class _Crowd(Client):
     def prepare(self, job: Job) -> Callable[[], Outcome]:
         begun = time.monotonic()
         count = job.work.processes
-        alone = dataclasses.replace(job.work, processes=1)
-        # The first contact belongs to the work here.
-        one = dataclasses.replace(job, peer=self._peer, work=alone, contact="")
+        one = dataclasses.replace(
+            job,
+            peer=self.name.removeprefix("crowd-"),
+            work=dataclasses.replace(job.work, processes=1),
+            contact="",  # it belongs to the work here
+            max_rate=job.max_rate / count,
+            start_at=0.0,
+        )
         children = [_start(one) for _ in range(count)]
         for child in children:
             ready = _read(child)
             if "unsupported" in ready:
-                for other in children:
-                    other.kill()
+                _kill(children)
                 raise UnsupportedWorkError(ready["unsupported"])
         time.sleep(max(0.0, begun + _FORGOTTEN_AFTER_SECONDS - time.monotonic()))
         return lambda: _run(children)
@@ -55,11 +56,34 @@ def _start(job: Job) -> subprocess.Popen[str]:
 def _run(children: list[subprocess.Popen[str]]) -> Outcome:
     for child in children:
         _tell(child, "go")
-    figures = [_read(child) for child in children]
+    try:
+        figures = [_read(child) for child in children]
+    finally:
+        _kill(children)
     cpu = sum(figure["user_seconds"] + figure["system_seconds"] for figure in figures)
     slowest = max(figure["wall_seconds"] for figure in figures)
-    moved = sum(figure["bytes_moved"] for figure in figures)
-    return Outcome(moved, [f"{cpu:.1f} CPU s in all processes, the slowest took {slowest:.1f} s"])
+    times: dict[str, Histogram] = {}
+    counted: Counter[str] = Counter()
+    errors: Counter[str] = Counter()
+    for figure in figures:
+        counted.update(figure["counted"])
+        errors.update(figure["errors"])
+        for name, encoded in figure["histograms"].items():
+            times.setdefault(name, Histogram()).add(Histogram.decode(encoded))
+    return Outcome(
+        bytes_moved=sum(figure["bytes_moved"] for figure in figures),
+        notes=[f"{cpu:.1f} CPU s in all processes, the slowest took {slowest:.1f} s"],
+        operations=sum(figure["operations"] for figure in figures),
+        errors=dict(errors),
+        histograms={name: histogram.encode() for name, histogram in times.items()},
+        counted=dict(counted),
+    )
+
+
+def _kill(children: list[subprocess.Popen[str]]) -> None:
+    for child in children:
+        child.kill()
+        child.communicate()
 
 
 def _tell(child: subprocess.Popen[str], line: str) -> None:
@@ -72,7 +96,7 @@ def _read(child: subprocess.Popen[str]) -> Any:
     assert child.stdout is not None
     line = child.stdout.readline()
     if not line:
-        raise RuntimeError("a process of the crowd ended before its work was done")
+        raise ProgramFailedError("a process of the crowd ended before its work was done")
     return json.loads(line)
 
 
@@ -84,4 +108,4 @@ def make(name: str) -> _Crowd:
     name : `str`
         A key of `~.registry.PEERS`.
     """
-    return _Crowd(name.removeprefix("crowd-"))
+    return _Crowd(name)

@@ -4,37 +4,42 @@ from __future__ import annotations
 
 import importlib
 import io
-import resource
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ..work import Job, Outcome, UnsupportedWorkError
-from .parallel import add_up
+from ..work import Job, UnsupportedWorkError
+from .client import Client, Done, Sink, Source
+from .receiving import receive
 
 __all__ = ("make",)
 
 _REGION = "us-east-1"
 
 
-class _Crt:
-    who = resource.RUSAGE_SELF
-    idle: Callable[[], Outcome] | None = None
-
-    def prepare(self, job: Job) -> Callable[[], Outcome]:
-        work = job.work
-        if work.operation not in ("get", "put"):
-            raise UnsupportedWorkError("awscrt's S3 client gets and puts")
+class _Crt(Client):
+    def connect(self, job: Job) -> None:
         try:
-            manager = _manager(job)
+            self._manager = _manager(job)
         except ModuleNotFoundError as error:
             raise UnsupportedWorkError(f"{error.name} is not installed") from error
+        self._bucket = job.access.bucket
         if job.contact:
-            manager.download(job.access.bucket, job.contact, io.BytesIO()).result()
-        if work.operation == "get":
-            return lambda: Outcome(add_up(_getter(manager, job), enumerate(job.names), work.threads))
-        return lambda: Outcome(add_up(_putter(manager, job), job.names, work.threads))
+            self._manager.download(self._bucket, job.contact, io.BytesIO()).result()
+
+    def get(self, name: str, sink: Sink) -> Done:
+        if sink.kind != "file":
+            return receive(sink, lambda target: self._manager.download(self._bucket, name, target).result())
+        path = Path(sink.path)
+        self._manager.download(self._bucket, name, sink.path).result()
+        while not path.exists():  # the file gets its name a moment after that
+            time.sleep(0.0005)
+        return Done(path.stat().st_size)
+
+    def put(self, name: str, source: Source) -> Done:
+        body = source.path if source.data is None else io.BytesIO(source.data)
+        self._manager.upload(body, self._bucket, name).result()
+        return Done(source.size)
 
 
 def _manager(job: Job) -> Any:
@@ -56,34 +61,6 @@ def _manager(job: Job) -> Any:
     )
 
 
-def _getter(manager: Any, job: Job) -> Callable[[tuple[int, str]], int]:
-    def one(numbered: tuple[int, str]) -> int:
-        number, name = numbered
-        if job.work.sink == "memory":
-            memory = io.BytesIO()
-            manager.download(job.access.bucket, name, memory).result()
-            return memory.tell()
-        path = Path(job.scratch) / str(number)
-        manager.download(job.access.bucket, name, str(path)).result()
-        while not path.exists():  # the file gets its name a moment after that
-            time.sleep(0.0005)
-        return path.stat().st_size
-
-    return one
-
-
-def _putter(manager: Any, job: Job) -> Callable[[str], int]:
-    size = job.work.size_bytes
-    data = Path(job.source).read_bytes() if size <= 1024 * 1024 else b""
-
-    def one(name: str) -> int:
-        source = io.BytesIO(data) if data else job.source
-        manager.upload(source, job.access.bucket, name).result()
-        return size
-
-    return one
-
-
 def make(name: str) -> _Crt:
     """Return the peer of this name.
 
@@ -92,4 +69,4 @@ def make(name: str) -> _Crt:
     name : `str`
         A key of `~.registry.PEERS`.
     """
-    return _Crt()
+    return _Crt(name)

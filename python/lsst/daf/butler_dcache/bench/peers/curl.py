@@ -4,26 +4,32 @@ from __future__ import annotations
 
 import os
 import resource
-import subprocess
+from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
 
-from ..work import Job, Outcome, UnsupportedWorkError
+from ..work import Job, Outcome, UnsupportedWorkError, Work
+from .client import Client
+from .program import ProgramFailedError, run_program
 
 __all__ = ("make",)
 
+_SAID = r'write-out = "%{time_total} %{time_starttransfer} %{url}\n"'
+"""After each transfer; the times begin with the transfer, and a redirect belongs to it."""
 
-class _Curl:
+_TAKEN_IN_TURN = ("url", "upload-file", "output")
+"""Transfers that differ in nothing else need not repeat all settings."""
+
+
+class _Curl(Client):
     who = resource.RUSAGE_CHILDREN
 
-    def __init__(self, moves: bool) -> None:
-        self._moves = moves
-        self.idle: Callable[[], Outcome] | None = self._start_for_nothing
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self._moves = name == "curl-move"
+        self.idle = self._start_for_nothing
 
-    def prepare(self, job: Job) -> Callable[[], Outcome]:
-        work = job.work
-        if work.operation not in ("get", "put", "read_random"):
-            raise UnsupportedWorkError("curl does not do this")
+    def notes(self, work: Work) -> list[str]:
         notes = []
         if work.operation == "get" and work.sink == "memory":
             notes.append("curl throws the bytes away")
@@ -31,47 +37,77 @@ class _Curl:
             notes.append("curl verifies no checksum")
         if work.operation == "put" and work.publish == "atomic" and not self._moves:
             notes.append("curl writes in place: a reader can see a part")
+        return notes
+
+    def prepare(self, job: Job) -> Callable[[], Outcome]:
+        work = job.work
+        if work.operation not in ("get", "put", "read_random"):
+            raise UnsupportedWorkError("curl does not do this")
+        if work.rate:
+            raise UnsupportedWorkError("curl takes all its transfers at once, not as they arrive")
+        if work.threads > 1 and job.max_rate:
+            raise UnsupportedWorkError("curl keeps to no rate with several transfers at a time")
         steps = [self._configuration(job, "transfers", self._transfers(job))]
         if self._moves:
             if work.operation != "put":
                 raise UnsupportedWorkError("nothing to move")
             steps.append(self._configuration(job, "moves", self._renames(job)))
-        commands = [self._command(path, work.threads) for path in steps]
+        commands = [self._command(path, job) for path in steps]
 
         def run() -> Outcome:
-            for command in commands:
-                subprocess.run(command, check=True, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
-            return Outcome(work.total_bytes, notes)
+            said = [run_program(command, deadline_seconds=job.deadline_seconds) for command in commands]
+            return self._outcome(work, said)
 
         return run
 
+    def _outcome(self, work: Work, said: list[str]) -> Outcome:
+        seconds: dict[str, list[float]] = defaultdict(list)
+        together: dict[str, float] = defaultdict(float)
+        for step, text in enumerate(said):
+            for line in text.splitlines():
+                total, first, url = line.split()
+                if self._moves:  # one after the other, to the same file
+                    together[url.removesuffix(".tmp")] += float(total)
+                else:
+                    seconds["operation"].append(float(total))
+                if work.operation != "put" and step == 0:
+                    seconds["first_byte"].append(float(first))
+        if self._moves:
+            seconds["operation"] = list(together.values())
+        done = len(seconds["operation"])
+        if done != work.count:
+            raise ProgramFailedError(f"curl did {done} transfers of {work.count}")
+        return Outcome(work.total_bytes, self.notes(work), operations=done, seconds=dict(seconds))
+
     @staticmethod
     def _start_for_nothing() -> Outcome:
-        subprocess.run(["curl", "-s", "-o", os.devnull, "file:///dev/null"], check=True)
+        run_program(["curl", "-s", "-o", os.devnull, "file:///dev/null"])
         return Outcome(0)
 
     @staticmethod
-    def _command(configuration: Path, threads: int) -> list[str]:
+    def _command(configuration: Path, job: Job) -> list[str]:
+        threads = job.work.threads
         parallel = ["-Z", "--parallel-max", str(threads)] if threads > 1 else []
         # --config comes first: what stands before it would belong to its first transfer alone.
         return ["curl", "--config", str(configuration), *parallel]
 
     def _transfers(self, job: Job) -> list[list[str]]:
         work, base = job.work, job.access.url
+        names = [job.names[number % len(job.names)] for number in range(work.count)]
         transfers: list[list[str]] = []
         if work.operation == "put":
-            for name in job.names:
+            for name in names:
                 place = f"{name}.tmp" if self._moves else name
-                transfers.append([f'url = "{base}{place}"', f'upload-file = "{job.source}"'])
+                upload = [f'url = "{base}{place}"', f'upload-file = "{job.source}"']
+                transfers.append([*upload, f'output = "{os.devnull}"'])
         elif work.operation == "get":
-            for number, name in enumerate(job.names):
+            for number, name in enumerate(names):
                 out = f"{job.scratch}/{number}" if work.sink == "file" else os.devnull
                 transfers.append([f'url = "{base}{name}"', f'output = "{out}"'])
         else:
-            for offset in work.offsets():
+            for name, offset in zip(names, work.offsets(), strict=True):
                 span = f"{offset}-{offset + work.piece_bytes - 1}"
-                url = f'url = "{base}{job.names[0]}"'
-                transfers.append([url, f'range = "{span}"', f'output = "{os.devnull}"'])
+                transfers.append([f'url = "{base}{name}"', f'range = "{span}"', f'output = "{os.devnull}"'])
         return transfers
 
     def _renames(self, job: Job) -> list[list[str]]:
@@ -91,18 +127,18 @@ class _Curl:
         """Write a configuration file, for nobody else's eyes; each transfer repeats what all share."""
         access = job.access
         # A door that limits its clients refuses some of eight at once; curl repeats what is refused.
-        shared = ["silent", "show-error", "fail", "location", "retry = 20"]
+        shared = ["silent", "show-error", "fail", "location", "retry = 20", _SAID]
         if access.ca_file is not None:
             shared.append(f'cacert = "{access.ca_file}"')
         if access.token_file is not None:
             shared.append(f'oauth2-bearer = "{Path(access.token_file).read_text().strip()}"')
         if access.user is not None and access.password_file is not None:
             shared.append(f'user = "{access.user}:{Path(access.password_file).read_text().strip()}"')
+        if job.max_rate:
+            shared.append(f'rate = "{max(1, int(job.max_rate * 60))}/m"')
         path = Path(job.scratch) / f"{name}.curl"
         path.touch(0o600)
-        if all(
-            len(transfer) == 2 for transfer in transfers
-        ):  # nothing but a URL and a file: no settings differ
+        if all(line.startswith(_TAKEN_IN_TURN) for transfer in transfers for line in transfer):
             lines = [*shared, *("\n".join(transfer) for transfer in transfers)]
         else:
             lines = ["\nnext\n".join("\n".join([*shared, *transfer]) for transfer in transfers)]
@@ -118,4 +154,4 @@ def make(name: str) -> _Curl:
     name : `str`
         A key of `~.registry.PEERS`.
     """
-    return _Curl(moves=name == "curl-move")
+    return _Curl(name)

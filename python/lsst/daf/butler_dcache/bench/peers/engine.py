@@ -13,7 +13,6 @@ import re
 import resource
 import socket
 import ssl
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
@@ -23,6 +22,8 @@ from ...config.settings import EndpointSettings
 from ...transport.data import DataPlane
 from ...transport.deadline import Deadline
 from ..work import Access, Job, Outcome, UnsupportedWorkError
+from .client import Client, Done, Sink, Source
+from .program import run_program
 
 __all__ = ("make",)
 
@@ -31,39 +32,34 @@ _PIECE_BYTES = 1024 * 1024
 _DEADLINE_SECONDS = 600.0
 
 
-class _Engine:
-    who = resource.RUSAGE_SELF
-    idle: Callable[[], Outcome] | None = None
-
-    def prepare(self, job: Job) -> Callable[[], Outcome]:
+class _Engine(Client):
+    def connect(self, job: Job) -> None:
         if job.work.operation not in ("get", "put") or job.work.threads > 1:
             raise UnsupportedWorkError("engines get and put, one file after the other")
+        self._base = job.access.url
         try:
-            self.open(job.access)
+            self.begin(job.access)
         except ModuleNotFoundError as error:
             raise UnsupportedWorkError(f"{error.name} is not installed") from error
-        if job.work.operation == "put" and type(self).put is _Engine.put:
+        if job.work.operation == "put" and type(self).send is _Engine.send:
             raise UnsupportedWorkError("this engine only reads")
-        urls = [f"{job.access.url}{name}{_KEY}" for name in job.names]
-        if job.work.operation == "get":
-            return lambda: Outcome(sum(map(self.get, urls)))
 
-        def put() -> Outcome:
-            for url in urls:
-                self.put(url, Path(job.source))
-            return Outcome(job.work.total_bytes)
+    def get(self, name: str, sink: Sink) -> Done:
+        return Done(self.fetch(f"{self._base}{name}{_KEY}"))
 
-        return put
+    def put(self, name: str, source: Source) -> Done:
+        self.send(f"{self._base}{name}{_KEY}", Path(source.path))
+        return Done(source.size)
 
-    def open(self, access: Access) -> None:
+    def begin(self, access: Access) -> None:
         """Make what is needed once, without a connection."""
         raise NotImplementedError
 
-    def get(self, url: str) -> int:
+    def fetch(self, url: str) -> int:
         """Read a file to nowhere and return its size."""
         raise NotImplementedError
 
-    def put(self, url: str, source: Path) -> None:
+    def send(self, url: str, source: Path) -> None:
         """Send a file."""
         raise NotImplementedError
 
@@ -74,13 +70,13 @@ def _check(status: int) -> None:
 
 
 class _Ours(_Engine):
-    def open(self, access: Access) -> None:
+    def begin(self, access: Access) -> None:
         # The server is a pool of an endpoint that lies elsewhere.
         base = "https://localhost:1/" if access.ca_file else "http://localhost:1/"
         self._plane = DataPlane(EndpointSettings(base, trusted_authorities=access.ca_file))
         self._memory = memoryview(bytearray(_PIECE_BYTES))
 
-    def get(self, url: str) -> int:
+    def fetch(self, url: str) -> int:
         moved = 0
         with self._plane.open("GET", url, deadline=Deadline(_DEADLINE_SECONDS)) as answer:
             _check(answer.status)
@@ -88,7 +84,7 @@ class _Ours(_Engine):
                 moved += count
         return moved
 
-    def put(self, url: str, source: Path) -> None:
+    def send(self, url: str, source: Path) -> None:
         with (
             source.open("rb") as file,
             self._plane.open("PUT", url, body=file, deadline=Deadline(_DEADLINE_SECONDS)) as answer,
@@ -100,7 +96,7 @@ class _Ours(_Engine):
 class _MemoryBio(_Engine):
     """What TLS could cost: `ssl.MemoryBIO`, which takes much from the socket at a time."""
 
-    def open(self, access: Access) -> None:
+    def begin(self, access: Access) -> None:
         if access.ca_file is None:
             raise UnsupportedWorkError("this is about TLS")
         self._context = ssl.create_default_context(cafile=access.ca_file)
@@ -134,7 +130,7 @@ class _MemoryBio(_Engine):
             except ssl.SSLWantReadError:
                 self._take(connection)
 
-    def get(self, url: str) -> int:
+    def fetch(self, url: str) -> int:
         parts = urlsplit(url)
         if self._socket is None:
             self._socket = self._connect(parts.hostname or "", parts.port or 443)
@@ -151,7 +147,7 @@ class _MemoryBio(_Engine):
 
 
 class _HttpClient(_Engine):
-    def open(self, access: Access) -> None:
+    def begin(self, access: Access) -> None:
         parts = urlsplit(access.url)
         host = parts.hostname or ""
         if access.ca_file:
@@ -162,7 +158,7 @@ class _HttpClient(_Engine):
         self._connection.blocksize = _PIECE_BYTES
         self._memory = memoryview(bytearray(_PIECE_BYTES))
 
-    def get(self, url: str) -> int:
+    def fetch(self, url: str) -> int:
         parts = urlsplit(url)
         self._connection.request("GET", f"{parts.path}?{parts.query}")
         answer = self._connection.getresponse()
@@ -172,7 +168,7 @@ class _HttpClient(_Engine):
             moved += count
         return moved
 
-    def put(self, url: str, source: Path) -> None:
+    def send(self, url: str, source: Path) -> None:
         parts = urlsplit(url)
         with source.open("rb") as file:
             headers = {"Content-Length": str(source.stat().st_size)}
@@ -183,7 +179,7 @@ class _HttpClient(_Engine):
 
 
 class _Pycurl(_Engine):
-    def open(self, access: Access) -> None:
+    def begin(self, access: Access) -> None:
         self._pycurl: Any = importlib.import_module("pycurl")
         self._curl = self._pycurl.Curl()
         if access.ca_file:
@@ -191,7 +187,7 @@ class _Pycurl(_Engine):
         self._curl.setopt(self._pycurl.BUFFERSIZE, 512 * 1024)
         self._moved = 0
 
-    def get(self, url: str) -> int:
+    def fetch(self, url: str) -> int:
         curl = self._curl
         self._moved = 0
         curl.setopt(self._pycurl.HTTPGET, 1)
@@ -204,7 +200,7 @@ class _Pycurl(_Engine):
     def _count(self, data: bytes) -> None:
         self._moved += len(data)
 
-    def put(self, url: str, source: Path) -> None:
+    def send(self, url: str, source: Path) -> None:
         curl, pycurl = self._curl, self._pycurl
         with source.open("rb") as file:
             curl.setopt(pycurl.UPLOAD, 1)
@@ -219,57 +215,60 @@ class _Pycurl(_Engine):
 
 
 class _Urllib3(_Engine):
-    def open(self, access: Access) -> None:
+    def begin(self, access: Access) -> None:
         urllib3 = importlib.import_module("urllib3")
         self._pool: Any = urllib3.PoolManager(ca_certs=access.ca_file)
 
-    def get(self, url: str) -> int:
+    def fetch(self, url: str) -> int:
         answer = self._pool.request("GET", url, preload_content=False)
         _check(answer.status)
         moved = sum(len(piece) for piece in answer.stream(_PIECE_BYTES))
         answer.release_conn()
         return moved
 
-    def put(self, url: str, source: Path) -> None:
+    def send(self, url: str, source: Path) -> None:
         with source.open("rb") as file:
             headers = {"Content-Length": str(source.stat().st_size)}
             _check(self._pool.request("PUT", url, body=file, headers=headers).status)
 
 
 class _Requests(_Engine):
-    def open(self, access: Access) -> None:
+    def begin(self, access: Access) -> None:
         requests = importlib.import_module("requests")
         self._session: Any = requests.Session()
         self._session.trust_env = False
         if access.ca_file:
             self._session.verify = access.ca_file
 
-    def get(self, url: str) -> int:
+    def fetch(self, url: str) -> int:
         with self._session.get(url, stream=True) as answer:
             _check(answer.status_code)
             return sum(len(piece) for piece in answer.iter_content(_PIECE_BYTES))
 
-    def put(self, url: str, source: Path) -> None:
+    def send(self, url: str, source: Path) -> None:
         with source.open("rb") as file, self._session.put(url, data=file) as answer:
             _check(answer.status_code)
 
 
-class _Curl(_Engine):
+class _Curl(Client):
     """The program, for comparison."""
 
     who = resource.RUSAGE_CHILDREN
 
-    def __init__(self) -> None:
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
         self.idle = self._start_for_nothing
 
     @staticmethod
     def _start_for_nothing() -> Outcome:
-        subprocess.run(["curl", "-s", "-o", "/dev/null", "file:///dev/null"], check=True)
+        run_program(["curl", "-s", "-o", "/dev/null", "file:///dev/null"])
         return Outcome(0)
 
     def prepare(self, job: Job) -> Callable[[], Outcome]:
         work = job.work
-        lines = ["silent", "show-error", "fail"]
+        if work.operation not in ("get", "put") or work.threads > 1 or work.rate or job.max_rate:
+            raise UnsupportedWorkError("engines get and put, one file after the other")
+        lines = ["silent", "show-error", "fail", r'write-out = "%{time_total}\n"']
         if job.access.ca_file:
             lines.append(f'cacert = "{job.access.ca_file}"')
         for name in job.names:
@@ -281,13 +280,14 @@ class _Curl(_Engine):
         path.write_text("\n".join(lines) + "\n")
 
         def run() -> Outcome:
-            subprocess.run(["curl", "--config", str(path)], check=True, stdout=subprocess.DEVNULL)
-            return Outcome(work.total_bytes)
+            said = run_program(["curl", "--config", str(path)], deadline_seconds=job.deadline_seconds)
+            times = list(map(float, said.split()))
+            return Outcome(work.total_bytes, operations=len(times), seconds={"operation": times})
 
         return run
 
 
-_ENGINES: dict[str, Callable[[], _Engine]] = {
+_ENGINES: dict[str, Callable[[str], Client]] = {
     "engine-ours": _Ours,
     "engine-curl": _Curl,
     "engine-memory-bio": _MemoryBio,
@@ -298,7 +298,7 @@ _ENGINES: dict[str, Callable[[], _Engine]] = {
 }
 
 
-def make(name: str) -> _Engine:
+def make(name: str) -> Client:
     """Return the peer of this name.
 
     Parameters
@@ -306,4 +306,4 @@ def make(name: str) -> _Engine:
     name : `str`
         A key of `~.registry.PEERS`.
     """
-    return _ENGINES[name]()
+    return _ENGINES[name](name)

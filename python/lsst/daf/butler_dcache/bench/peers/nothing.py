@@ -12,43 +12,15 @@ class Nothing(Client):
     """Says that all is well."""
 
     def connect(self, job: Job) -> None:
-        """Remember how large files are.
-
-        Parameters
-        ----------
-        job : `~..work.Job`
-            Says it.
-        """
         self._done = Done(job.work.size_bytes)
 
     def get(self, name: str, sink: Sink) -> Done:
-        """Return.
-
-        Parameters
-        ----------
-        name, sink
-            For nothing.
-        """
         return self._done
 
     def put(self, name: str, source: Source) -> Done:
-        """Return.
-
-        Parameters
-        ----------
-        name, source
-            For nothing.
-        """
         return self._done
 
     def exists(self, name: str) -> bool:
-        """Return `True`.
-
-        Parameters
-        ----------
-        name
-            For nothing.
-        """
         return True
 
 

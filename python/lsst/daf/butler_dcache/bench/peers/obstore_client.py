@@ -4,46 +4,76 @@ from __future__ import annotations
 
 import importlib
 import os
-import resource
-from collections.abc import Callable
+import time
+from collections.abc import Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from ..work import Job, Outcome, UnsupportedWorkError
-from .parallel import add_up
+from ..work import Job, UnsupportedWorkError, Work
+from .client import Client, Done, Sink, Source
 
 __all__ = ("make",)
 
+_LIFETIME = timedelta(seconds=300)
 
-class _Obstore:
-    who = resource.RUSAGE_SELF
-    idle: Callable[[], Outcome] | None = None
 
-    def prepare(self, job: Job) -> Callable[[], Outcome]:
-        work = job.work
+class _Obstore(Client):
+    def connect(self, job: Job) -> None:
         try:
-            obstore = importlib.import_module("obstore")
+            self._obstore: Any = importlib.import_module("obstore")
         except ModuleNotFoundError as error:
             raise UnsupportedWorkError("obstore is not installed") from error
-        store = _store(job)
+        self._store = _store(job)
         if job.contact:
-            obstore.head(store, job.contact)
-        notes = ["obstore compares no checksum"] if work.digest and work.operation == "get" else []
-        match work.operation:
-            case "get":
-                get = _getter(obstore, store, job)
-                return lambda: Outcome(add_up(get, enumerate(job.names), work.threads), notes)
-            case "put":
-                put = _putter(obstore, store, job)
-                return lambda: Outcome(add_up(put, job.names, work.threads), notes)
-            case "delete":
+            self._obstore.head(self._store, job.contact)
 
-                def delete() -> Outcome:
-                    obstore.delete(store, list(job.names))
-                    return Outcome(len(job.names))
+    def notes(self, work: Work) -> list[str]:
+        return ["obstore compares no checksum"] if work.digest and work.operation == "get" else []
 
-                return delete
-        raise UnsupportedWorkError("obstore does not do this")
+    def get(self, name: str, sink: Sink) -> Done:
+        begun = time.perf_counter()
+        answer = self._obstore.get(self._store, name)
+        if sink.kind == "memory":
+            return Done(len(answer.bytes()))
+        moved, first = 0, None
+        with open(sink.path or os.devnull, "wb") as file:
+            for piece in answer.stream():
+                first = first or time.perf_counter() - begun
+                moved += file.write(piece) if sink.path else len(piece)
+        return Done(moved, first)
+
+    def put(self, name: str, source: Source) -> Done:
+        self._obstore.put(self._store, name, source.data or Path(source.path))
+        return Done(source.size)
+
+    def read_ranges(self, name: str, ranges: Sequence[tuple[int, int]]) -> Done:
+        begins, ends = zip(*ranges, strict=True)
+        parts = self._obstore.get_ranges(self._store, name, starts=begins, ends=ends)
+        return Done(sum(map(len, parts)))
+
+    def exists(self, name: str) -> bool:
+        try:
+            self._obstore.head(self._store, name)
+        except FileNotFoundError:
+            return False
+        return True
+
+    def walk(self, directory: str) -> int:
+        return sum(map(len, self._obstore.list(self._store, f"{directory}/")))
+
+    def remove(self, name: str) -> None:
+        self._obstore.delete(self._store, name)
+
+    def remove_many(self, names: Sequence[str]) -> int:
+        self._obstore.delete(self._store, list(names))
+        return len(names)
+
+    def rename(self, name: str, new: str) -> None:
+        self._obstore.rename(self._store, name, new)
+
+    def presign(self, name: str) -> None:
+        self._obstore.sign(self._store, "GET", name, _LIFETIME)
 
 
 def _store(job: Job) -> Any:
@@ -62,32 +92,6 @@ def _store(job: Job) -> Any:
     )
 
 
-def _getter(obstore: Any, store: Any, job: Job) -> Callable[[tuple[int, str]], int]:
-    def one(numbered: tuple[int, str]) -> int:
-        number, name = numbered
-        answer = obstore.get(store, name)
-        if job.work.sink == "memory":
-            return len(answer.bytes())
-        moved = 0
-        with open(f"{job.scratch}/{number}", "wb") as file:
-            for piece in answer.stream():
-                moved += file.write(piece)
-        return moved
-
-    return one
-
-
-def _putter(obstore: Any, store: Any, job: Job) -> Callable[[str], int]:
-    size = job.work.size_bytes
-    data = Path(job.source).read_bytes() if size <= 1024 * 1024 else b""
-
-    def one(name: str) -> int:
-        obstore.put(store, name, data or Path(job.source))
-        return size
-
-    return one
-
-
 def make(name: str) -> _Obstore:
     """Return the peer of this name.
 
@@ -96,4 +100,4 @@ def make(name: str) -> _Obstore:
     name : `str`
         A key of `~.registry.PEERS`.
     """
-    return _Obstore()
+    return _Obstore(name)

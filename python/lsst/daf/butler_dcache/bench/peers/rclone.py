@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import resource
 import shutil
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from ..work import Job, Outcome, UnsupportedWorkError
+from ..work import Job, Outcome, UnsupportedWorkError, Work
+from .client import Client
+from .program import run_program
 
 __all__ = ("make",)
 
@@ -23,19 +24,26 @@ def _program() -> str:
     return found
 
 
-class _Rclone:
+class _Rclone(Client):
     who = resource.RUSAGE_CHILDREN
 
-    def __init__(self) -> None:
-        self.idle: Callable[[], Outcome] | None = self._start_for_nothing
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.idle = self._start_for_nothing
+
+    def notes(self, work: Work) -> list[str]:
+        return ["rclone puts the bytes into files"] if work.sink == "memory" else []
 
     def prepare(self, job: Job) -> Callable[[], Outcome]:
         work = job.work
+        if work.rate:
+            raise UnsupportedWorkError("rclone takes all its files at once, not as they arrive")
+        if len(set(job.names)) != work.count:
+            raise UnsupportedWorkError("rclone copies each file once")
         remote = f"it:{job.access.bucket}"
         folder = Path(job.scratch) / "files"
         folder.mkdir()
-        notes = ["rclone puts the bytes into files"] if work.sink == "memory" else []
-        match (work.operation, len(job.names)):
+        match (work.operation, work.count):
             case ("get", 1):
                 arguments = ["copyto", f"{remote}/{job.names[0]}", str(folder / "0")]
             case ("get", _):
@@ -44,17 +52,19 @@ class _Rclone:
                 arguments = ["copyto", job.source, f"{remote}/{job.names[0]}"]
             case ("put", _):
                 for name in job.names:
-                    (folder / name).parent.mkdir(exist_ok=True)
+                    (folder / name).parent.mkdir(parents=True, exist_ok=True)
                     os.link(job.source, folder / name)
                 arguments = ["copy", *self._list(job, job.names), str(folder), remote]
             case _:
                 raise UnsupportedWorkError("rclone does not do this")
         command = [_program(), *arguments, "--transfers", str(max(work.threads, 4)), "--checkers", "8"]
+        if job.max_rate:
+            command += ["--tpslimit", f"{job.max_rate:g}"]
         environment = self._environment(job)
 
         def run() -> Outcome:
-            subprocess.run(command, check=True, stdin=subprocess.DEVNULL, env=environment)
-            return Outcome(work.total_bytes, notes)
+            run_program(command, deadline_seconds=job.deadline_seconds, environment=environment)
+            return Outcome(work.total_bytes, self.notes(work), operations=work.count)
 
         return run
 
@@ -81,7 +91,7 @@ class _Rclone:
 
     @staticmethod
     def _start_for_nothing() -> Outcome:
-        subprocess.run([_program(), "version"], check=True, stdout=subprocess.DEVNULL)
+        run_program([_program(), "version"])
         return Outcome(0)
 
 
@@ -93,4 +103,4 @@ def make(name: str) -> _Rclone:
     name : `str`
         A key of `~.registry.PEERS`.
     """
-    return _Rclone()
+    return _Rclone(name)

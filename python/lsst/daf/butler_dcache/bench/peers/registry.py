@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol, cast
+from typing import cast
 
-from ..work import Job, Outcome
+from .client import Client
 
-__all__ = ("OURS", "PEERS", "Entry", "Peer", "load")
+__all__ = ("OURS", "PEERS", "Entry", "load")
 
 _WEBDAV = ("webdav",)
 _S3 = ("s3",)
@@ -102,32 +101,7 @@ OURS = tuple(name for name, entry in PEERS.items() if entry.ours)
 """Those that are this package."""
 
 
-class Peer(Protocol):
-    """A client."""
-
-    who: int
-    """``resource.RUSAGE_SELF``, or ``resource.RUSAGE_CHILDREN`` for a program of its own."""
-
-    idle: Callable[[], Outcome] | None
-    """Starts that program for nothing; its cost is taken off."""
-
-    def prepare(self, job: Job) -> Callable[[], Outcome]:
-        """Return what does the job, with everything done that does not belong to it.
-
-        Parameters
-        ----------
-        job : `~..work.Job`
-            What is to be done.
-
-        Raises
-        ------
-        UnsupportedWorkError
-            If this peer cannot do it.
-        """
-        ...
-
-
-def load(name: str) -> Peer:
+def load(name: str) -> Client:
     """Return a peer.
 
     Parameters
@@ -137,8 +111,8 @@ def load(name: str) -> Peer:
 
     Returns
     -------
-    peer : `Peer`
+    peer : `~.client.Client`
         A new one.
     """
     module = importlib.import_module(f"{__name__.rpartition('.')[0]}.{PEERS[name].module}")
-    return cast(Peer, module.make(name))
+    return cast(Client, module.make(name))

@@ -4,78 +4,72 @@ from __future__ import annotations
 
 import importlib
 import os
-import resource
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
+from collections.abc import Sequence
+from typing import BinaryIO, cast
 
-from ..work import Job, Outcome, UnsupportedWorkError
-from .parallel import add_up
+from ..work import Job, UnsupportedWorkError, Work
+from .client import Done, Sink, Source
+from .plain import FsspecClient
+from .receiving import receive
 
 __all__ = ("make",)
 
+_LIFETIME_SECONDS = 300
 
-class _S3fs:
-    who = resource.RUSAGE_SELF
-    idle: Callable[[], Outcome] | None = None
 
-    def prepare(self, job: Job) -> Callable[[], Outcome]:
-        work = job.work
+class _S3fs(FsspecClient):
+    def connect(self, job: Job) -> None:
         try:
             s3fs = importlib.import_module("s3fs")
         except ModuleNotFoundError as error:
             raise UnsupportedWorkError("s3fs is not installed") from error
-        filesystem = s3fs.S3FileSystem(
+        self.files = s3fs.S3FileSystem(
             endpoint_url=job.access.url.removesuffix("/"),
             client_kwargs={"verify": job.access.ca_file} if job.access.ca_file else {},
             config_kwargs={"s3": {"addressing_style": "path"}},
             use_listings_cache=False,
         )
-        bucket = job.access.bucket
+        self.root = f"{job.access.bucket}/"
         if job.contact:
-            filesystem.info(f"{bucket}/{job.contact}")
-        paths = [f"{bucket}/{name}" for name in job.names]
-        match work.operation:
-            case "get":
-                get = _getter(filesystem, job)
-                return lambda: Outcome(add_up(get, enumerate(paths), work.threads))
-            case "put":
-                put = _putter(filesystem, job)
-                return lambda: Outcome(add_up(put, paths, work.threads))
-            case "delete":
-                return lambda: Outcome(_delete(filesystem, paths))
-        raise UnsupportedWorkError("s3fs does not do this")
+            self.files.info(self.root + job.contact)
 
+    def notes(self, work: Work) -> list[str]:
+        return []  # the services compare, and publish at once
 
-def _getter(filesystem: Any, job: Job) -> Callable[[tuple[int, str]], int]:
-    def one(numbered: tuple[int, str]) -> int:
-        number, path = numbered
-        if job.work.sink == "memory":
-            return len(filesystem.cat_file(path))
-        target = f"{job.scratch}/{number}"
-        filesystem.get_file(path, target)
-        return os.stat(target).st_size
+    def get(self, name: str, sink: Sink) -> Done:
+        match sink.kind:
+            case "memory":
+                return Done(len(self.files.cat_file(self.root + name)))
+            case "file":
+                self.files.get_file(self.root + name, sink.path)
+                return Done(os.stat(sink.path).st_size)
+        return receive(sink, lambda target: self.files.get_file(self.root + name, target))
 
-    return one
-
-
-def _putter(filesystem: Any, job: Job) -> Callable[[str], int]:
-    size = job.work.size_bytes
-    data = Path(job.source).read_bytes() if size <= 1024 * 1024 else b""
-
-    def one(path: str) -> int:
-        if data:
-            filesystem.pipe_file(path, data)
+    def put(self, name: str, source: Source) -> Done:
+        if source.data is not None:
+            self.files.pipe_file(self.root + name, source.data)
         else:
-            filesystem.put_file(job.source, path)
-        return size
+            self.files.put_file(source.path, self.root + name)
+        return Done(source.size)
 
-    return one
+    def create(self, name: str) -> BinaryIO:
+        return cast(BinaryIO, self.files.open(self.root + name, "wb"))
 
+    def exists(self, name: str) -> bool:
+        return bool(self.files.exists(self.root + name))
 
-def _delete(filesystem: Any, paths: list[str]) -> int:
-    filesystem.rm(paths)
-    return len(paths)
+    def remove(self, name: str) -> None:
+        self.files.rm_file(self.root + name)
+
+    def remove_many(self, names: Sequence[str]) -> int:
+        self.files.rm([self.root + name for name in names])
+        return len(names)
+
+    def rename(self, name: str, new: str) -> None:
+        self.files.mv(self.root + name, self.root + new)
+
+    def presign(self, name: str) -> None:
+        self.files.sign(self.root + name, expiration=_LIFETIME_SECONDS)
 
 
 def make(name: str) -> _S3fs:
@@ -86,4 +80,4 @@ def make(name: str) -> _S3fs:
     name : `str`
         A key of `~.registry.PEERS`.
     """
-    return _S3fs()
+    return _S3fs(name)

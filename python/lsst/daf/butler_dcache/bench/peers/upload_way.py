@@ -3,33 +3,27 @@
 from __future__ import annotations
 
 import dataclasses
-import resource
-from collections.abc import Callable
 
 from ...config.loading import settings_for
+from ...store.protocol import Store
 from ...store.webdav_store import WebdavStore
-from ..work import Job, Outcome, UnsupportedWorkError, contents
-from .parallel import add_up
+from ..work import Job, UnsupportedWorkError
+from .ours import Ours
 
 __all__ = ("make",)
 
+_LARGEST = {"ours-proxied": 2**62, "ours-redirected": 0}
 
-class _UploadWay:
-    who = resource.RUSAGE_SELF
-    idle: Callable[[], Outcome] | None = None
 
-    def __init__(self, proxied: bool) -> None:
-        self._largest = 2**62 if proxied else 0
-
-    def prepare(self, job: Job) -> Callable[[], Outcome]:
+class _UploadWay(Ours):
+    def connect(self, job: Job) -> None:
         if job.work.operation != "put":
-            raise UnsupportedWorkError(f"no way to {job.work.operation}")
-        settings = settings_for(job.access.root)
-        store = WebdavStore(dataclasses.replace(settings, proxy_upload_max_bytes=self._largest))
-        store.exists(f"{job.access.root}{job.contact}")
-        urls = [f"{job.access.root}{name}" for name in job.names]
-        data = contents(job.work.size_bytes)
-        return lambda: Outcome(add_up(lambda url: store.write(url, data).size or 0, urls, job.work.threads))
+            raise UnsupportedWorkError(f"{self.name} is about uploads")
+        super().connect(job)
+
+    def _make_store(self, root: str) -> Store:
+        settings = dataclasses.replace(settings_for(root), proxy_upload_max_bytes=_LARGEST[self.name])
+        return WebdavStore(settings)
 
 
 def make(name: str) -> _UploadWay:
@@ -40,4 +34,4 @@ def make(name: str) -> _UploadWay:
     name : `str`
         A key of `~.registry.PEERS`.
     """
-    return _UploadWay(proxied=name == "ours-proxied")
+    return _UploadWay(name)
