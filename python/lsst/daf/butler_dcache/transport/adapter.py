@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from http.client import HTTPException, HTTPResponse, RemoteDisconnected
 from typing import Any, cast
 
@@ -24,13 +24,13 @@ from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from ..config.settings import EndpointSettings, Origin, origin_of
 from ..redaction import redact_text
 from .deadline import Deadline
-from .exchange import Opening
+from .exchange import Course, Opening
 from .fork import next_connection_number, own_socket
 from .retry import Phase
 from .sockets import NotConnectedError, open_socket
 from .tls import is_alive, remember_session, tls_context
 
-__all__ = ("Adapter", "Course", "FailedAttemptError", "NoCookies", "Session", "answered_by", "classify")
+__all__ = ("Adapter", "FailedAttemptError", "NoCookies", "Session", "answered_by", "classify")
 
 
 class FailedAttemptError(Exception):
@@ -158,31 +158,6 @@ class Session(requests.Session):
         return None
 
 
-@dataclass(slots=True)
-class Course:
-    """What became of an attempt, told by the connection that it went by.
-
-    Parameters
-    ----------
-    connection : `int`
-        Number of the connection; 0 if there is none yet.
-    reused : `bool`
-        Whether it had carried another request before.
-    opening : `~.exchange.Opening` or `None`
-        Of the connection, if it had not.
-    sent_at : `float`
-        When the request had been sent, on the monotonic clock; 0 if it was not.
-    waiting_seconds : `float`
-        From then to the head of the answer, or to the end of the waiting for it.
-    """
-
-    connection: int = 0
-    reused: bool = False
-    opening: Opening | None = None
-    sent_at: float = 0.0
-    waiting_seconds: float = 0.0
-
-
 class _Waiting(threading.local):
     limits: tuple[Deadline, float] | None = None
     course: Course | None = None
@@ -193,7 +168,7 @@ _waiting = _Waiting()
 
 
 @contextmanager
-def answered_by(deadline: Deadline, seconds: float) -> Iterator[Course]:
+def answered_by(deadline: Deadline, seconds: float, course: Course | None = None) -> Iterator[None]:
     """Bound every wait of this thread for a part of an answer, and follow its course.
 
     Parameters
@@ -202,16 +177,12 @@ def answered_by(deadline: Deadline, seconds: float) -> Iterator[Course]:
         When the whole answer must be there: a server that says a byte now and then meets every other limit.
     seconds : `float`
         Longest silence in between.
-
-    Yields
-    ------
-    course : `Course`
-        What becomes of the one request that is sent meanwhile.
+    course : `~.exchange.Course`, optional
+        Of the one request that is sent meanwhile; it is told of its connection.
     """
-    _waiting.limits = deadline, seconds
-    _waiting.course = course = Course()
+    _waiting.limits, _waiting.course = (deadline, seconds), course
     try:
-        yield course
+        yield
     finally:
         _waiting.limits = _waiting.course = None
 
@@ -301,8 +272,13 @@ class _Connection(HTTPConnection):
         return sock
 
     def connect(self) -> None:
+        course = _waiting.course
+        if course is not None:
+            course.lap("sending")
         begun = time.monotonic()
         super().connect()
+        if course is not None:
+            course.lap("opened")
         opening = self.opening
         if opening is not None and isinstance(self.sock, ssl.SSLSocket):
             spent = time.monotonic() - begun - opening.name_seconds - opening.tcp_seconds
@@ -317,17 +293,18 @@ class _Connection(HTTPConnection):
 
     def getresponse(self) -> Any:
         sock = self.sock
-        reused, begun = self.answers > 0, time.monotonic()
+        reused, course = self.answers > 0, _waiting.course
+        if course is not None:
+            course.goes_by(self.number, reused, self.opening)
+            course.lap("sending")
         try:
             response: Any = super().getresponse()
         except (OSError, HTTPException) as error:
             error.kept_connection = reused  # type: ignore[union-attr]
             raise
         finally:
-            if (course := _waiting.course) is not None:
-                course.connection, course.reused = self.number, reused
-                course.opening = None if reused else self.opening
-                course.sent_at, course.waiting_seconds = begun, time.monotonic() - begun
+            if course is not None:
+                course.lap("waiting")
         self.answers += 1
         if self.answers <= 2:  # the second ticket follows the first answer
             remember_session(sock)

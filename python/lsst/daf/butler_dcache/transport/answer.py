@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import time
 from collections.abc import Callable, Iterator
 from typing import Self
 
@@ -63,7 +62,6 @@ class DataAnswer:
 
     _first_chunk = True
     _received = 0
-    _first_byte_seconds = _reading_seconds = 0.0
     _held = False
     _closed = False
 
@@ -159,7 +157,9 @@ class DataAnswer:
         """
         if self._done or not view:
             return 0
-        begun = time.monotonic()
+        course = self._request.course
+        if course is not None:
+            course.lap("elsewhere")
         try:
             return self._read_some(view)
         except ConnectionLostError as error:
@@ -168,7 +168,8 @@ class DataAnswer:
             self._give_up(error)
             raise
         finally:
-            self._reading_seconds += time.monotonic() - begun
+            if course is not None:
+                course.lap("reading")
 
     def fill(self, view: memoryview) -> int:
         """Read until the memory is full or the body ends.
@@ -184,7 +185,9 @@ class DataAnswer:
             Number of bytes; less than asked for at the end of the body only.
         """
         at, size = 0, len(view)
-        begun = time.monotonic()
+        course = self._request.course
+        if course is not None:
+            course.lap("elsewhere")
         try:
             while at < size and not self._done:
                 at += self._read_some(view[at:] if at else view)
@@ -194,7 +197,8 @@ class DataAnswer:
             self._give_up(error)
             raise
         finally:
-            self._reading_seconds += time.monotonic() - begun
+            if course is not None:
+                course.lap("reading")
         return at
 
     def read(self) -> bytes:
@@ -302,9 +306,7 @@ class DataAnswer:
             connection.is_unread = False
             if not self._held:
                 self._release(connection)
-        self._request.record(
-            self.status, self.reason, self._received, self._first_byte_seconds, self._reading_seconds
-        )
+        self._request.record(self.status, self.reason, self._received)
 
     def __enter__(self) -> Self:
         return self
@@ -314,7 +316,6 @@ class DataAnswer:
 
     def _read_some(self, view: memoryview) -> int:
         framing = self._framing
-        begun = 0.0 if self._received else time.monotonic()
         if framing is Framing.CHUNKED and self._left == 0 and not self._next_chunk():
             self._done = True
             return 0
@@ -327,8 +328,8 @@ class DataAnswer:
                 raise ConnectionLostError("the server closed it")
             self._done = True
             return 0
-        if begun:
-            self._first_byte_seconds = time.monotonic() - begun
+        if not self._received and self._request.course is not None:
+            self._request.course.has_first_byte()
         self._received += count
         if framing is not Framing.CLOSE:
             self._left -= count

@@ -34,10 +34,9 @@ from ..errors import (
     ServerBusyError,
     hides_locals,
 )
-from ..redaction import redact_url
-from .adapter import Adapter, Course, FailedAttemptError, NoCookies, Session, answered_by, classify
+from .adapter import Adapter, FailedAttemptError, NoCookies, Session, answered_by, classify
 from .deadline import Deadline
-from .exchange import Exchange, is_observed, record
+from .exchange import Course, is_observed
 from .pacing import Pacer
 from .retry import READS, Phase, Repetition
 
@@ -193,7 +192,7 @@ class ControlPlane:
                 prepared = self._prepare(method, url, headers, body, who.headers())
             refused.check(origin, who, url)
             repetition.attempts += 1
-            asked = time.monotonic()
+            course = Course() if is_observed() else None
             # Outside of what follows: whose deadline passes here was not sent.
             slot = self._pacers.get(origin, self._pacer).slot(deadline, method)
             try:
@@ -201,7 +200,7 @@ class ControlPlane:
                     # Again, for the credential may have ended or been refused while we waited our turn.
                     who.check(url)
                     refused.check(origin, who, url)
-                    answer = self._once(prepared, deadline, repetition.attempts, started, asked)
+                    answer = self._once(prepared, deadline, repetition.attempts, started, course)
                     slot.answered(answer.status, answer.headers)
                     if answer.status == 401 and answer.status not in ok:
                         refused.remember(origin, who, answer.reason)
@@ -304,16 +303,16 @@ class ControlPlane:
         deadline: Deadline,
         attempt: int,
         started: float,
-        asked: float,
+        course: Course | None,
     ) -> Answer:
-        begun = time.monotonic()
-        course = Course()
+        if course is not None:
+            course.goes()
         response: requests.Response | None = None
         body = b""
         failure: FailedAttemptError | None = None
         try:
             silence = deadline.limit(self._endpoint.read_timeout_seconds)
-            with answered_by(deadline, silence) as course:
+            with answered_by(deadline, silence, course):
                 response = self._opened().send(
                     prepared,
                     stream=True,
@@ -331,8 +330,23 @@ class ControlPlane:
             # Theirs quote the URL, which after a redirect holds a token.
             raise failure from failure.system_error
         finally:
-            if is_observed():
-                self._record(prepared, response, failure, len(body), attempt, course, asked, begun)
+            if course is not None:
+                if response is not None:
+                    course.lap("reading")
+                said = "" if response is None else response.reason or ""
+                url = prepared.url or ""
+                course.record(
+                    "control",
+                    prepared.method or "",
+                    url,
+                    status=None if response is None else response.status_code,
+                    reason=said if failure is None else str(failure),
+                    sent=len(prepared.body) if prepared.body else 0,
+                    received=len(body),
+                    attempt=attempt,
+                    is_hedge=False,
+                    own=origin_of(url) in self._endpoint.origins,
+                )
         return Answer(
             response.status_code,
             response.reason or "",
@@ -341,49 +355,6 @@ class ControlPlane:
             prepared.url or "",
             attempt,
             time.monotonic() - started,
-        )
-
-    def _record(
-        self,
-        prepared: requests.PreparedRequest,
-        response: requests.Response | None,
-        failure: FailedAttemptError | None,
-        received: int,
-        attempt: int,
-        course: Course,
-        asked: float,
-        begun: float,
-    ) -> None:
-        """Show an attempt to those who observe; it was asked for, then begun, and ends now."""
-        now = time.monotonic()
-        sending = reading = 0.0
-        if course.sent_at:
-            sending = course.sent_at - begun
-            if (opening := course.opening) is not None:
-                sending -= opening.name_seconds + opening.tcp_seconds + (opening.tls_seconds or 0.0)
-            reading = now - course.sent_at - course.waiting_seconds
-        url = prepared.url or ""
-        reason = "" if response is None else response.reason or ""
-        record(
-            Exchange(
-                plane="control",
-                method=prepared.method or "",
-                url=redact_url(url),
-                status=response.status_code if response is not None else None,
-                reason=reason if failure is None else str(failure),
-                sent=len(prepared.body) if prepared.body else 0,
-                received=received,
-                seconds=now - begun,
-                reused=course.reused,
-                attempt=attempt,
-                connection=course.connection,
-                role="door" if origin_of(url) in self._endpoint.origins else "pool",
-                opening=course.opening,
-                turn_seconds=begun - asked,
-                sending_seconds=sending,
-                waiting_seconds=course.waiting_seconds,
-                reading_seconds=reading,
-            )
         )
 
     def _read(self, response: requests.Response) -> bytes:

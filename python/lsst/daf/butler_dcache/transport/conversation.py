@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 from ..errors import DeadlineError
 from .connection import Connection, ConnectionLostError
 from .deadline import Deadline
@@ -42,7 +40,6 @@ def send_at_once(connection: Connection, request: Request) -> Head:
     """
     deadline, silence = request.deadline, request.silence
     small = request.payload.small
-    begun = time.monotonic()
     if small is None:
         connection.send(request.head, deadline, silence)
         _send_body(connection, request)
@@ -55,7 +52,8 @@ def send_at_once(connection: Connection, request: Request) -> Head:
             request.body_bytes = len(small)
         except ConnectionLostError as error:
             request.lost_body(error)
-    request.sending_seconds = time.monotonic() - begun
+    if request.course is not None:
+        request.course.lap("sending")
     return final_head(connection, request, deadline)
 
 
@@ -86,19 +84,22 @@ def send_when_asked(connection: Connection, request: Request, *, hand_over: bool
     deadline, silence = request.deadline, request.silence
     request.complete = False
     connection.send(request.head, deadline, silence)
+    course = request.course
+    if course is not None:
+        course.lap("sending")
     for _ in range(_MAX_INTERIM):
-        begun = time.monotonic()
         try:
             first = connection.read_head(deadline, silence)
         finally:
-            request.waiting_seconds += time.monotonic() - begun
+            if course is not None:
+                course.lap("waiting")
         if first.status == 100:
             request.continued = True
             if hand_over:
                 return None
-            begun = time.monotonic()
             _send_body(connection, request)
-            request.sending_seconds = time.monotonic() - begun
+            if course is not None:
+                course.lap("sending")
             return final_head(connection, request, deadline)
         if first.status >= 200:
             # The server still waits for the body, or closes: protocol page, "What surprised us", 10.
@@ -139,7 +140,6 @@ def final_head(connection: Connection, request: Request, deadline: Deadline) -> 
     elif request.body_bytes:
         # A pool commits what it got before it answers.
         silence = request.patience + request.body_bytes / _SLOWEST_COMMIT_BYTES_PER_SECOND
-    begun = time.monotonic()
     try:
         for _ in range(_MAX_INTERIM):
             head = connection.read_head(deadline, silence)
@@ -150,11 +150,8 @@ def final_head(connection: Connection, request: Request, deadline: Deadline) -> 
             raise request.body_error from None
         raise
     finally:
-        waited = time.monotonic() - begun
-        if request.body_bytes:
-            request.commit_seconds = waited
-        else:
-            request.waiting_seconds += waited
+        if request.course is not None:
+            request.course.lap("commit" if request.body_bytes else "waiting")
     raise ConnectionLostError("the server sends nothing but interim answers")
 
 

@@ -329,7 +329,8 @@ class DataPlane:
                 refused.check(server.origin, who, url)
                 # Outside of what follows: whose deadline passes here was not sent.
                 slot = self._pacers.get(server.origin, self._pacer).slot(deadline, method)
-            request.goes()
+            if request.course is not None:
+                request.course.goes()
             failure: NotConnectedError | ConnectionLostError | DeadlineError | ProtocolError
             try:
                 if own:
@@ -430,7 +431,10 @@ class DataPlane:
         except (NotConnectedError, DeadlineError) as error:
             request.record(None, str(error))
             raise
-        request.travels(connection)
+        request.reused = connection.requests > 0
+        if request.course is not None:
+            request.course.goes_by(connection.number, request.reused, connection.opening)
+            request.course.lap("opened")
         connection.progress = None
         try:
             if request.expect:

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Literal
+
+from ..redaction import redact_url
 
 __all__ = (
+    "Course",
     "Exchange",
     "Opening",
     "add_observer",
     "hedging",
     "is_observed",
     "purpose",
-    "record",
     "remove_observer",
 )
 
@@ -171,14 +175,118 @@ def is_observed() -> bool:
     return bool(_observers) or _log.isEnabledFor(logging.DEBUG)
 
 
-def record(exchange: Exchange) -> None:
-    """Log an exchange and show it to all observers.
+class Course:
+    """The course of an attempt: a stopwatch that is looked at wherever a phase ends.
 
-    Parameters
+    Whoever sends a request has none if nobody observes, for looking at the clock a dozen times costs a
+    percent of a short request.
+
+    Attributes
     ----------
-    exchange : `Exchange`
-        What happened.
+    connection : `int`
+        Number of the connection; 0 as long as there is none.
+    reused : `bool`
+        Whether it had carried another request before.
+    opening : `Opening` or `None`
+        Of the connection, if it had not.
     """
+
+    turn = opened = sending = waiting = commit = first_byte = reading = elsewhere = 0.0
+
+    def __init__(self) -> None:
+        self.connection = 0
+        self.reused = False
+        self.opening: Opening | None = None
+        self._begun = self._at = time.monotonic()
+
+    def goes(self) -> None:
+        """Note that its turn has come."""
+        self.lap("turn")
+        self._begun = self._at
+
+    def goes_by(self, connection: int, reused: bool, opening: Opening | None) -> None:
+        """Note that there is a connection.
+
+        Parameters
+        ----------
+        connection : `int`
+            Its number.
+        reused : `bool`
+            Whether it has carried another request before.
+        opening : `Opening` or `None`
+            How it came into being.
+        """
+        self.connection, self.reused = connection, reused
+        self.opening = None if reused else opening
+
+    def lap(
+        self, phase: Literal["turn", "opened", "sending", "waiting", "commit", "reading", "elsewhere"]
+    ) -> None:
+        """Count what has passed since the last look at the clock as time of a phase.
+
+        Parameters
+        ----------
+        phase : `str`
+            Which one; ``elsewhere`` is the caller's.
+        """
+        now = time.monotonic()
+        setattr(self, phase, getattr(self, phase) + now - self._at)
+        self._at = now
+
+    def has_first_byte(self) -> None:
+        """Note that the first bytes of the body have come, which is while it is read."""
+        self.first_byte = time.monotonic() - self._at
+
+    def record(
+        self,
+        plane: str,
+        method: str,
+        url: str,
+        *,
+        status: int | None,
+        reason: str,
+        sent: int,
+        received: int,
+        attempt: int,
+        is_hedge: bool,
+        own: bool,
+    ) -> None:
+        """Log the exchange and show it to all observers.
+
+        Parameters
+        ----------
+        plane, method, url, status, reason, sent, received, attempt, is_hedge
+            As in `Exchange`; the URL is redacted here.
+        own : `bool`
+            Whether the server was the endpoint's own.
+        """
+        _show(
+            Exchange(
+                plane,
+                method,
+                redact_url(url),
+                status,
+                reason,
+                sent,
+                received,
+                time.monotonic() - self._begun,
+                self.reused,
+                attempt,
+                self.connection,
+                is_hedge,
+                "door" if own else "pool",
+                self.opening,
+                self.turn,
+                self.sending,
+                self.waiting,
+                self.commit,
+                self.first_byte,
+                self.reading,
+            )
+        )
+
+
+def _show(exchange: Exchange) -> None:
     if _log.isEnabledFor(logging.DEBUG):
         _log.debug(
             "%s %s %s -> %s %s (sent %d, received %d bytes, %.4f s, connection %d%s, attempt %d%s)",

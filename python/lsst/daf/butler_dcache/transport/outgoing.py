@@ -7,7 +7,6 @@ seen.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 
 from .answer import DataAnswer
@@ -84,7 +83,9 @@ class Outgoing:
         if self._length is not None and self._request.body_bytes + len(view) > self._length:
             raise ValueError(f"the body is longer than the {self._length} bytes announced")
         self._connection.progress = self._progress
-        begun = time.monotonic()
+        course = self._request.course
+        if course is not None:
+            course.lap("elsewhere")
         try:
             if self._length is None:
                 self._connection.send(b"%s%x\r\n" % (self._chunk_end, len(view)), deadline, self._silence)
@@ -95,7 +96,8 @@ class Outgoing:
             return False
         finally:
             self._connection.progress = None
-            self._request.sending_seconds += time.monotonic() - begun
+            if course is not None:
+                course.lap("sending")
         self._request.body_bytes += len(view)
         return True
 
@@ -119,6 +121,8 @@ class Outgoing:
         ValueError
             If the body is shorter than announced.
         """
+        if self._request.course is not None:
+            self._request.course.lap("elsewhere")
         if self._request.body_error is None:
             if self._length is not None and self._request.body_bytes != self._length:
                 raise ValueError(

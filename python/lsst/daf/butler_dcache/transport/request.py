@@ -5,11 +5,10 @@ from __future__ import annotations
 import time
 
 from ..config.settings import Origin
-from ..redaction import redact_url
 from .body import Payload
-from .connection import Connection, ConnectionLostError
+from .connection import ConnectionLostError
 from .deadline import Deadline
-from .exchange import Exchange, Opening, is_observed, purpose, record
+from .exchange import Course, is_observed, purpose
 from .stalls import Floor
 
 __all__ = ("Request",)
@@ -47,11 +46,10 @@ class Request:
     ----------
     attempt : `int`
         How often it was sent; what follows is of the last time.
-    started, begun : `float`
-        When the first attempt began and the last one, on the monotonic clock.
-    turn_seconds, sending_seconds, waiting_seconds, commit_seconds : `float`
-        As in `~.exchange.Exchange`. They are always taken: a look at the clock costs as much as the question
-        whether somebody wants it.
+    started : `float`
+        When the first attempt began, on the monotonic clock.
+    course : `~.exchange.Course` or `None`
+        Of this attempt, from its beginning until it is recorded; `None` if nobody observes.
     reused : `bool`
         Whether it travelled on a kept connection.
     body_bytes : `int`
@@ -67,11 +65,8 @@ class Request:
     """
 
     attempt = 0
-    turn_seconds = sending_seconds = waiting_seconds = commit_seconds = 0.0
     reused = False
-    _connection = 0
-    _opening: Opening | None = None
-    _is_recorded = False
+    course: Course | None = None
     body_bytes = 0
     complete = True
     continued = False
@@ -106,37 +101,17 @@ class Request:
         self.floor = floor
         self.own = own
         self.is_hedge = purpose.is_hedge
-        self.started = self.begun = time.monotonic()
+        self.started = time.monotonic()
 
     def begin(self) -> None:
         """Begin an attempt."""
         self.attempt += 1
+        self.course = Course() if is_observed() else None
         if self.attempt > 1:
-            self.begun = time.monotonic()
-            self.sending_seconds = self.waiting_seconds = self.commit_seconds = 0.0
-            self._connection, self._opening, self._is_recorded = 0, None, False
             self.reused = self.continued = self.ends_connection = False
             self.complete = True
             self.body_bytes = 0
             self.body_error = None
-
-    def goes(self) -> None:
-        """Note that it is its turn."""
-        now = time.monotonic()
-        self.turn_seconds = now - self.begun
-        self.begun = now
-
-    def travels(self, connection: Connection) -> None:
-        """Note where it goes.
-
-        Parameters
-        ----------
-        connection : `~.connection.Connection`
-            The connection.
-        """
-        self.reused = connection.requests > 0
-        self._connection = connection.number
-        self._opening = None if self.reused else connection.opening
 
     def lost_body(self, error: ConnectionLostError) -> None:
         """Note that the server stopped taking the body; its answer says why.
@@ -150,14 +125,7 @@ class Request:
         self.complete = False
         self.body_error = error
 
-    def record(
-        self,
-        status: int | None,
-        reason: str,
-        received: int = 0,
-        first_byte_seconds: float = 0.0,
-        reading_seconds: float = 0.0,
-    ) -> None:
+    def record(self, status: int | None, reason: str, received: int = 0) -> None:
         """Show this attempt to those who observe, once.
 
         Parameters
@@ -168,33 +136,18 @@ class Request:
             Reason phrase, or what went wrong.
         received : `int`, optional
             Bytes of the body of the answer.
-        first_byte_seconds, reading_seconds : `float`, optional
-            As in `~.exchange.Exchange`.
         """
-        if self._is_recorded or not is_observed():
-            return
-        self._is_recorded = True
-        record(
-            Exchange(
-                plane="data",
-                method=self.method,
-                url=redact_url(self.url),
+        course, self.course = self.course, None
+        if course is not None:
+            course.record(
+                "data",
+                self.method,
+                self.url,
                 status=status,
                 reason=reason,
                 sent=self.body_bytes,
                 received=received,
-                seconds=time.monotonic() - self.begun,
-                reused=self.reused,
                 attempt=self.attempt,
-                connection=self._connection,
                 is_hedge=self.is_hedge,
-                role="door" if self.own else "pool",
-                opening=self._opening,
-                turn_seconds=self.turn_seconds,
-                sending_seconds=self.sending_seconds,
-                waiting_seconds=self.waiting_seconds,
-                commit_seconds=self.commit_seconds,
-                first_byte_seconds=first_byte_seconds,
-                reading_seconds=reading_seconds,
+                own=self.own,
             )
-        )
