@@ -255,8 +255,14 @@ class Course:
 
         Parameters
         ----------
-        plane, method, url, status, reason, sent, received, attempt, is_hedge
+        plane, method, url, reason : `str`
             As in `Exchange`; the URL is redacted here.
+        status : `int` or `None`
+            As in `Exchange`.
+        sent, received, attempt : `int`
+            As in `Exchange`.
+        is_hedge : `bool`
+            As in `Exchange`.
         own : `bool`
             Whether the server was the endpoint's own.
         """
