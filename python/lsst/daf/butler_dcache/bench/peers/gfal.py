@@ -1,0 +1,170 @@
+"""The library gfal2, on davix, in a process of its own: its module is one of the system's Python."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+import os
+import resource
+import subprocess
+import threading
+import uuid
+from collections.abc import Callable
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from ...redaction import redact_text
+from ..load import drive
+from ..work import Job, Outcome, UnsupportedWorkError
+from .client import Client, Done, Sink, Source
+from .plain import PlainClient
+from .program import ProgramFailedError
+from .signing_in import folder_of_authorities, login
+
+__all__ = ("make",)
+
+_PYTHON = "/usr/bin/python3"
+_PROGRAM = str(Path(__file__).with_name("gfal_program.py"))
+_NOBODY: dict[str, Any] = {"threads": 1, "headers": {}}
+_END_SECONDS = 10.0
+
+
+class _Helper:
+    """The other Python: asked by any thread, answers come in any order."""
+
+    def __init__(
+        self, settings: dict[str, Any], environment: dict[str, str], deadline_seconds: float
+    ) -> None:
+        # -I: what belongs to our own environment is not for that Python.
+        self._process = subprocess.Popen(
+            [_PYTHON, "-I", _PROGRAM],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            env={**os.environ, **environment},
+        )
+        self._timeout = deadline_seconds or None
+        self._numbers = itertools.count()
+        self._asked: dict[int, Future[int]] = {}
+        self._lock = threading.Lock()
+        self._tell(settings)
+        threading.Thread(target=self._listen, daemon=True).start()
+
+    def _tell(self, line: dict[str, Any]) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.write(json.dumps(line) + "\n")
+        self._process.stdin.flush()
+
+    def _listen(self) -> None:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            answer = json.loads(line)
+            future = self._asked.pop(answer["number"])
+            if "error" in answer:
+                future.set_exception(ProgramFailedError(f"gfal2: {redact_text(answer['error'])}"))
+            else:
+                future.set_result(answer["result"])
+        with self._lock:
+            left, self._asked = self._asked, {}
+        for future in left.values():
+            future.set_exception(ProgramFailedError("the process with gfal2 ended"))
+
+    def ask(self, what: str, place: str, other: str = "") -> int:
+        future: Future[int] = Future()
+        with self._lock:
+            number = next(self._numbers)
+            self._asked[number] = future
+            self._tell({"number": number, "do": what, "place": place, "other": other})
+        return future.result(self._timeout)
+
+    def close(self) -> None:
+        """Let it end; its CPU time counts from then on."""
+        assert self._process.stdin is not None
+        with contextlib.suppress(BrokenPipeError):
+            self._process.stdin.close()
+        try:
+            self._process.wait(_END_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+
+class _Gfal(PlainClient):
+    who = resource.RUSAGE_CHILDREN
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.idle = self._start_for_nothing
+
+    def connect(self, job: Job) -> None:
+        try:
+            subprocess.run([_PYTHON, "-I", "-c", "import gfal2"], check=True, capture_output=True)
+        except (OSError, subprocess.CalledProcessError) as error:
+            raise UnsupportedWorkError(
+                f"{_PYTHON} cannot import gfal2; Debian has it in python3-gfal2 and gfal2-plugin-http"
+            ) from error
+        self._root, self._scratch = job.access.root, job.scratch
+        authorities = folder_of_authorities(job.access, job.scratch)
+        environment = {} if authorities is None else {"X509_CERT_DIR": authorities}
+        settings = {"threads": job.work.threads, "headers": login(job.access).headers}
+        self._helper = _Helper(settings, environment, job.deadline_seconds)
+        if job.contact:
+            self._helper.ask("exists", self._root + job.contact)
+
+    def prepare(self, job: Job) -> Callable[[], Outcome]:
+        self.connect(job)
+        run = drive(self, job)
+
+        def run_to_the_end() -> Outcome:
+            try:
+                return run()
+            finally:
+                self._helper.close()
+
+        return run_to_the_end
+
+    @staticmethod
+    def _start_for_nothing() -> Outcome:
+        _Helper(_NOBODY, {}, 0.0).close()
+        return Outcome(0)
+
+    def get(self, name: str, sink: Sink) -> Done:
+        path = sink.path or f"{self._scratch}/{uuid.uuid4().hex}"
+        self._helper.ask("copy", self._root + name, f"file://{path}")
+        size = os.stat(path).st_size
+        if not sink.path:
+            os.unlink(path)
+        return Done(size)
+
+    def put(self, name: str, source: Source) -> Done:
+        self._helper.ask("copy", f"file://{source.path}", self._root + name)
+        return Done(source.size)
+
+    def open(self, name: str) -> BinaryIO:
+        raise UnsupportedWorkError("gfal2 reads parts of files, but in the process of another Python")
+
+    def exists(self, name: str) -> bool:
+        return bool(self._helper.ask("exists", self._root + name))
+
+    def walk(self, directory: str) -> int:
+        return self._helper.ask("walk", self._root + directory)
+
+    def remove(self, name: str) -> None:
+        self._helper.ask("remove", self._root + name)
+
+    def rename(self, name: str, new: str) -> None:
+        self._helper.ask("rename", self._root + name, self._root + new)
+
+
+def make(name: str) -> Client:
+    """Return the peer of this name.
+
+    Parameters
+    ----------
+    name : `str`
+        A key of `~.registry.PEERS`.
+    """
+    return _Gfal(name)
