@@ -80,7 +80,7 @@ class NamespaceResource:
         try:
             entry = operator.find(path)
             document = self._document(entry, exchange)
-            if exchange.parameter("children") == "true" and entry.is_directory:
+            if (exchange.parameter("children") or "").lower() == "true" and entry.is_directory:
                 children = operator.listing(path)[1]
                 if fault := self._faults.take("truncate_listing", exchange):
                     children = children[: fault.at_byte]
