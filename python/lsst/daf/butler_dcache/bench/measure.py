@@ -1,410 +1,338 @@
-"""Work done by several peers in turn, each time in a new process, and what came of it.
-
-A repetition lets every peer do the work once, in an order that is drawn anew: what slows the machine for a
-while slows all of them. Ratios are taken within a repetition. Medians are given with their range; no figure
-stands without the number of repetitions.
-"""
+"""One job of one peer at a running server, and what came of it."""
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
-import json
-import os
-import random
+import errno
 import shutil
-import statistics
-import subprocess
-import sys
-import tempfile
-import threading
 import time
 import uuid
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
-from .peers.registry import OURS
+from .peer_process import PeerFailedError, PeerProcess
+from .peers.registry import PEERS
 from .processes import default_folder
-from .row import FASTEST, Claim, Row
-from .target import Counts, Target
-from .work import Job, UnsupportedWorkError, Work, contents
+from .real_target import GuardError
+from .row import Row
+from .sample import Sample
+from .stopping import Stop
+from .target import Counts, Target, TargetGoneError
+from .work import Job, Step, UnsupportedWorkError, Work, pieces
 
-__all__ = ("PeerFailedError", "Result", "Sample", "Spread", "measure", "spread")
+__all__ = ("NoSpaceError", "RefusedJobError", "Site")
 
-_PACKAGE = __name__.rpartition(".")[0]
-_CHILD_SECONDS = 900.0
 _FILLS_SECONDS = 1.1
-_GIB = 1024**3
-_PLACED_AT_ONCE = 8
+_GRACE_SECONDS = 8.0
+"""A client that is late says itself how far it came, and is killed after so much more."""
+_MIB = 1024**2
+_VERIFIED = 20
+"""How many of many files are looked at afterwards."""
+_SPARE_BYTES = 64 * _MIB
+_READS = ("get", "look")
 
 
-class PeerFailedError(Exception):
-    """A client ended before it had done its work, or did not do it; the text says what is known."""
+class NoSpaceError(Exception):
+    """A disk is full; the text says which."""
 
 
-@dataclass(frozen=True)
-class Sample:
-    """One peer's figures of one repetition.
-
-    Parameters
-    ----------
-    wall_seconds, cpu_seconds : `float`
-        Of the client, without its start; user and system CPU together.
-    peak_bytes : `int` or `None`
-        Resident memory over the one before the work; `None` where it is not known.
-    server_cpu_seconds : `float`
-        Of all processes of the server.
-    counts : `~.target.Counts` or `None`
-        What the server counted meanwhile.
-    seconds_each : `float` or `None`
-        Median of the single operations.
-    """
-
-    wall_seconds: float
-    cpu_seconds: float
-    peak_bytes: int | None
-    server_cpu_seconds: float
-    counts: Counts | None
-    seconds_each: float | None
+class RefusedJobError(Exception):
+    """A job would take more than there is, or more than is allowed; the text says what."""
 
 
-@dataclass(frozen=True)
-class Spread:
-    """A median and its range."""
-
-    median: float
-    low: float
-    high: float
-
-
-def spread(values: Sequence[float]) -> Spread:
-    """Return median and range.
+class Site:
+    """A running server with the files that jobs need.
 
     Parameters
     ----------
-    values : `~collections.abc.Sequence` [`float`]
-        At least one.
-
-    Returns
-    -------
-    spread : `Spread`
-        Of them.
-    """
-    return Spread(statistics.median(values), min(values), max(values))
-
-
-@dataclass
-class Result:
-    """What was measured in one row against one server.
-
-    Parameters
-    ----------
-    row : `Row`
-        What.
-    target : `str`
-        Against which server.
-    version : `str`
-        What that server is.
-    samples : `dict` [`str`, `list` [`Sample`]]
-        By peer, one for each repetition.
-    notes : `dict` [`str`, `list` [`str`]]
-        By peer; why there are no figures, or what is to be known of them.
-    load : `tuple` [`float`, `float`]
-        The machine's load average before and after.
+    target : `~.target.Target`
+        The server.
+    folder : `~pathlib.Path`
+        For local files.
+    stop : `~.stopping.Stop`
+        Interrupts.
     """
 
-    row: Row
-    target: str
-    version: str
-    samples: dict[str, list[Sample]] = field(default_factory=dict)
-    notes: dict[str, list[str]] = field(default_factory=dict)
-    load: tuple[float, float] = (0.0, 0.0)
+    def __init__(self, target: Target, folder: Path, stop: Stop) -> None:
+        self.target = target
+        self._folder = folder
+        self._stop = stop
+        self._made: dict[str, tuple[Row, tuple[str, ...]]] = {}
+        self._contact = ""
 
-    def values(self, claim: Claim) -> list[float] | None:
-        """Return a claim's quantity for each repetition.
+    @contextlib.contextmanager
+    def _server(self) -> Iterator[None]:
+        """Wherever the server itself is asked."""
+        try:
+            with self._stop.open():
+                yield
+        except OSError as error:
+            raise self._translated(error) from error
+        except GuardError as error:
+            raise RefusedJobError(str(error)) from error
+        except TargetGoneError:
+            raise
+        except Exception as error:
+            # Each target has errors of its own; whatever it is, no figure can be taken here any more.
+            raise TargetGoneError(f"{self.target.name} does not answer: {error}") from error
+
+    def _translated(self, error: OSError) -> Exception:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return NoSpaceError(f"no space is left in {default_folder()}")
+        return TargetGoneError(f"{self.target.name} does not answer: {error}")
+
+    def run(
+        self, row: Row, peer: str, repetition: int, seconds: float, observe: bool = False
+    ) -> tuple[Row, Sample, list[str]]:
+        """Let a peer do the work of a row once.
 
         Parameters
         ----------
-        claim : `Claim`
-            Which quantity, against which peer.
+        row : `~.row.Row`
+            What.
+        peer : `str`
+            Who.
+        repetition : `int`
+            Number of the sample.
+        seconds : `float`
+            It is killed after so long.
+        observe : `bool`, optional
+            Whether each request is recorded, which costs time.
 
         Returns
         -------
-        values : `list` [`float`] or `None`
-            `None` if it was not measured here.
+        row : `~.row.Row`
+            With the work as it was done: the size of a file may be known only now.
+        sample : `Sample`
+            The figures.
+        notes : `list` [`str`]
+            What is to be known of them.
+
+        Raises
+        ------
+        UnsupportedWorkError
+            If the peer cannot.
+        PeerFailedError
+            If it did not.
+        RefusedJobError
+            If its files do not fit, or the target's guard does not allow it.
+        NoSpaceError
+            If a disk is full all the same.
+        TargetGoneError
+            If the server does not answer any more.
         """
-        own = self.samples.get(claim.client)
-        if not own:
-            return None
-        figures = [_quantity(claim.quantity, sample, self.row.work) for sample in own]
-        if not claim.peer:
-            return None if None in figures else [value for value in figures if value is not None]
-        others = self.samples.get(self._fastest() if claim.peer == FASTEST else claim.peer)
-        if not others:
-            return None
-        theirs = [_quantity(claim.quantity, sample, self.row.work) for sample in others]
-        pairs = [(a, b) for a, b in zip(figures, theirs, strict=True) if a is not None and b is not None]
-        if claim.quantity == "cpu_excess":
-            return [a - b for a, b in pairs] or None
-        return [a / b for a, b in pairs if b > 0] or None
-
-    def _fastest(self) -> str:
-        """Name of the client of others with the least median of wall time; empty if there is none."""
-        medians = {
-            peer: statistics.median(sample.wall_seconds for sample in samples)
-            for peer, samples in self.samples.items()
-            if peer not in OURS
-        }
-        return min(medians, key=medians.__getitem__, default="")
-
-    def to_json(self) -> dict[str, Any]:
-        """Return everything as JSON can hold it."""
-        record = dataclasses.asdict(self)
-        del record["row"]["make_file"], record["row"]["needs"]
-        return record
-
-
-def _quantity(name: str, sample: Sample, work: Work) -> float | None:
-    counts = sample.counts
-    match name:
-        case "wall":
-            return sample.wall_seconds
-        case "cpu":
-            return sample.cpu_seconds
-        case "cpu_excess":
-            return sample.cpu_seconds / (work.total_bytes / _GIB)
-        case "server_cpu":
-            return sample.server_cpu_seconds
-        case "peak":
-            return sample.peak_bytes
-        case "each":
-            return sample.seconds_each
-        case "door":
-            return None if counts is None else counts.door_requests
-        case "pool":
-            return None if counts is None else counts.pool_requests
-        case "requests":
-            return None if counts is None else counts.door_requests + counts.pool_requests
-        case "connections":
-            return None if counts is None else counts.pool_connections
-        case "bytes":
-            return None if counts is None or counts.sent_bytes < 0 else counts.sent_bytes / work.total_bytes
-        case "rate":
-            if counts is None or counts.refused < 0:
-                return None
-            return (counts.door_requests - counts.refused) / sample.wall_seconds
-        case "refused":
-            return None if counts is None or counts.refused < 0 else counts.refused
-    raise ValueError(f"no quantity is called {name}")
-
-
-def measure(
-    row: Row,
-    target: Target,
-    *,
-    repetitions: int = 5,
-    tell: Callable[[str], None] = lambda text: None,
-    draw: random.Random | None = None,
-) -> Result:
-    """Let all peers of a row do its work, in turn.
-
-    Parameters
-    ----------
-    row : `Row`
-        What is measured.
-    target : `~.target.Target`
-        A running server.
-    repetitions : `int`, optional
-        How often each peer does it.
-    tell : `~collections.abc.Callable`, optional
-        Is told what is going on.
-    draw : `random.Random`, optional
-        Draws the order.
-
-    Returns
-    -------
-    result : `Result`
-        All figures.
-    """
-    draw = draw or random.Random()
-    row, names = _provide(row, target)
-    work = row.work
-    contact = target.provide("ready", 1)
-    result = Result(row, target.name, target.version)
-    before = os.getloadavg()[0]
-    with tempfile.TemporaryDirectory(prefix="dcache-bench-client-", dir=default_folder()) as folder:
-        source = Path(folder) / "source"
-        if work.operation == "put":
-            source.write_bytes(contents(work.size_bytes))
-        peers = list(row.peers)
-        for repetition in range(repetitions):
-            draw.shuffle(peers)
-            for peer in list(peers):
-                scratch = Path(folder) / f"{peer}-{repetition}"
-                scratch.mkdir()
-                uploads = f"put-{uuid.uuid4().hex[:8]}"
-                job = Job(
-                    peer=peer,
-                    work=work,
-                    access=target.access,
-                    names=names or _new_names(work, target, uploads),
-                    contact=contact,
-                    scratch=str(scratch),
-                    source=str(source),
-                )
-                if work.operation == "delete":
-                    _provide_all(job, target)
-                try:
-                    sample, notes = _in_child(job, target)
-                    if work.operation == "delete":
-                        _verify_deletions(job, target)
-                    elif not names:
-                        _verify_uploads(job, target)
-                except (UnsupportedWorkError, PeerFailedError) as error:
-                    # Without this client: its ratios need each repetition.
-                    word = "cannot" if isinstance(error, UnsupportedWorkError) else "failed"
-                    result.notes[peer] = [f"{word}: {error}"]
-                    result.samples.pop(peer, None)
-                    peers.remove(peer)
-                    tell(f"{row.name} {target.name} {peer} {result.notes[peer][0]}")
-                else:
-                    result.samples.setdefault(peer, []).append(sample)
-                    result.notes[peer] = notes
-                    tell(f"{row.name} {target.name} {repetition + 1}/{repetitions} {peer}: {_short(sample)}")
-                target.clear(uploads)
-                shutil.rmtree(scratch)
-    result.load = (before, os.getloadavg()[0])
-    return result
-
-
-def _short(sample: Sample) -> str:
-    return f"{sample.wall_seconds:.3f} s, CPU {sample.cpu_seconds:.3f} s"
-
-
-def _provide(row: Row, target: Target) -> tuple[Row, tuple[str, ...]]:
-    """Place the files that the work reads."""
-    work = row.work
-    if row.make_file is not None and row.needs is not None:
-        data = row.make_file(work)
-        work = dataclasses.replace(work, size_bytes=len(data), needed_bytes=row.needs(data))
-        name = target.provide(f"{work.operation}-{len(data)}", len(data), data)
-        return dataclasses.replace(row, work=work), (name,)
-    if work.file_count == 1:
-        return row, (target.provide(f"file-{work.size_bytes}", work.size_bytes),)
-    return row, tuple(
-        target.provide(f"many-{work.size_bytes}/{number:05d}", work.size_bytes)
-        for number in range(work.file_count)
-    )
-
-
-def _new_names(work: Work, target: Target, directory: str) -> tuple[str, ...]:
-    if work.count == 1:
-        return (target.new_name(directory, work.size_bytes),)
-    return tuple(
-        target.new_name(f"{directory}/{number:05d}", work.size_bytes) for number in range(work.count)
-    )
-
-
-def _provide_all(job: Job, target: Target) -> None:
-    """Place the files that are to be removed."""
-    with ThreadPoolExecutor(_PLACED_AT_ONCE) as executor:
-        stems = [name.removesuffix(Path(name).suffix) for name in job.names]
-        placed = executor.map(lambda stem: target.provide(stem, job.work.size_bytes), stems)
-        assert tuple(placed) == job.names
-
-
-def _verify_deletions(job: Job, target: Target) -> None:
-    left = [name for name in job.names[:: len(job.names) // 10 or 1] if target.size(name) is not None]
-    if left:
-        raise PeerFailedError(f"{left[0]} is still there")
-
-
-def _verify_uploads(job: Job, target: Target) -> None:
-    for name in job.names:
-        size = target.size(name)
-        if size != job.work.size_bytes:
-            raise PeerFailedError(f"{name} has {size} bytes of {job.work.size_bytes}")
-
-
-def _in_child(job: Job, target: Target) -> tuple[Sample, list[str]]:
-    with _Child(job) as child:
-        ready = child.read()
-        if "unsupported" in ready:
-            raise UnsupportedWorkError(ready["unsupported"])
-        if target.name.startswith("rehearsal"):
-            # The door keeps up to a second's worth of requests for a host. Whoever comes soon after another
-            # client finds that full, and whoever has just been the first finds it empty: now it is for all.
-            time.sleep(_FILLS_SECONDS)
-        counts, cpu = target.counts(), target.cpu_seconds()
-        child.go()
-        figures = child.read()
-        after = target.counts()
-    each = figures["seconds_each"]
-    sample = Sample(
-        wall_seconds=figures["wall_seconds"],
-        cpu_seconds=figures["user_seconds"] + figures["system_seconds"],
-        peak_bytes=figures["peak_bytes"],
-        server_cpu_seconds=target.cpu_seconds() - cpu,
-        counts=None if counts is None or after is None else after.since(counts),
-        seconds_each=statistics.median(each) if each else None,
-    )
-    return sample, figures["notes"]
-
-
-class _Child:
-    """A child process: it says when it is ready, is told to go, and says its figures."""
-
-    def __init__(self, job: Job) -> None:
-        self._job = job
-        self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 (closed by __exit__)
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", f"{_PACKAGE}.child"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._errors,
-            text=True,
-            env={**os.environ, **_environment(job)},
+        deadline = time.monotonic() + seconds
+        if reason := self.target.admit(row.work):
+            raise RefusedJobError(reason)
+        self._make_room(row.work)
+        row, shared = self._provide(row)
+        work = row.work
+        scratch = self._folder / "scratch"
+        uploads = f"new-{uuid.uuid4().hex[:8]}"
+        try:
+            scratch.mkdir()
+            sources = self._sources(work)
+            names = shared or self._names(work, uploads)
+            left = max(deadline - time.monotonic(), 1.0)
+            job = Job(
+                peer=peer,
+                work=work,
+                access=self.target.access,
+                names=names,
+                contact=self._contact,
+                scratch=str(scratch),
+                source=sources[0],
+                sources=sources[1:],
+                observe=observe,
+                max_rate=self.target.rate_limit(work),
+                deadline_seconds=max(left - _GRACE_SECONDS, 1.0),
+            )
+            figures, counts, cpu = self._in_child(job, left)
+            # A Butler finds its own names, and looks itself.
+            if not figures["errors"] and PEERS[peer].level != "butler":
+                self._verify(work, names)
+        except OSError as error:
+            raise self._translated(error) from error
+        except PeerFailedError:
+            with self._server():
+                self.target.check()  # a peer is not to blame for a server that is gone
+            raise
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+            if not shared and self._stop.error is None:  # else all is removed soon
+                with self._server():
+                    self.target.clear(uploads)
+        sample = Sample(
+            repetition=repetition,
+            wall_seconds=figures["wall_seconds"],
+            cpu_seconds=figures["user_seconds"] + figures["system_seconds"],
+            peak_bytes=figures["peak_bytes"],
+            server_cpu_seconds=cpu,
+            operations=figures["operations"],
+            bytes_moved=figures["bytes_moved"],
+            counts=counts,
+            errors=figures["errors"],
+            histograms=figures["histograms"],
+            counted=figures["counted"],
         )
-        self._alarm = threading.Timer(_CHILD_SECONDS, self._process.kill)
-        self._alarm.start()
-        self._tell(json.dumps(job.to_json()))
+        return row, sample, figures["notes"]
 
-    def __enter__(self) -> Self:
-        return self
+    def _in_child(self, job: Job, seconds: float) -> tuple[dict[str, Any], Counts | None, float]:
+        target = self.target
+        with PeerProcess(job, self._stop, seconds, target.child_prefix) as child:
+            child.prepare()
+            with self._server():
+                if target.name.startswith("rehearsal"):
+                    # The door keeps up to a second's worth of requests for a host. Whoever comes soon after
+                    # another client finds that full, and whoever has just been the first finds it empty: now
+                    # it is for all.
+                    time.sleep(_FILLS_SECONDS)
+                before, cpu = target.counts(), target.cpu_seconds()
+            figures = dict(child.go())
+            with self._server():
+                after = target.counts()
+                cpu = target.cpu_seconds() - cpu
+        counts = None if before is None or after is None else after.since(before)
+        return figures, counts, cpu
 
-    def __exit__(self, *error: object) -> None:
-        self._alarm.cancel()
-        if error[0] is not None:
-            self._process.kill()
-        self._process.communicate()
-        self._errors.close()
+    def _make_room(self, work: Work) -> None:
+        """Forget other rows' files if those of this one would not fit beside them."""
+        steps = work.steps or (Step(work.operation, work.size_bytes, work.batch),)
+        # On the server and in the scratch folder; files that are read repeatedly are placed once.
+        needed = 2 * sum(step.size_bytes * step.count for step in steps) * max(work.count, work.files)
+        needed += _SPARE_BYTES
+        if shutil.disk_usage(default_folder()).free >= needed:
+            return
+        with self._server():
+            self.target.clear("")
+        self._made.clear()
+        free = shutil.disk_usage(default_folder()).free
+        if free < needed:
+            raise RefusedJobError(
+                f"it needs {needed / 1e9:.1f} GB in {default_folder()}, where {free / 1e9:.1f} GB are free"
+            )
 
-    def _tell(self, line: str) -> None:
-        assert self._process.stdin is not None
-        with contextlib.suppress(BrokenPipeError):  # what is wrong is seen when the answer is read
-            self._process.stdin.write(line + "\n")
-            self._process.stdin.flush()
+    def _provide(self, row: Row) -> tuple[Row, tuple[str, ...]]:
+        """Place the files that all clients read, unless they are there; none if each needs its own."""
+        if row.name not in self._made:
+            with self._server():
+                self._contact = self.target.provide("ready", 1)
+            self._made[row.name] = self._place(row)
+        return self._made[row.name]
 
-    def go(self) -> None:
-        """Let the work begin."""
-        self._tell("go")
+    def _place(self, row: Row) -> tuple[Row, tuple[str, ...]]:
+        work, provide = row.work, self.target.provide
+        if row.make_file is not None and row.needs is not None:
+            try:
+                data = row.make_file(work)
+            except UnsupportedWorkError as error:
+                raise RefusedJobError(str(error)) from error
+            work = dataclasses.replace(work, size_bytes=len(data), needed_bytes=row.needs(data))
+            stem = f"{row.name}-{len(data)}"
+            with self._server():
+                names = tuple(
+                    provide(f"{stem}/{number:05d}", len(data), data) for number in range(work.names_count)
+                )
+            return dataclasses.replace(row, work=work), names
+        if not work.file_count or work.operation == "mix":
+            return row, ()
+        stems = self._stems(work)
+        with self._server():
+            names = self._place_many(stems, work.size_bytes)
+        if work.operation in ("walk", "mint"):
+            # Below the directory that is meant there is one for each share of the files.
+            return row, (names[0].rpartition("/")[0].rpartition("/")[0],)
+        return row, names
 
-    def read(self) -> Mapping[str, Any]:
-        """Return the next thing that the child says."""
-        assert self._process.stdout is not None
-        line = self._process.stdout.readline()
-        if not line:
-            self._process.wait()
-            self._errors.seek(0)
-            words = self._errors.read().strip().splitlines() or ["it ended without a word"]
-            raise PeerFailedError(words[-1])
-        answer: Mapping[str, Any] = json.loads(line)
-        return answer
+    def _place_many(self, stems: list[str], size: int) -> tuple[str, ...]:
+        return tuple(self.target.provide(stem, size) for stem in stems)
+
+    @staticmethod
+    def _stems(work: Work) -> list[str]:
+        size, many = work.size_bytes, work.names_count
+        if work.operation in ("walk", "mint", "exists_many"):
+            top = f"{work.operation}-{size}-{work.batch}-{work.directory_count}"
+            return [f"{top}/{number % work.directory_count:03d}/{number:05d}" for number in range(work.batch)]
+        return [f"file-{size}"] if many == 1 else [f"many-{size}/{number:05d}" for number in range(many)]
+
+    def _names(self, work: Work, directory: str) -> tuple[str, ...]:
+        """Names that only one client uses: new ones, and those of files that it uses up."""
+        if work.operation == "mix":
+            return self._mixed_names(work, directory)
+        with self._server():
+            if work.uses_files_up:
+                stems = [f"{directory}/{number:05d}" for number in range(work.names_count)]
+                return self._place_many(stems, work.size_bytes)
+            if work.names_count == 1:
+                return (self.target.new_name(directory, work.size_bytes),)
+            return tuple(
+                self.target.new_name(f"{directory}/{number:05d}", work.size_bytes)
+                for number in range(work.names_count)
+            )
+
+    def _mixed_names(self, work: Work, directory: str) -> tuple[str, ...]:
+        names: list[str] = []
+        with self._server():
+            for number in range(work.count):
+                for place, step in enumerate(work.steps):
+                    for each in range(step.count):
+                        stem = f"{directory}/{number:04d}-{place:02d}-{each:04d}"
+                        if step.operation in _READS:
+                            shared = f"many-{step.size_bytes}/{each:05d}"
+                            names.append(self.target.provide(shared, step.size_bytes))
+                        elif step.operation in ("delete", "remove", "rename"):
+                            names.append(self.target.provide(stem, step.size_bytes))
+                        elif step.operation == "mint":
+                            names.append(self.target.new_name(stem, 1).rpartition("/")[0])
+                        else:
+                            names.append(self.target.new_name(stem, step.size_bytes))
+        return tuple(names)
+
+    def _sources(self, work: Work) -> tuple[str, ...]:
+        """Local files to send: that of the work, and those of the steps of a mix."""
+        wanted = [
+            (work.operation, work.size_bytes),
+            *((step.operation, step.size_bytes) for step in work.steps),
+        ]
+        paths = []
+        for operation, size in wanted:
+            path = self._folder / f"source-{size}"
+            if operation != "put":
+                paths.append("")
+                continue
+            if not path.exists():
+                with self._stop.open(), path.open("wb") as file:
+                    file.writelines(pieces(size, _MIB))
+            paths.append(str(path))
+        return tuple(paths)
+
+    def _verify(self, work: Work, names: tuple[str, ...]) -> None:
+        """See that files are where they should be, and gone from where they should be gone."""
+        wanted = _results(work, names)
+        few = wanted[:: len(wanted) // _VERIFIED or 1]
+        with self._server():
+            found = [self.target.size(name) for name, _ in few]
+        for (name, size), there in zip(few, found, strict=True):
+            if there != size:
+                raise PeerFailedError(
+                    f"{name} is still there" if size is None else f"{name} has {there} bytes of {size}"
+                )
 
 
-def _environment(job: Job) -> dict[str, str]:
-    """Variables that a child must have when it starts: who owns the scheme."""
-    return {**job.access.environment, "DAF_BUTLER_DCACHE_REGISTER": "no"}
+def _results(work: Work, names: tuple[str, ...]) -> list[tuple[str, int | None]]:
+    """Names and sizes as they must be after the work; `None` for what must be gone."""
+    steps = work.steps or (Step(work.operation, work.size_bytes, max(len(names), 1)),)
+    each = [step for step in steps for _ in range(step.count)]
+    results: list[tuple[str, int | None]] = []
+    for number, name in enumerate(names):
+        step = each[number % len(each)]
+        match step.operation:
+            case "put" | "write_sequential":
+                results.append((name, step.size_bytes))
+            case "delete" | "remove":
+                results.append((name, None))
+            case "rename":
+                results.append((f"{name}-renamed", step.size_bytes))
+    return results

@@ -39,7 +39,9 @@ class MissingServerError(Exception):
 
 
 def default_folder() -> Path:
-    """Return where files lie that are measured: in memory where that is possible."""
+    """Return where files lie that are measured: where ``TMPDIR`` says, else in memory if that is possible."""
+    if "TMPDIR" in os.environ:
+        return Path(tempfile.gettempdir())
     memory = Path("/dev/shm")  # noqa: S108
     return memory if memory.is_dir() and os.access(memory, os.W_OK) else Path(tempfile.gettempdir())
 

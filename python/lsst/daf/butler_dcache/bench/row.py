@@ -8,10 +8,40 @@ from dataclasses import dataclass
 
 from .work import Work
 
-__all__ = ("FASTEST", "Claim", "Row")
+__all__ = ("COUNTED", "FASTEST", "QUANTITIES", "Claim", "Row")
 
 FASTEST = "the fastest"
 """As a claim's peer: the fastest of the others."""
+
+QUANTITIES = {
+    "wall": "wall time, s",
+    "cpu": "CPU time, s",
+    "cpu_excess": "CPU s/GiB",
+    "cpu_each": "CPU seconds per operation",
+    "server_cpu": "server's CPU time, s",
+    "peak": "peak memory, bytes",
+    "p50": "median of one operation, s",
+    "p90": "p90 of one operation, s",
+    "p99": "p99 of one operation, s",
+    "p999": "p99.9 of one operation, s",
+    "max": "longest operation, s",
+    "first_byte": "median until the first byte, s",
+    "operations": "operations per second",
+    "door": "door requests",
+    "pool": "pool requests",
+    "requests": "requests",
+    "connections": "pool connections",
+    "handshakes": "full TLS handshakes",
+    "bytes": "bytes sent / bytes needed",
+    "rate": "door requests per second",
+    "refused": "door requests refused (429)",
+    "retries": "repeated requests",
+    "errors": "failed operations",
+}
+"""What a claim can be about, in words."""
+
+COUNTED = ("door", "pool", "requests", "connections", "handshakes", "bytes", "refused", "retries", "peak")
+"""Those that do not depend on how fast the machine is."""
 
 
 @dataclass(frozen=True)
@@ -21,10 +51,9 @@ class Claim:
     Parameters
     ----------
     quantity : `str`
-        ``wall`` or ``cpu``: seconds; ``cpu_excess``: CPU seconds per GiB more than the peer; ``peak``: bytes;
-        ``door``, ``pool``, ``requests``: their number; ``connections``: to pools; ``each``: median seconds of
-        one operation; ``bytes``: bytes that the server sent, over those that were asked for; ``rate``: door
-        requests per second that were let through; ``refused``: those that were not.
+        A key of `QUANTITIES`. ``cpu_excess`` is what a GiB costs more than with the peer; ``bytes`` are
+        those that the server sent, over those that were asked for; ``rate`` counts door requests that were
+        let through, ``refused`` those that were not.
     limit : `float`
         At most this, or at least this for ``at_least``.
     peer : `str`
@@ -42,6 +71,23 @@ class Claim:
     at_least: bool = False
     client: str = "ours"
 
+    @property
+    def text(self) -> str:
+        """What it is about, in words."""
+        name = QUANTITIES[self.quantity]
+        if self.peer and self.quantity != "cpu_excess":
+            name = name.removesuffix(", s").removesuffix(", bytes")
+        if self.client != "ours":
+            name += f" of {self.client}"
+        if not self.peer:
+            return name
+        return f"{name} {'over' if self.quantity == 'cpu_excess' else '/'} {self.peer}"
+
+    @property
+    def is_counted(self) -> bool:
+        """Whether a machine's speed does not matter."""
+        return self.quantity in COUNTED
+
 
 @dataclass(frozen=True)
 class Row:
@@ -58,13 +104,17 @@ class Row:
     peers : `tuple` [`str`, ...]
         By whom.
     targets : `tuple` [`str`, ...]
-        Against which servers.
+        Against which servers, if nobody says so.
     claims : `tuple` [`Claim`, ...]
         What shall come out.
     make_file : `~collections.abc.Callable`, optional
         Makes the one file that is read, where its contents matter.
     needs : `~collections.abc.Callable`, optional
         Says how many bytes of that file are wanted.
+    group : `str`
+        Chapter of the report.
+    kinds : `tuple` [`str`, ...]
+        ``webdav``, ``s3``: which servers this can be done at.
     """
 
     name: str
@@ -75,6 +125,8 @@ class Row:
     claims: tuple[Claim, ...] = ()
     make_file: Callable[[Work], bytes] | None = None
     needs: Callable[[bytes], int] | None = None
+    group: str = "whole files"
+    kinds: tuple[str, ...] = ("webdav",)
 
     def scaled(self, factor: float) -> Row:
         """Return the same with less to do; its figures are good for nothing but a test of the benchmark.
@@ -82,20 +134,28 @@ class Row:
         Parameters
         ----------
         factor : `float`
-            Of the number of files or, where there is one, of its size and the number of pieces.
+            Of the number of operations and, where there are few of them, of the files' size.
 
         Returns
         -------
         row : `Row`
-            With at least two pieces, of what there are several.
+            With at least two of what there are several.
         """
         if factor == 1:
             return self
         work = self.work
-        count = work.count if work.count < 3 else max(2, round(work.count * factor))
-        if work.operation in ("get", "put", "look", "delete") and work.count > 1:
-            return dataclasses.replace(self, work=dataclasses.replace(work, count=count))
+        count, batch = (
+            number if number < 3 else max(2, round(number * factor)) for number in (work.count, work.batch)
+        )
+        files = min(work.files, count)
+        work = dataclasses.replace(work, count=count, batch=batch, files=files)
+        if (
+            work.operation == "mix"
+            or not work.operation_bytes
+            or (self.work.count > 2 and not work.piece_bytes)
+        ):
+            return dataclasses.replace(self, work=work)
         # All the pieces must fit in.
-        least = max(work.piece_bytes * count * 2, 1000)
-        size = max(round(work.size_bytes * factor), least)
-        return dataclasses.replace(self, work=dataclasses.replace(work, size_bytes=size, count=count))
+        least = max(work.piece_bytes * count * batch * 2, 1000)
+        size = min(max(round(work.size_bytes * factor), least), work.size_bytes)
+        return dataclasses.replace(self, work=dataclasses.replace(work, size_bytes=size))

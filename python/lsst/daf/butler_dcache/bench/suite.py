@@ -1,112 +1,273 @@
-"""All rows, and how they are run: one server after the other, each started once."""
+"""A run: rows are chosen, servers are started one after the other, and what comes of it is kept."""
 
 from __future__ import annotations
 
+import errno
+import os
 import random
+import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
 
-from . import crowd, engines, partial_reads, s3_rows, transfers, upload_ways
-from .measure import Result, measure
+from ..errors import DcacheError
+from .measure import NoSpaceError, RefusedJobError, Site
+from .peer_process import PeerFailedError
+from .peers.registry import OURS, PEERS
+from .plan import Entry, Plan, Turn
 from .processes import MissingServerError
+from .result import Result
 from .row import Row
-from .servers import TARGETS, start
+from .sample import Sample
+from .servers import kind_of
+from .stopping import Stop, StoppedError
+from .target import Target, TargetGoneError
+from .work import UnsupportedWorkError
 
-__all__ = ("ENGINES", "FIGURES", "run", "select")
+__all__ = ("Run", "select")
 
-FIGURES: tuple[Row, ...] = (*transfers.ROWS, *partial_reads.ROWS, *crowd.ROWS, *s3_rows.ROWS)
-ENGINES: tuple[Row, ...] = (*engines.ROWS, *upload_ways.ROWS)
+_LEAST_PATIENCE_SECONDS = 20.0
+_MOST_PATIENCE_SECONDS = 900.0
+_SHARE_OF_ONE_PEER = 0.25
+"""Of the budget: longer no client may take for one repetition."""
 
 
-def select(rows: Sequence[Row], names: Sequence[str], targets: Sequence[str], factor: float = 1) -> list[Row]:
-    """Return some of the rows, against some of the servers.
+def select(
+    rows: Sequence[Row],
+    names: Sequence[str] = (),
+    targets: Sequence[str] = (),
+    factor: float = 1,
+    peers: Sequence[str] = (),
+    levels: Sequence[str] = (),
+) -> list[Row]:
+    """Return some of the rows, against some of the servers, by some of the clients.
 
     Parameters
     ----------
     rows : `~collections.abc.Sequence` [`~.row.Row`]
         All of them.
-    names : `~collections.abc.Sequence` [`str`]
+    names : `~collections.abc.Sequence` [`str`], optional
         Which ones, by name or by the beginning of the name; all if there are none.
-    targets : `~collections.abc.Sequence` [`str`]
-        Which servers; those that a row wants if there are none.
+    targets : `~collections.abc.Sequence` [`str`], optional
+        At which servers, if they speak what a row needs; where each row wants if there are none.
     factor : `float`, optional
         Of sizes and numbers.
+    peers : `~collections.abc.Sequence` [`str`], optional
+        By which clients; by all if there are none.
+    levels : `~collections.abc.Sequence` [`str`], optional
+        At which levels; programs have none and stay.
 
     Returns
     -------
     rows : `list` [`~.row.Row`]
-        Those that have at least one server.
+        Those that have at least one server and one client.
 
     Raises
     ------
     ValueError
-        If a name or a server is not known, or nothing is left.
+        If a name, a server or a client is not known, or nothing is left.
     """
     for name in names:
         if not any(row.name.startswith(name) for row in rows):
             raise ValueError(f"no row is called {name}; there are {', '.join(row.name for row in rows)}")
-    for target in targets:
-        if target not in TARGETS:
-            raise ValueError(f"no server is called {target}; there are {', '.join(TARGETS)}")
-    chosen = [row for row in rows if not names or row.name.startswith(tuple(names))]
-    if targets:
-        chosen = [
-            replace(row, targets=tuple(name for name in row.targets if name in targets)) for row in chosen
-        ]
-    left = [row.scaled(factor) for row in chosen if row.targets]
+    for peer in peers:
+        if peer not in PEERS:
+            raise ValueError(f"no client is called {peer}; there are {', '.join(PEERS)}")
+    kinds = {target: kind_of(target) for target in targets}
+    left = []
+    for row in rows:
+        if names and not row.name.startswith(tuple(names)):
+            continue
+        places = tuple(name for name in targets if kinds[name] in row.kinds) if targets else row.targets
+        spoken = {kind_of(place) for place in places}
+        able = tuple(
+            peer
+            for peer in row.peers
+            if (not peers or peer in peers)
+            and (not levels or PEERS[peer].level in (*levels, "program"))
+            and spoken & set(PEERS[peer].kinds)
+        )
+        if places and able:
+            left.append(replace(row, targets=places, peers=able).scaled(factor))
     if not left:
-        raise ValueError("none of these rows is measured against these servers")
+        raise ValueError("none of these rows is measured at these servers with these clients")
     return left
 
 
-def run(
-    rows: Sequence[Row],
-    *,
-    repetitions: int,
-    seed: int,
-    tell: Callable[[str], None],
-    keep: Callable[[Result], None],
-) -> list[str]:
-    """Measure rows.
+@dataclass
+class Run:
+    """Rows measured at their servers, within a budget of time.
 
     Parameters
     ----------
     rows : `~collections.abc.Sequence` [`~.row.Row`]
-        What.
-    repetitions : `int`
-        How often each peer does each.
+        What, the most important first.
+    begin : `~collections.abc.Callable`
+        Starts a server of this name, with its files in this folder.
+    folder : `~pathlib.Path`
+        For everything that is not kept.
+    stop : `~.stopping.Stop`
+        Interrupts.
+    budget : `float`
+        Seconds for all.
+    repetitions : `int` or `None`
+        How often each row is measured; `None`: until its intervals are narrow.
     seed : `int`
-        Of the order.
+        Of the order of the clients.
     tell : `~collections.abc.Callable`
-        Is told what is going on.
+        Is told what is going on, once more for what stays.
     keep : `~collections.abc.Callable`
-        Takes each result as soon as it is there, so that an interrupted run has some.
-
-    Returns
-    -------
-    problems : `list` [`str`]
-        Servers that are not here and clients that failed; empty if all is well.
+        Is called whenever there is more to keep.
     """
-    draw = random.Random(seed)
-    problems = []
-    for name in TARGETS:
-        todo = [row for row in rows if name in row.targets]
-        if not todo:
-            continue
+
+    rows: Sequence[Row]
+    begin: Callable[[str, Path], AbstractContextManager[Target]]
+    folder: Path
+    stop: Stop
+    budget: float
+    repetitions: int | None = None
+    seed: int = 1
+    tell: Callable[[str], None] = lambda text: None
+    keep: Callable[[], None] = lambda: None
+    results: list[Result] = field(default_factory=list, init=False)
+    targets: dict[str, dict[str, Any]] = field(default_factory=dict, init=False)
+    problems: list[str] = field(default_factory=list, init=False)
+    skipped: list[dict[str, str]] = field(default_factory=list, init=False)
+    reason: str = field(default="", init=False)
+
+    def __post_init__(self) -> None:
+        self._begun = time.monotonic()
+        self._draw = random.Random(self.seed)
+
+    def measure(self) -> None:
+        """Measure everything that fits; what ends it early is left in ``reason``."""
+        names = list(dict.fromkeys(name for row in self.rows for name in row.targets))
+        todo = {name: [row for row in self.rows if name in row.targets] for name in names}
+        for place, name in enumerate(names):
+            ahead = sum(len(todo[later]) for later in names[place:])
+            left = self.budget - (time.monotonic() - self._begun)
+            until = time.monotonic() + left * len(todo[name]) / ahead
+            try:
+                self._measure_at(name, todo[name], until)
+            except (MissingServerError, TargetGoneError, DcacheError) as error:
+                self._complain(f"{name}: {error}")
+                if isinstance(error, TargetGoneError):
+                    self.reason = self.problems[-1]
+                self._skip_rest(name, todo[name], str(error))
+            except (NoSpaceError, StoppedError) as error:
+                self.reason = str(error)
+                if not isinstance(error, StoppedError) or error.status == 1:
+                    self._complain(f"{name}: {error}")
+                for later in names[place:]:
+                    self._skip_rest(later, todo[later], self.reason)
+                return
+            except OSError as error:
+                if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                    raise
+                self.reason = f"{name}: no space is left: {error}"
+                self._complain(self.reason)
+                for later in names[place:]:
+                    self._skip_rest(later, todo[later], self.reason)
+                return
+
+    def _complain(self, text: str) -> None:
+        self.problems.append(text)
+        self.tell(text)
+
+    def _skip(self, row: str, target: str, peer: str, reason: str) -> None:
+        self.skipped.append({"row": row, "target": target, "peer": peer, "reason": reason})
+
+    def _skip_rest(self, target: str, rows: Sequence[Row], reason: str) -> None:
+        done = {(result.row.name, result.target) for result in self.results if result.samples}
+        named = {(one["row"], one["target"]) for one in self.skipped}
+        for row in rows:
+            if (row.name, target) not in done | named:
+                self._skip(row.name, target, "", reason)
+
+    def _measure_at(self, name: str, rows: Sequence[Row], until: float) -> None:
+        if time.monotonic() >= until:
+            self._skip_rest(name, rows, "no time was left")
+            return
+        self.tell(f"{name}: starting")
+        with self.begin(name, self.folder) as target:
+            self.targets[name] = target.describe()
+            site = Site(target, self.folder, self.stop)
+            able = [
+                replace(row, peers=tuple(p for p in row.peers if target.kind in PEERS[p].kinds))
+                for row in rows
+            ]
+            plan = Plan([Result(row, name) for row in able], self.repetitions)
+            while turn := plan.next(until - time.monotonic()):
+                self._take(site, turn)
+            self._skip_rest(name, rows, "no time was left")
+
+    def _take(self, site: Site, turn: Turn) -> None:
+        entry, result = turn.entry, turn.entry.result
+        begun = time.monotonic()
+        peers = list(turn.peers)
+        self._draw.shuffle(peers)
+        if result not in self.results:
+            self.results.append(result)
         try:
-            with start(name) as target:
-                tell(f"{name}: {target.version}")
-                for row in todo:
-                    result = measure(row, target, repetitions=repetitions, tell=tell, draw=draw)
-                    keep(result)
-                    problems += [
-                        f"{row.name} on {name}, {peer} {note}"
-                        for peer, notes in result.notes.items()
-                        for note in notes
-                        if note.startswith("failed:")
-                    ]
-                    target.clear("")
-        except MissingServerError as error:
-            problems.append(f"{name}: {error}")
-            tell(problems[-1])
-    return problems
+            for peer in peers:
+                if not self._let(site, entry, peer, turn.observe):
+                    break
+        finally:
+            result.load.append(os.getloadavg()[0])
+            if not result.samples:
+                self.results.remove(result)
+        if turn.observe:
+            entry.is_observed = True
+        else:
+            entry.repetitions += 1
+            entry.seconds = time.monotonic() - begun
+        self.keep()
+
+    def _let(self, site: Site, entry: Entry, peer: str, observe: bool) -> bool:
+        """Let a peer do its turn; false if the row is not to be measured at all."""
+        result = entry.result
+        row, name = result.row, result.target
+        what = f"{row.name} {name} {peer}"
+        self.tell(f"{what} …")
+        try:
+            done, sample, notes = site.run(row, peer, entry.repetitions, self._patience(), observe)
+        except RefusedJobError as error:
+            entry.peers.clear()
+            self._skip(row.name, name, "", str(error))
+            self.tell(f"{what} not done: {error}")
+            return False
+        except (UnsupportedWorkError, PeerFailedError) as error:
+            word = "cannot" if isinstance(error, UnsupportedWorkError) else "failed"
+            result.notes[peer] = [f"{word}: {error}"]
+            entry.peers.remove(peer)
+            self._skip(row.name, name, peer, f"{word}: {error}")
+            if word == "failed":
+                self.problems.append(f"{row.name} on {name}, {peer} failed: {error}")
+            self.tell(f"{what} {word}: {error}")
+            return True
+        result.row = replace(done, peers=row.peers)
+        result.notes[peer] = notes
+        if observe:
+            result.observed[peer] = sample
+        else:
+            result.samples.setdefault(peer, []).append(sample)
+        self.tell(f"{what} {_short(sample, result, peer)}")
+        return True
+
+    def _patience(self) -> float:
+        """How long a client may take for one repetition."""
+        share = self.budget * _SHARE_OF_ONE_PEER
+        wanted = min(max(share, _LEAST_PATIENCE_SECONDS), _MOST_PATIENCE_SECONDS)
+        return max(min(wanted, self.stop.seconds_left), 1.0)
+
+
+def _short(sample: Sample, result: Result, peer: str) -> str:
+    text = f"{sample.wall_seconds:.3f} s, CPU {sample.cpu_seconds:.3f} s"
+    if sample.errors:
+        text += f", {sum(sample.errors.values())} errors"
+    ratio = None if peer in OURS else result.ratio("wall", peer)
+    if ratio is not None and ratio.half_width < 1:
+        text += f"; {result.client} / {peer}: {ratio.ratio:.2f} +-{100 * ratio.half_width:.0f} %"
+    return text
