@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import concurrent.futures
+import json
 import multiprocessing
 import os
 import urllib.error
@@ -12,7 +13,10 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
+import requests
+from click.testing import CliRunner
 from lsst.daf.butler_dcache import DcacheFileSystem
+from lsst.daf.butler_dcache.cli.main import main
 from lsst.daf.butler_dcache.errors import (
     ConfigurationError,
     ResourceExistsError,
@@ -21,6 +25,7 @@ from lsst.daf.butler_dcache.errors import (
     ResourceNotFoundError,
 )
 from lsst.daf.butler_dcache.s3_resource_path import DcacheS3ResourcePath
+from lsst.daf.butler_dcache.store.registry import store_for
 from lsst.resources import ResourcePath
 
 MIB = 1024 * 1024
@@ -341,3 +346,31 @@ def test_other_processes(root: ResourcePath, method: str) -> None:
         found = list(pool.map(work, uris, [b"from the child"] * 6))
     assert found == [("DcacheS3ResourcePath", bytes([n]) * 1000, ["file.new", "file.old"]) for n in range(6)]
     assert all(uri.updatedExtension(".new").read() == b"from the child" for uri in uris)
+
+
+class TestSharing:
+    """``dcache-butler macaroon share``, which gives presigned URLs here."""
+
+    def test_a_link_is_good_for_one_thing(self, s3_url: str) -> None:
+        store = store_for(s3_url)
+        store.write(f"{s3_url}shared", b"for everybody")
+        link = _share(f"{s3_url}shared", "--lifetime", "5m")
+        assert requests.get(link, timeout=10).content == b"for everybody"
+        assert requests.put(link, data=b"no", timeout=10).status_code == 403
+        document = json.loads(_share(f"{s3_url}new", "--activity", "UPLOAD", "--json"))
+        assert document["method"] == "PUT"
+        assert requests.put(document["link"], data=b"from somebody", timeout=10).ok
+        assert store.read(f"{s3_url}new") == b"from somebody"
+
+    @pytest.mark.parametrize(
+        "arguments",
+        [("--activity", "DELETE"), ("--ip", "127.0.0.1"), ("--output", "macaroon"), ("--max-upload", "1")],
+    )
+    def test_what_no_signature_says_is_refused(self, s3_url: str, arguments: tuple[str, ...]) -> None:
+        assert "S3 has no macaroons" in _share(f"{s3_url}shared", *arguments, status=1)
+
+
+def _share(url: str, *arguments: str, status: int = 0) -> str:
+    result = CliRunner().invoke(main, ["macaroon", "share", url, *arguments])
+    assert result.exit_code == status, result.output
+    return result.output.strip()

@@ -158,9 +158,14 @@ def share(
     """Print a link with which anybody can read a file or directory for a while.
 
     It is narrowed from the macaroon of this endpoint without asking the server. Without --activity it is for
-    DOWNLOAD, and LIST where the URL ends with a slash; without --lifetime for 12 hours.
+    DOWNLOAD, and LIST where the URL ends with a slash; without --lifetime for 12 hours. For s3:// it is a
+    presigned URL, for one object and DOWNLOAD or UPLOAD alone.
     """
     form = _checked(form or "link", name)
+    if url.startswith("s3:"):
+        limited = bool(ip or max_upload or chroot or form != "link")
+        _hand_out_presigned(url, activities, lifetime or _LIFETIME_SECONDS, limited, as_json=as_json, qr=qr)
+        return
     credential = store_for(url).delegate(
         url,
         activities=activities or _for_reading(url),
@@ -260,6 +265,25 @@ def _hand_out(url: str, token: str, form: str, name: str, *, as_json: bool, qr: 
         click.echo(output)
     if qr:
         click.echo(qr_code(handout.link))
+
+
+def _hand_out_presigned(
+    url: str,
+    activities: frozenset[Activity] | None,
+    lifetime: float,
+    limited: bool,
+    *,
+    as_json: bool,
+    qr: bool,
+) -> None:
+    methods = {frozenset({Activity.DOWNLOAD}): "GET", frozenset({Activity.UPLOAD}): "PUT"}
+    method = methods.get(activities or frozenset({Activity.DOWNLOAD}))
+    if limited or method is None:
+        raise ValueError("S3 has no macaroons: a link is for DOWNLOAD or UPLOAD, with a lifetime alone")
+    link = store_for(url).presign(url, method, int(lifetime))
+    click.echo(json.dumps({"link": link, "method": method}, indent=2) if as_json else link)
+    if qr:
+        click.echo(qr_code(link))
 
 
 def _checked(form: str, name: str) -> str:
