@@ -6,13 +6,14 @@ against what `~.formats` put into the file, since a client that returns wrong by
 
 from __future__ import annotations
 
+import io
 import threading
 import time
 import zipfile
 from collections.abc import Callable
 from typing import Any, BinaryIO
 
-from .formats import COLUMN, CUTOUT_PIXELS, column_head, library, member, pixel
+from .formats import COLUMN, CUTOUT_PIXELS, column_head, library, make_image, make_table, member, pixel
 from .peers.client import Client, Done
 from .work import Work, contents
 
@@ -84,6 +85,9 @@ class _Image(PartialReader):
     def __init__(self, client: Client, work: Work) -> None:
         super().__init__(client, work)
         self._fits = library("astropy.io.fits")
+        # What it imports or computes only when a file is read belongs to nobody's time.
+        with self._fits.open(io.BytesIO(make_image(Work("header", 0)))) as hdus:
+            hdus[1].section[:1, :1]
 
     def _part(self, file: BinaryIO, number: int) -> None:
         with self._fits.open(file, memmap=False) as hdus:
@@ -109,6 +113,7 @@ class _Column(PartialReader):
     def __init__(self, client: Client, work: Work) -> None:
         super().__init__(client, work)
         self._parquet = library("pyarrow.parquet")
+        self._parquet.read_table(io.BytesIO(make_table(Work("column", 800))))  # imports the rest of it
 
     def read(self, name: str, number: int) -> Done:
         if self._work.operation == "column":

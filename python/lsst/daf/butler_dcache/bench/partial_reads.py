@@ -2,113 +2,18 @@
 
 from __future__ import annotations
 
-import importlib
-import io
-import random
-import struct
-import zipfile
-from typing import Any
-
+from .formats import archive_bytes_needed, make_archive, make_table, table_bytes_needed
 from .row import Claim, Row
-from .work import Work, contents
+from .work import Work
 
-__all__ = ("ROWS", "make_archive", "make_table")
+__all__ = ("ROWS",)
 
 _KB = 1000
 _MB = 1000**2
 _MIB = 1024**2
 _GIB = 1024**3
 _DCACHE_LIKE = ("embedded", "embedded-tls")
-_COLUMNS = 10
-_MEMBER_BYTES = 10_000
-
-
-def make_table(work: Work) -> bytes:
-    """Return a Parquet file of one row group and ten columns of equal size.
-
-    Parameters
-    ----------
-    work : `~.work.Work`
-        Says how large the file shall be.
-
-    Returns
-    -------
-    data : `bytes`
-        The file; without compression, so that a tenth of it is one column.
-    """
-    pyarrow: Any = importlib.import_module("pyarrow")
-    parquet: Any = importlib.import_module("pyarrow.parquet")
-    rows = work.size_bytes // (8 * _COLUMNS)
-    draw = random.Random(work.seed)
-    columns = {
-        f"c{number}": pyarrow.Array.from_buffers(
-            pyarrow.float64(), rows, [None, pyarrow.py_buffer(contents(rows * 8, draw.randrange(2**30)))]
-        )
-        for number in range(_COLUMNS)
-    }
-    out = io.BytesIO()
-    parquet.write_table(
-        pyarrow.table(columns), out, compression="none", use_dictionary=False, row_group_size=rows
-    )
-    return out.getvalue()
-
-
-def make_archive(work: Work) -> bytes:
-    """Return a zip file of members of 10 kB, stored.
-
-    Parameters
-    ----------
-    work : `~.work.Work`
-        Says how large the file shall be.
-
-    Returns
-    -------
-    data : `bytes`
-        The file.
-    """
-    out = io.BytesIO()
-    member = contents(_MEMBER_BYTES)
-    with zipfile.ZipFile(out, "w", zipfile.ZIP_STORED) as archive:
-        for number in range(max(2, work.size_bytes // _MEMBER_BYTES)):
-            archive.writestr(f"member-{number:04d}", member)
-    return out.getvalue()
-
-
-def table_bytes_needed(data: bytes) -> int:
-    """Return how many bytes of a Parquet file its fourth column takes, with the footer that says where.
-
-    Parameters
-    ----------
-    data : `bytes`
-        The file.
-
-    Returns
-    -------
-    needed : `int`
-        Bytes.
-    """
-    parquet: Any = importlib.import_module("pyarrow.parquet")
-    column = parquet.ParquetFile(io.BytesIO(data)).metadata.row_group(0).column(3)
-    footer: int = struct.unpack("<I", data[-8:-4])[0]
-    return int(column.total_compressed_size) + footer + 8
-
-
-def archive_bytes_needed(data: bytes) -> int:
-    """Return how many bytes of a zip file one member takes, with the directory that says where.
-
-    Parameters
-    ----------
-    data : `bytes`
-        The file.
-
-    Returns
-    -------
-    needed : `int`
-        Bytes.
-    """
-    with zipfile.ZipFile(io.BytesIO(data)) as archive:
-        start = archive.start_dir
-    return len(data) - start + _MEMBER_BYTES
+_GROUP = "parts of files"
 
 
 def _few(requests: int) -> tuple[Claim, ...]:
@@ -123,14 +28,16 @@ ROWS = (
         ("ours", "upstream"),
         _DCACHE_LIKE,
         (Claim("door", 1), Claim("connections", 1), Claim("pool", 200)),
+        group=_GROUP,
     ),
     Row(
         "vector-200",
         "the same in one call",
-        Work("read_vector", 110 * _MB, 200, piece_bytes=16 * _KB),
+        Work("read_vector", 110 * _MB, batch=200, piece_bytes=16 * _KB),
         ("ours", "upstream"),
         _DCACHE_LIKE,
         (Claim("door", 1), Claim("connections", 1), Claim("pool", 1)),
+        group=_GROUP,
     ),
     Row(
         "sequential-110MB",
@@ -139,14 +46,16 @@ ROWS = (
         ("ours", "upstream"),
         _DCACHE_LIKE,
         (Claim("door", 1), Claim("pool", 16)),
+        group=_GROUP,
     ),
     Row(
         "vector-100",
         "100 ranges of 64 kB in 1 GiB, in one call",
-        Work("read_vector", _GIB, 100, piece_bytes=64 * 1024),
+        Work("read_vector", _GIB, batch=100, piece_bytes=64 * 1024),
         ("ours", "upstream"),
         _DCACHE_LIKE,
         (Claim("requests", 3), Claim("wall", 0.1)),
+        group=_GROUP,
     ),
     Row(
         "random-100",
@@ -154,7 +63,8 @@ ROWS = (
         Work("read_random", _GIB, 100, piece_bytes=64 * 1024),
         ("ours", "curl", "upstream"),
         _DCACHE_LIKE,
-        (Claim("connections", 1), Claim("each", 0.002)),
+        (Claim("connections", 1), Claim("p50", 0.002)),
+        group=_GROUP,
     ),
     Row(
         "two-1kB",
@@ -163,14 +73,16 @@ ROWS = (
         ("ours", "upstream"),
         _DCACHE_LIKE,
         _few(3),
+        group=_GROUP,
     ),
     Row(
         "twenty-4kB",
         "20 random reads of 4 kB in one cat_ranges",
-        Work("read_scattered", 20 * _MIB, 20, piece_bytes=4 * _KB),
+        Work("read_scattered", 20 * _MIB, batch=20, piece_bytes=4 * _KB),
         ("ours", "upstream"),
         _DCACHE_LIKE,
         _few(3),
+        group=_GROUP,
     ),
     Row(
         "twenty-4kB-open",
@@ -179,6 +91,7 @@ ROWS = (
         ("ours", "upstream"),
         _DCACHE_LIKE,
         _few(21),
+        group=_GROUP,
     ),
     Row(
         "column",
@@ -189,6 +102,7 @@ ROWS = (
         _few(4),
         make_table,
         table_bytes_needed,
+        group=_GROUP,
     ),
     # pyarrow opens such a file twice, and asks three times before whether it is one.
     Row(
@@ -200,6 +114,7 @@ ROWS = (
         (Claim("bytes", 1.2),),
         make_table,
         table_bytes_needed,
+        group=_GROUP,
     ),
     Row(
         "member",
@@ -210,5 +125,6 @@ ROWS = (
         _few(4),
         make_archive,
         archive_bytes_needed,
+        group=_GROUP,
     ),
 )

@@ -1,0 +1,60 @@
+"""The suites: rows that are run together, the most telling first.
+
+`field`
+    What a facility wants to know of its doors: files as large as those of Data Preview 1, parts of them,
+    names, mixes, arrivals, curves, and a Butler.
+`figures`
+    All claims of this package: its data plane, its pacing, its S3 client.
+`engines`
+    The measurements behind two decisions: which HTTP engine, and which way of uploading.
+`ci`
+    What holds on any machine.
+"""
+
+from __future__ import annotations
+
+from . import (
+    arrivals,
+    butler_rows,
+    ci,
+    concurrency,
+    crowd,
+    engines,
+    field,
+    mixes,
+    names,
+    partial_reads,
+    s3_rows,
+    transfers,
+    upload_ways,
+)
+from .row import Row
+
+__all__ = ("SUITES",)
+
+_FIELD: tuple[Row, ...] = (
+    *field.WHOLE[:2],
+    field.PARTS[0],
+    *field.WHOLE[2:4],
+    *mixes.ROWS[:1],
+    *names.ROWS[:2],
+    *field.WHOLE[4:],
+    *field.PARTS[1:4],
+    *arrivals.ROWS[:2],
+    *butler_rows.ROWS[:2],
+    *names.ROWS[2:],
+    *mixes.ROWS[1:],
+    *field.PARTS[4:],
+    *butler_rows.ROWS[2:],
+    *concurrency.ROWS,
+    *arrivals.ROWS[2:],
+    *field.LARGE,
+)
+
+SUITES: dict[str, tuple[Row, ...]] = {
+    "field": _FIELD,
+    "figures": (*transfers.ROWS, *partial_reads.ROWS, *crowd.ROWS, *s3_rows.ROWS),
+    "engines": (*engines.ROWS, *upload_ways.ROWS),
+    "ci": ci.ROWS,
+}
+"""Rows by the name of their suite."""
