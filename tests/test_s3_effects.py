@@ -17,6 +17,7 @@ from lsst.daf.butler_dcache import errors
 from lsst.daf.butler_dcache.s3 import conditions
 from lsst.daf.butler_dcache.s3.address import parse
 from lsst.daf.butler_dcache.store.registry import store_for
+from lsst.daf.butler_dcache.transport.retry import counted
 from s3_service import Asked, error, listing, reply, service
 
 BASE = "s3://bucket/dir/"
@@ -390,6 +391,14 @@ def test_results_of_many_removals(tmp_path: Path) -> None:
         errors.ProtocolError,
     ]
     assert all(b"gone" not in body and b"denied" not in body for body in bodies[1:])
+
+
+def test_what_is_done_is_not_waited_for(tmp_path: Path) -> None:
+    again: list[None] = []
+    with service(tmp_path, Bucket().answer), counted(lambda: again.append(None)):
+        results = store_for(BASE).remove_many([f"{BASE}a", f"{BASE}b"])
+    assert set(results.values()) == {None}
+    assert again == []
 
 
 def test_a_key_that_xml_cannot_hold(tmp_path: Path) -> None:

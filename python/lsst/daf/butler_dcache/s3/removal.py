@@ -144,9 +144,9 @@ class Removal:
                 results[address] = self._one(address, deadline)
             else:
                 todo[address.key] = address
+        if not todo:
+            return results
         for last in rounds(Phase.UNSETTLED, "DELETE", deadline):
-            if not todo:
-                break
             try:
                 outcome = self._batch(todo, deadline)
             except DcacheError as error:
@@ -159,7 +159,7 @@ class Removal:
                 for key, error in outcome.items()
                 if isinstance(error, (ServerBusyError, ServerError))
             }
-            if last:
+            if last or not todo:  # the next round begins with a wait
                 break
         return results
 
