@@ -5,12 +5,15 @@ from __future__ import annotations
 import dataclasses
 import os
 import socket
+import time
 from pathlib import Path
 
 from .processes import MissingServerError, first_line, free_ports, give_to_nobody, launch, program, wait_for
 from .target import Counts, Ground, LocalTarget
 
 __all__ = ("Door", "Pool")
+
+_LOG_SECONDS = 0.2
 
 
 class Door(LocalTarget):
@@ -58,12 +61,29 @@ class Door(LocalTarget):
             body = b"".join(iter(lambda: peer.recv(65536), b"")).decode().partition("\r\n\r\n")[2]
         accepts, _, requests = (int(word) for word in body.splitlines()[2].split())
         self._looks = getattr(self, "_looks", 0) + 1
+        connections = accepts - int(server["connect"]) - self._looks
+        # HAProxy before 2.3 does not count these; the first are those that did not resume another.
+        sessions, again = (int(door.get(column) or -1) for column in ("ssl_sess", "ssl_reused_sess"))
+        resumed = self._resumed_at_pools(connections) if self._ground.tls else 0
         return Counts(
             door_requests=int(door["req_tot"]),
             door_connections=int(door["conn_tot"]),
             pool_requests=requests - int(server["stot"]) - self._looks,
-            pool_connections=accepts - int(server["connect"]) - self._looks,
+            pool_connections=connections,
+            door_handshakes=sessions,
+            pool_handshakes=connections - resumed if self._ground.tls else 0,
+            resumed=-1 if again < 0 else again + resumed,
         )
+
+    def _resumed_at_pools(self, connections: int) -> int:
+        """How many connections to pools went on with an earlier TLS session; each has a line in a log."""
+        deadline = time.monotonic() + _LOG_SECONDS
+        while True:
+            lines = (self.run / "tls.log").read_text().split()
+            # A line is written after the answer; a connection without a request has none.
+            if len(lines) >= connections or time.monotonic() > deadline:
+                return lines.count("r")
+            time.sleep(0.01)
 
 
 class Pool(Door):
@@ -86,6 +106,9 @@ worker_processes 2;
 pid {run}/nginx.pid;
 events {{ worker_connections 1024; }}
 http {{
+  # Of each connection to a pool its first request: r if it went on with an earlier TLS session.
+  map $connection_requests $is_first {{ default ""; 1 1; }}
+  log_format session "$ssl_session_reused";
   access_log off;
   sendfile on;
   tcp_nopush on;
@@ -121,6 +144,7 @@ http {{
     # Pools. No answer without the key of the transfer.
     listen 127.0.0.1:{pools[0]}{kind};
     listen 127.0.0.1:{pools[1]}{kind};
+    {f"access_log {run}/tls.log session if=$is_first;" if tls else ""}
     set $adler32 "";
     location / {{
       {digest}

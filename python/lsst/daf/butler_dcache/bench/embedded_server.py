@@ -9,14 +9,20 @@ from __future__ import annotations
 import dataclasses
 import json
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 from ..embedded import EmbeddedDcache
 from ..embedded.entry import Entry
+from ..embedded.transcript import Record
+from .target import Counts
 from .work import Access
 
 __all__ = ("serve",)
+
+_MAY_BE_UNDER_WAY = 1000
+"""How many records at the end of a transcript may still be filled in."""
 
 
 def serve(**settings: Any) -> None:
@@ -38,8 +44,42 @@ def serve(**settings: Any) -> None:
             password_file=None if tls else dcache.password_file,
         )
         _say({"version": f"embedded dCache as {dcache.site.software}", "access": dataclasses.asdict(access)})
+        count = _Count(dcache, tls)
         for line in sys.stdin:
-            _say(_answer(dcache, json.loads(line)))
+            _say(_answer(dcache, json.loads(line), count))
+
+
+class _Count:
+    """What the transcript holds; of the older part of it only sums are kept, for it is long."""
+
+    def __init__(self, dcache: EmbeddedDcache, tls: bool) -> None:
+        self._transcript = dcache.site.transcript
+        self._tls = tls
+        self._summed = 0
+        self._sums = Counter({field.name: 0 for field in dataclasses.fields(Counts)})
+        self._seen: dict[str, set[int]] = {"door": set(), "pool": set()}
+
+    def __call__(self) -> dict[str, int]:
+        records = self._transcript.snapshot(self._summed)
+        old = records[:-_MAY_BE_UNDER_WAY]
+        self._sums = self._add(self._sums, self._seen, old)
+        self._summed += len(old)
+        seen = {server: set(numbers) for server, numbers in self._seen.items()}
+        return dict(self._add(self._sums, seen, records[len(old) :]))
+
+    def _add(self, sums: Counter[str], seen: dict[str, set[int]], records: list[Record]) -> Counter[str]:
+        sums = Counter(sums)
+        for record in records:
+            server = "pool" if record.server == "pool" else "door"
+            sums[f"{server}_requests"] += 1
+            sums["sent_bytes"] += record.sent
+            sums["refused"] += server == "door" and record.status == 429
+            if record.connection not in seen[server]:
+                seen[server].add(record.connection)
+                sums[f"{server}_connections"] += 1
+                sums["resumed"] += record.resumed
+                sums[f"{server}_handshakes"] += self._tls and not record.resumed
+        return sums
 
 
 def _say(answer: dict[str, Any]) -> None:
@@ -47,7 +87,7 @@ def _say(answer: dict[str, Any]) -> None:
     sys.stdout.flush()
 
 
-def _answer(dcache: EmbeddedDcache, question: dict[str, Any]) -> dict[str, Any]:
+def _answer(dcache: EmbeddedDcache, question: dict[str, Any], count: _Count) -> dict[str, Any]:
     namespace = dcache.site.namespace
     match question["do"]:
         case "place":
@@ -60,17 +100,7 @@ def _answer(dcache: EmbeddedDcache, question: dict[str, Any]) -> dict[str, Any]:
             _clear(dcache, question["prefix"])
             return {}
         case "counts":
-            records = dcache.transcript()
-            door = [record for record in records if record.server != "pool"]
-            pool = [record for record in records if record.server == "pool"]
-            return {
-                "door_requests": len(door),
-                "door_connections": len({record.connection for record in door}),
-                "pool_requests": len(pool),
-                "pool_connections": len({record.connection for record in pool}),
-                "sent_bytes": sum(record.sent for record in records),
-                "refused": sum(record.status == 429 for record in door),
-            }
+            return count()
     raise ValueError(f"nobody knows how to {question['do']}")
 
 

@@ -43,9 +43,10 @@ class Xrootd(LocalTarget):
         (run / "run").mkdir()
         self.version = f"XRootD {first_line([str(run / 'bin' / 'xrootd'), '-v'], libraries)}"
         cluster, *ports = free_ports(4)
+        alone = ground.spaces.link is not None
         for port in ports:
             role = "manager" if port == ports[0] else "server"
-            (run / f"{port}.cfg").write_text(_xrootd_configuration(run, role, port, cluster, tls))
+            (run / f"{port}.cfg").write_text(_xrootd_configuration(run, role, port, cluster, tls, alone))
         give_to_nobody(run)
         for kind in ("cmsd", "xrootd"):
             for port in ports:
@@ -64,6 +65,8 @@ class Xrootd(LocalTarget):
         name = self.provide("ready", 1)
         trust = ["--cacert", self.access.ca_file] if self.access.ca_file else []
         command = [program("curl", "the package curl"), "-s", "-o", os.devnull, "-w", "%{http_code}", *trust]
+        # Whoever asks too early is kept waiting for 10 s.
+        command += ["--max-time", "0.5"]
         while time.monotonic() < deadline:
             done = subprocess.run(
                 [*command, self.access.url + name], capture_output=True, text=True, check=False
@@ -74,7 +77,9 @@ class Xrootd(LocalTarget):
         raise MissingServerError("the XRootD cluster does not become ready")
 
 
-def _xrootd_configuration(run: Path, role: str, port: int, cluster: int, tls: bool) -> str:
+def _xrootd_configuration(run: Path, role: str, port: int, cluster: int, tls: bool, alone: bool) -> str:
+    # Behind a link clients have another address, and there is nobody else.
+    allow = "" if alone else "xrd.allow host 127.0.0.1\nxrd.allow host localhost"
     encryption = (
         f"xrd.tls {run}/host.pem {run}/host.key\nxrd.tlsca certfile {run}/ca.pem\nhttp.desthttps yes"
         if tls
@@ -89,8 +94,7 @@ all.pidpath {run}/run
 all.manager localhost:{cluster}
 oss.localroot {run}/data
 xrd.network nodnr norpipa
-xrd.allow host 127.0.0.1
-xrd.allow host localhost
+{allow}
 xrd.port {port} if exec xrootd
 {f"xrd.port {cluster} if exec cmsd" if role == "manager" else ""}
 # One shared name space: every data server is as good as another, and no file is waited for.

@@ -66,6 +66,7 @@ class Connection:
         self.buffer = bytearray()
         self.eof = False
         self.closing = False
+        self.resumed = False
         self.on_close: list[Callable[[], None]] = []
 
     def receive(self, size: int, timeout: float | None) -> bytes:

@@ -230,7 +230,13 @@ class Exchange:
         self.query = [
             (decode_path(k.replace("+", " ")), decode_path(v.replace("+", " "))) for k, _, v in pairs
         ]
-        self.record = Record(listener.server, self.method, self.path, connection=connection.number)
+        self.record = Record(
+            listener.server,
+            self.method,
+            self.path,
+            connection=connection.number,
+            resumed=connection.resumed,
+        )
         self.record.authorization = "authorization" in headers or self.parameter("authz") is not None
         length: int | None = None
         if "chunked" not in headers.get("transfer-encoding").lower():

@@ -32,6 +32,8 @@ class Record:
         Bytes of the answer's body that were sent (without framing).
     authorization : `bool`
         Whether a credential of any form came along.
+    resumed : `bool`
+        Whether the connection's TLS handshake went on with an earlier session.
     """
 
     server: str
@@ -42,6 +44,7 @@ class Record:
     received: int = 0
     sent: int = 0
     authorization: bool = False
+    resumed: bool = False
 
     def __getitem__(self, name: str) -> Any:
         if name not in self.keys():
@@ -74,10 +77,10 @@ class Transcript:
         with self._lock:
             self._records.append(record)
 
-    def snapshot(self) -> list[Record]:
-        """Return copies of the records."""
+    def snapshot(self, since: int = 0) -> list[Record]:
+        """Return copies of the records, or of those after the first ``since``."""
         with self._lock:
-            return [Record(**dict(record)) for record in self._records]
+            return [Record(**dict(record)) for record in self._records[since:]]
 
     def clear(self) -> None:
         """Forget all records."""

@@ -146,6 +146,7 @@ class Listener:
                 wrapped = self.tls.wrap_socket(raw, server_side=True, do_handshake_on_connect=False)
                 connection.sock = wrapped
                 wrapped.do_handshake()
+                connection.resumed = bool(wrapped.session_reused)
                 if self.nodelay is False:
                     wrapped.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 0)
             while not connection.closing and not self.stopping.is_set():
@@ -208,7 +209,9 @@ class Listener:
         )
         method, _, rest = bytes(connection.buffer[:2048]).decode("latin-1").partition(" ")
         path = decode_path(rest.split(" ")[0].split("?")[0])
-        self.transcript.add(Record(self.server, method, path, 431, connection.number))
+        self.transcript.add(
+            Record(self.server, method, path, 431, connection.number, resumed=connection.resumed)
+        )
         connection.send(head.encode() + (b"" if method == "HEAD" else body))
         while connection.fill(0.02):
             connection.buffer.clear()
