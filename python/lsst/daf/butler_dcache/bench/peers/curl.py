@@ -15,7 +15,7 @@ from .program import ProgramFailedError, run_program
 __all__ = ("make",)
 
 _SAID = r'write-out = "%{time_total} %{time_starttransfer} %{url}\n"'
-"""After each transfer; the times begin with the transfer, and a redirect belongs to it."""
+"""After each transfer: its redirect belongs to the times, the first byte is of the last answer's head."""
 
 _TAKEN_IN_TURN = ("url", "upload-file", "output")
 """Transfers that differ in nothing else need not repeat all settings."""

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import importlib
+import io
 import os
 import time
 from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 from ..work import Job, UnsupportedWorkError, Work
 from .client import Client, Done, Sink, Source
+
+if TYPE_CHECKING:
+    from collections.abc import Buffer
 
 __all__ = ("make",)
 
@@ -47,6 +51,9 @@ class _Obstore(Client):
         self._obstore.put(self._store, name, source.data or Path(source.path))
         return Done(source.size)
 
+    def open(self, name: str) -> BinaryIO:
+        return cast(BinaryIO, _Reader(self._obstore.open_reader(self._store, name)))
+
     def read_ranges(self, name: str, ranges: Sequence[tuple[int, int]]) -> Done:
         begins, ends = zip(*ranges, strict=True)
         parts = self._obstore.get_ranges(self._store, name, starts=begins, ends=ends)
@@ -74,6 +81,31 @@ class _Obstore(Client):
 
     def presign(self, name: str) -> None:
         self._obstore.sign(self._store, "GET", name, _LIFETIME)
+
+
+class _Reader(io.RawIOBase):
+    """Its reader, which returns something else than bytes."""
+
+    def __init__(self, file: Any) -> None:
+        self._file = file
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Buffer, /) -> int:
+        memory = memoryview(buffer)
+        data = self._file.read(len(memory))
+        memory[: len(data)] = data
+        return len(data)
+
+    def seek(self, offset: int, whence: int = 0, /) -> int:
+        return int(self._file.seek(offset, whence))
+
+    def tell(self) -> int:
+        return int(self._file.tell())
 
 
 def _store(job: Job) -> Any:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from typing import Any, BinaryIO, cast
 
+from ...errors import UnsupportedError
 from ...filesystem import DcacheFileSystem
 from ...model import ByteRange
 from ...store.protocol import Store
@@ -84,10 +86,21 @@ class Ours(Client):
         self._store.move(self._url(name), self._url(new))
 
     def mint(self, directory: str) -> None:
-        self._store.mint(f"{self._url(directory)}/", lifetime_seconds=_LIFETIME_SECONDS)
+        with _as_unsupported_work():
+            self._store.mint(f"{self._url(directory)}/", lifetime_seconds=_LIFETIME_SECONDS)
 
     def presign(self, name: str) -> None:
-        self._store.presign(self._url(name), "GET", _LIFETIME_SECONDS)
+        with _as_unsupported_work():
+            self._store.presign(self._url(name), "GET", _LIFETIME_SECONDS)
+
+
+@contextlib.contextmanager
+def _as_unsupported_work() -> Iterator[None]:
+    """Not every server does that, and none without TLS."""
+    try:
+        yield
+    except UnsupportedError as error:
+        raise UnsupportedWorkError(str(error)) from error
 
 
 def make(name: str) -> Ours:

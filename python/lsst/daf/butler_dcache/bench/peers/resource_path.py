@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import Any, BinaryIO, Self, cast
 
+from ...errors import UnsupportedError
 from ...registration import register, registered, unregister
 from ..work import Job, UnsupportedWorkError, Work
 from .client import Client, Done, Sink, Source
@@ -103,7 +104,10 @@ class PathClient(Client):
         self._path(new).transfer_from(self._path(name), transfer="move")
 
     def presign(self, name: str) -> None:
-        self._path(name).generate_presigned_get_url(expiration_time_seconds=_LIFETIME_SECONDS)
+        try:
+            self._path(name).generate_presigned_get_url(expiration_time_seconds=_LIFETIME_SECONDS)
+        except UnsupportedError as error:  # not every server does that, and none without TLS
+            raise UnsupportedWorkError(str(error)) from error
 
 
 class _Opened:

@@ -10,7 +10,6 @@ from typing import BinaryIO, cast
 from ..work import Job, UnsupportedWorkError, Work
 from .client import Done, Sink, Source
 from .plain import FsspecClient
-from .receiving import receive
 
 __all__ = ("make",)
 
@@ -29,6 +28,7 @@ class _S3fs(FsspecClient):
             config_kwargs={"s3": {"addressing_style": "path"}},
             use_listings_cache=False,
         )
+        self._progress = importlib.import_module("fsspec.callbacks").Callback
         self.root = f"{job.access.bucket}/"
         if job.contact:
             self.files.info(self.root + job.contact)
@@ -37,13 +37,11 @@ class _S3fs(FsspecClient):
         return []  # the services compare, and publish at once
 
     def get(self, name: str, sink: Sink) -> Done:
-        match sink.kind:
-            case "memory":
-                return Done(len(self.files.cat_file(self.root + name)))
-            case "file":
-                self.files.get_file(self.root + name, sink.path)
-                return Done(os.stat(sink.path).st_size)
-        return receive(sink, lambda target: self.files.get_file(self.root + name, target))
+        if sink.kind == "memory":
+            return Done(len(self.files.cat_file(self.root + name)))
+        progress = self._progress()
+        self.files.get_file(self.root + name, sink.path or os.devnull, callback=progress)
+        return Done(progress.value)
 
     def put(self, name: str, source: Source) -> Done:
         if source.data is not None:
