@@ -33,7 +33,6 @@ class _Crowd(Client):
             work=dataclasses.replace(job.work, processes=1),
             contact="",  # it belongs to the work here
             max_rate=job.max_rate / count,
-            start_at=0.0,
         )
         children = [_start(one) for _ in range(count)]
         for child in children:
