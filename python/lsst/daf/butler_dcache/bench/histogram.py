@@ -109,3 +109,22 @@ class Histogram:
             0 if there are none.
         """
         return float(self._counts.get_value_at_percentile(percent)) / _PER_SECOND if self.count else 0.0
+
+    def percentiles(self, percents: Iterable[float]) -> list[float]:
+        """Return the times within which several shares lie; faster than one at a time.
+
+        Parameters
+        ----------
+        percents : `~collections.abc.Iterable` [`float`]
+            Each from 0 to 100.
+
+        Returns
+        -------
+        seconds : `list` [`float`]
+            In the same order; 0 if there are none.
+        """
+        percents = list(percents)
+        if not self.count:
+            return [0.0] * len(percents)
+        values = self._counts.get_percentile_to_value_dict(percents)
+        return [float(values[percent]) / _PER_SECOND for percent in percents]
