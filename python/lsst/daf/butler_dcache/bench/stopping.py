@@ -57,7 +57,7 @@ class Stop:
 
     Notes
     -----
-    For the main thread.
+    For the main thread. After an error signals stay ignored: what is left is to say so and to end.
     """
 
     def __init__(self, seconds: float, cleaning_seconds: float) -> None:
@@ -77,7 +77,7 @@ class Stop:
     def __exit__(self, *_: object) -> None:
         signal.setitimer(signal.ITIMER_REAL, 0)
         for number, handler in self._previous.items():
-            signal.signal(number, handler)
+            signal.signal(number, handler if self.error is None else signal.SIG_IGN)
 
     @property
     def seconds_left(self) -> float:

@@ -4,73 +4,31 @@ from __future__ import annotations
 
 __all__ = ("command",)
 
-import json
 import logging
-import signal
 import sys
-from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Mapping
 
 import click
 
 from ..bench.campaign.campaign import run as run_campaign
 from ..bench.campaign.kills import kill_writers
 from ..bench.campaign.standins import STAND_INS
-from ..bench.environment import describe
 from ..bench.guards import measure_guards
-from ..bench.measure import Result
 from ..bench.peers.registry import PEERS
-from ..bench.report import document, markdown
-from ..bench.row import Row
 from ..bench.servers import TARGETS
-from ..bench.suite import ENGINES, FIGURES, run, select
+from ..bench.suites import SUITES
+from .bench_clean import clean_command
+from .bench_compare import compare_command
+from .bench_run import run_command
 
 
 @click.group(name="bench")
 def command() -> None:
-    """Measure this client beside others, against servers that are started for it.
+    """Measure this client beside others, at servers that are started for it or at a real one.
 
-    Everything runs on loopback. The servers are stand-ins: what is measured is the client, and no figure is
-    dCache's.
+    What is started here runs on loopback and is a stand-in: what is measured there is the client, and no
+    figure is dCache's.
     """
-
-
-def _options(function: Callable[..., None]) -> Callable[..., None]:
-    for option in (
-        click.argument("names", nargs=-1, metavar="[ROW]..."),
-        click.option("--target", "targets", multiple=True, help="Only this server; may be repeated."),
-        click.option("--repetitions", type=click.IntRange(1), default=5, show_default=True),
-        click.option("--seed", type=int, default=1, show_default=True, help="Of the order of the clients."),
-        click.option(
-            "--scale",
-            type=click.FloatRange(0, 1, min_open=True),
-            default=1.0,
-            show_default=True,
-            help="Of sizes and numbers; anything but 1 is a trial.",
-        ),
-        click.option(
-            "--out",
-            type=click.Path(dir_okay=False, path_type=Path),
-            help="File for the results as JSON; the tables go to the same name with .md.",
-        ),
-    ):
-        function = option(function)
-    return function
-
-
-@command.command(name="figures")
-@_options
-def figures(**options: Any) -> None:
-    """Measure the rows of the table of figures, all of them or those named."""
-    _measure(FIGURES, **options)
-
-
-@command.command(name="engines")
-@_options
-def engines(**options: Any) -> None:
-    """Measure what different HTTP engines cost."""
-    _measure(ENGINES, **options)
 
 
 @command.command(name="faults")
@@ -152,55 +110,21 @@ def guards(pairs: int, seed: int, target: str) -> None:
 
 @command.command(name="list")
 def list_rows() -> None:
-    """Say what can be measured: rows, servers and clients."""
-    for title, table in (
-        ("Rows", {row.name: f"{row.title} ({', '.join(row.targets)})" for row in (*FIGURES, *ENGINES)}),
-        ("Servers", TARGETS),
-        ("Clients", {name: entry.title for name, entry in PEERS.items()}),
-    ):
-        click.echo(f"{title}:")
-        width = max(map(len, table))
-        for name, text in table.items():
-            click.echo(f"  {name.ljust(width)}  {text}")
+    """Say what can be measured: rows by suite, servers and clients."""
+    for name, rows in SUITES.items():
+        _table(
+            f"Rows of the suite {name}", {row.name: f"{row.title} ({', '.join(row.targets)})" for row in rows}
+        )
+    _table("Servers", TARGETS)
+    _table("Clients", {name: f"{entry.title} [{entry.level}]" for name, entry in PEERS.items()})
 
 
-def _measure(
-    rows: Sequence[Row],
-    *,
-    names: tuple[str, ...],
-    targets: tuple[str, ...],
-    repetitions: int,
-    seed: int,
-    scale: float,
-    out: Path | None,
-) -> None:
-    # The way out of a kill is the same as of any other error: servers stop, folders go.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-    try:
-        chosen = select(rows, names, targets, scale)
-    except ValueError as error:
-        raise click.UsageError(str(error)) from error
-    environment = describe()
-    arguments = {"rows": list(names), "targets": list(targets), "scale": scale, "seed": seed}
-    arguments["repetitions"] = repetitions
-    results: list[Result] = []
+def _table(title: str, table: Mapping[str, str]) -> None:
+    click.echo(f"{title}:")
+    width = max(map(len, table))
+    for name, text in table.items():
+        click.echo(f"  {name.ljust(width)}  {text}")
 
-    def keep(result: Result) -> None:
-        results.append(result)
-        if out is not None:
-            write([])
 
-    def write(problems: list[str]) -> None:
-        assert out is not None
-        record = document(results, environment, problems, arguments)
-        out.write_text(json.dumps(record, indent=1) + "\n")
-        out.with_suffix(".md").write_text(markdown(results, problems))
-
-    problems = run(
-        chosen, repetitions=repetitions, seed=seed, tell=lambda text: click.echo(text, err=True), keep=keep
-    )
-    if out is not None:
-        write(problems)
-    click.echo(markdown(results, problems), nl=False)
-    if problems:
-        sys.exit(1)
+for each in (run_command, compare_command, clean_command):
+    command.add_command(each)
