@@ -122,7 +122,10 @@ def _idle(run: Callable[[], Outcome], who: int) -> _Usage:
 
 
 def main() -> None:
-    """Do the job on the first line of the standard input, as soon as there is a second."""
+    """Do the job on the first line of the standard input, when the second says so.
+
+    It is a number: seconds since the epoch, where many begin at one moment, or 0.
+    """
     job = Job.from_json(json.loads(sys.stdin.readline()))
     with _private_output() as out:
         _do(job, out)
@@ -143,8 +146,10 @@ def _do(job: Job, out: TextIO) -> None:
         run = peer.prepare(job) or drive(peer, job)
         idle = _Usage(0.0, 0.0, 0.0) if peer.idle is None else _idle(peer.idle, peer.who)
         _say(out, {"ready": True})
-        if not sys.stdin.readline():
+        start_at = sys.stdin.readline()
+        if not start_at:
             return  # nobody wants to know any more
+        _wait_until(float(start_at))
         figures = _figures(job, run, peer.who)
     except UnsupportedWorkError as reason:
         _say(out, {"unsupported": str(reason)})
@@ -157,12 +162,15 @@ def _do(job: Job, out: TextIO) -> None:
     _say(out, figures)
 
 
+def _wait_until(moment: float) -> None:
+    """Wait for a moment; 0 is at once."""
+    early = moment - time.time() if moment else 0.0
+    if early < -_LATEST_SECONDS:
+        raise LoadError(f"was ready {-early:.1f} s after the others had begun")
+    time.sleep(max(early, 0.0))
+
+
 def _figures(job: Job, run: Callable[[], Outcome], who: int) -> dict[str, Any]:
-    if job.start_at:
-        early = job.start_at - time.time()
-        if early < -_LATEST_SECONDS:
-            raise LoadError(f"was ready {-early:.1f} s after the others had begun")
-        time.sleep(max(early, 0.0))
     with _alarm(job.deadline_seconds):
         if not job.observe or job.peer not in OURS:
             return measured(run, who)

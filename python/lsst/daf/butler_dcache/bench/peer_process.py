@@ -79,8 +79,7 @@ class PeerProcess:
         if error[0] is None:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._process.wait(max(min(self._deadline - time.monotonic(), 5.0), 0.0))
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self._process.pid, signal.SIGKILL)
+        self.kill()
         self._process.wait()
         if self._process.stdout is not None:
             self._process.stdout.close()
@@ -103,8 +102,13 @@ class PeerProcess:
         """
         return self._ask(json.dumps(self._job.to_json()))
 
-    def go(self) -> Mapping[str, Any]:
+    def go(self, start_at: float = 0.0) -> Mapping[str, Any]:
         """Let the work begin.
+
+        Parameters
+        ----------
+        start_at : `float`, optional
+            When, in seconds since the epoch; at once by default.
 
         Returns
         -------
@@ -118,7 +122,12 @@ class PeerProcess:
         PeerFailedError
             If it ends, or its time is over.
         """
-        return self._ask("go")
+        return self._ask(repr(start_at))
+
+    def kill(self) -> None:
+        """End it at once, from any thread."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
 
     def _ask(self, line: str) -> Mapping[str, Any]:
         assert self._process.stdin is not None

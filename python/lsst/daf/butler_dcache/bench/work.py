@@ -237,8 +237,6 @@ class Job:
     max_rate : `float`
         Never more operations per second than this, whatever the work says; 0: no limit. An operation on
         ``batch`` names counts as so many.
-    start_at : `float`
-        Seconds since the epoch at which the work begins; 0: when it is told to.
     deadline_seconds : `float`
         How long the work may take; 0: as long as it takes.
 
@@ -258,7 +256,6 @@ class Job:
     sources: tuple[str, ...] = ()
     observe: bool = False
     max_rate: float = 0.0
-    start_at: float = 0.0
     deadline_seconds: float = 0.0
 
     @classmethod
