@@ -6,6 +6,7 @@ import gc
 import itertools
 import json
 import os
+import resource
 import shutil
 import subprocess
 import sys
@@ -303,7 +304,7 @@ class TestMix:
         assert self.WORK.names_count == 10
 
     def test_it_survives_json(self) -> None:
-        whole = job(self.WORK, *"abcdefghij", sources=("", "", "x"), start_at=5.5, observe=True)
+        whole = job(self.WORK, *"abcdefghij", sources=("", "", "x"), max_rate=5.5, observe=True)
         assert Job.from_json(json.loads(json.dumps(whole.to_json()))) == whole
 
 
@@ -353,8 +354,9 @@ class Process:
         )
         self._what = what
 
-    def figures(self) -> Any:
-        out, self.words = self._process.communicate(json.dumps(self._what.to_json()) + "\ngo\n", timeout=60)
+    def figures(self, start_at: float = 0.0) -> Any:
+        said = f"{json.dumps(self._what.to_json())}\n{start_at!r}\n"
+        out, self.words = self._process.communicate(said, timeout=60)
         answers = [json.loads(line) for line in out.splitlines()]
         assert answers, self.words
         if answers[0] == {"ready": True}:
@@ -365,8 +367,7 @@ class Process:
 class TestChild:
     def test_figures(self) -> None:
         start_at = time.time() + 1.0
-        what = replace(job(Work("get", 100, 50, 2), "a"), start_at=start_at)
-        figures = Process(what).figures()
+        figures = Process(job(Work("get", 100, 50, 2), "a")).figures(start_at)
         assert (figures["operations"], figures["bytes_moved"], figures["errors"]) == (50, 5000, {})
         assert Histogram.decode(figures["histograms"]["operation"]).count == 50
         assert figures["began_at"] >= start_at
@@ -374,8 +375,8 @@ class TestChild:
         assert figures["wall_seconds"] < 0.5
 
     def test_who_is_too_late_is_not_measured(self) -> None:
-        process = Process(replace(job(Work("look", 0)), start_at=time.time() - 60))
-        assert process.figures() is None
+        process = Process(job(Work("look", 0)))
+        assert process.figures(time.time() - 60) is None
         assert "was ready" in process.words
         assert "Traceback" not in process.words
 
@@ -385,6 +386,13 @@ class TestChild:
         monkeypatch.setattr(child, "_end", lambda seconds: ended.set())
         with child._alarm(0.01):
             assert ended.wait(10)
+
+    def test_the_cpu_time_of_those_who_worked(self) -> None:
+        alone = child.measured(lambda: Outcome(0), resource.RUSAGE_SELF)
+        assert alone["user_seconds"] + alone["system_seconds"] < 5
+        crowd = child.measured(lambda: Outcome(0, cpu_seconds=5.0), resource.RUSAGE_SELF)
+        assert crowd["user_seconds"] + crowd["system_seconds"] == 5
+        assert crowd["peak_bytes"] is None
 
     def test_requests_are_observed_if_that_is_wanted(self) -> None:
         with EmbeddedDcache(tls=False) as dcache:
@@ -452,9 +460,7 @@ class TestPeers:
         ("peer", "operation"),
         [
             ("path", "column"),
-            ("upstream", "column_by_name"),
             ("upstream", "member"),
-            ("upstream", "read_random"),
             ("upstream", "read_vector"),
             ("upstream", "write_sequential"),
             ("plane", "get"),

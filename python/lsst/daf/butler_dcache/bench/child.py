@@ -89,19 +89,18 @@ def measured(run: Callable[[], Outcome], who: int) -> dict[str, Any]:
     outcome = run()
     used = _usage(who) - before
     peak = _memory("VmHWM")
+    is_alone = who == resource.RUSAGE_SELF and outcome.cpu_seconds is None
     record = {
         each.name: getattr(outcome, each.name)
         for each in dataclasses.fields(outcome)
-        if each.name not in ("seconds", "histograms")
+        if each.name not in ("seconds", "histograms", "cpu_seconds")
     }
     made = {name: Histogram(times).encode() for name, times in outcome.seconds.items()}
     return {
         "wall_seconds": used.wall,
-        "user_seconds": used.user,
-        "system_seconds": used.system,
-        "peak_bytes": None
-        if peak is None or resident is None or who != resource.RUSAGE_SELF
-        else max(peak - resident, 0),
+        "user_seconds": used.user if outcome.cpu_seconds is None else outcome.cpu_seconds,
+        "system_seconds": used.system if outcome.cpu_seconds is None else 0.0,
+        "peak_bytes": None if peak is None or resident is None or not is_alone else max(peak - resident, 0),
         "began_at": began,
         "ended_at": began + used.wall,
         **record,

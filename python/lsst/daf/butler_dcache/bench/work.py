@@ -307,6 +307,9 @@ class Outcome:
         Those that are there already, encoded. ``phase.tls`` and so on: what requests consist of.
     counted : `dict` [`str`, `int`]
         What this package's clients counted themselves.
+    cpu_seconds : `float` or `None`
+        CPU seconds of those who did the work, where that is neither this process nor a program that it
+        started for it.
     """
 
     bytes_moved: int
@@ -316,6 +319,7 @@ class Outcome:
     seconds: dict[str, Sequence[float]] = dataclasses.field(default_factory=dict)
     histograms: dict[str, str] = dataclasses.field(default_factory=dict)
     counted: dict[str, int] = dataclasses.field(default_factory=dict)
+    cpu_seconds: float | None = None
 
 
 def contents(size: int, seed: int = 1) -> bytes:
