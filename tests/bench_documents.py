@@ -280,7 +280,7 @@ def _ratios(peers: dict[str, Any]) -> dict[str, Any]:
     ratios: dict[str, Any] = {"wall": {}, "cpu": {}, "requests": {}}
     own = peers["ours"]["samples"]
     for name, peer in peers.items():
-        if name == "ours":
+        if name in ("ours", "path"):
             continue
         for key, quantity in (("wall", "wall_seconds"), ("cpu", "cpu_seconds")):
             logs = [math.log(a[quantity] / b[quantity]) for a, b in zip(own, peer["samples"], strict=True)]

@@ -198,9 +198,9 @@ def test_findings_name_the_phase_that_takes_the_time():
     rows = [bench_documents.row("a", "a", "names", operation="look", clients=("ours", "curl"))]
     rows[0]["peers"]["ours"]["summary"]["phases"] = {"door": 0.002, "mover": 0.007, "transfer": 0.001}
     found = findings(Document.of(bench_documents.document(rows)))
-    assert found[0].headline == "“Wait for mover” takes most of the time: 70 % of names"
+    assert found[0].headline == "“Wait for mover” takes most of the time of names (70\N{NO-BREAK SPACE}%)"
     assert "movers" in found[0].advice
-    assert found[0].points == ("names: behind it door answers 20 %",)
+    assert found[0].points == ("names: behind it door answers 20\N{NO-BREAK SPACE}%",)
 
 
 def test_findings_tell_where_more_at_a_time_brings_nothing(record):

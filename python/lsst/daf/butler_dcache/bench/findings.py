@@ -12,7 +12,7 @@ from typing import Any
 
 from .document import NOTHING, Client, Document, Result, verdict
 from .peers.registry import OURS
-from .quantities import number_text, seconds_text
+from .quantities import number_text, percent_text, seconds_text
 from .vocabulary import PHASE_NAMES, PHASE_WORDS
 
 __all__ = ("Finding", "findings", "missed_text")
@@ -138,9 +138,9 @@ def _where_time_goes(results: Sequence[Result]) -> Iterable[Finding]:
         }
         longest.setdefault(max(shares, key=shares.__getitem__), []).append((kind, shares))
     for phase, kinds in sorted(longest.items(), key=lambda item: -len(item[1])):
-        headline = ", ".join(f"{100 * shares[phase]:.0f} % of {kind}" for kind, shares in kinds)
+        headline = ", ".join(f"{kind} ({percent_text(shares[phase])})" for kind, shares in kinds)
         yield Finding(
-            f"“{PHASE_NAMES[phase].capitalize()}” takes most of the time: {headline}",
+            f"“{PHASE_NAMES[phase].capitalize()}” takes most of the time of {headline}",
             f"That is: {PHASE_WORDS[phase][1]}.",
             tuple(
                 f"{kind}: behind it {' and '.join(others)}"
@@ -154,7 +154,7 @@ def _where_time_goes(results: Sequence[Result]) -> Iterable[Finding]:
 def _behind(shares: dict[str, float], phase: str) -> list[str]:
     """The two phases that come next, if they matter."""
     others = sorted((share, name) for name, share in shares.items() if name != phase and share > 0.1)
-    return [f"{PHASE_NAMES[name]} {100 * share:.0f} %" for share, name in reversed(others[-2:])]
+    return [f"{PHASE_NAMES[name]} {percent_text(share)}" for share, name in reversed(others[-2:])]
 
 
 def _kind(result: Result) -> str:
@@ -253,7 +253,7 @@ def _busy(results: Sequence[Result]) -> Iterable[Finding]:
         share, title = max(busy)
         yield Finding(
             f"The client's own CPU is the limit in {len(busy)} of {len(results)} rows",
-            f"It keeps up to {100 * share:.0f} % of a core busy ({title}).",
+            f"It keeps up to {percent_text(share)} of a core busy ({title}).",
             advice="There, changes at doors and pools will not be seen. Several processes share the work; "
             "threads of "
             "one process do not.",

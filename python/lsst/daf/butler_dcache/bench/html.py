@@ -24,7 +24,7 @@ _STYLE = """
 :root{--font:system-ui,-apple-system,"Segoe UI",Roboto,"Helvetica Neue",Arial,sans-serif}
 *{box-sizing:border-box}
 body{margin:0;background:var(--paper);color:var(--ink);font:16px/1.55 var(--font)}
-main{max-width:1120px;margin:0 auto;padding:2rem 1.5rem 4rem}
+main{max-width:1200px;margin:0 auto;padding:2rem 1.5rem 4rem}
 h1{font-size:1.9rem;line-height:1.2;margin:.2rem 0 .4rem}
 h2{font-size:1.4rem;line-height:1.25;margin:3rem 0 .6rem;padding-top:.8rem;border-top:2px solid var(--grid)}
 h3{font-size:1.12rem;margin:2.2rem 0 .4rem}
@@ -58,7 +58,7 @@ figcaption{margin-top:.3rem}
 .scroll{overflow-x:auto;margin:.8rem 0}
 table{border-collapse:collapse;font-size:.84rem;font-variant-numeric:tabular-nums;min-width:100%}
 caption{text-align:left;padding-bottom:.3rem}
-th,td{padding:.25rem .5rem;text-align:right;white-space:nowrap;border-bottom:1px solid var(--grid)}
+th,td{padding:.25rem .4rem;text-align:right;white-space:nowrap;border-bottom:1px solid var(--grid)}
 thead th{vertical-align:bottom;white-space:normal;color:var(--muted);font-weight:600}
 tbody th{font-weight:600;text-align:left}
 .words td,.words th{text-align:left;white-space:normal;vertical-align:top}
@@ -71,7 +71,7 @@ dt{color:var(--muted)}
 dd{margin:0;overflow-wrap:anywhere}
 code{font:.9em ui-monospace,Menlo,Consolas,monospace;overflow-wrap:anywhere}
 @media (max-width:40rem){nav ul{columns:1}.pair{grid-template-columns:1fr}dl{grid-template-columns:1fr}}
-@media print{main{max-width:none;padding:0}body{font-size:11pt}.scroll{overflow:visible}table{font-size:7.5pt}
+@media print{main{max-width:none;padding:0}.pair{grid-template-columns:1fr 1fr}body{font-size:11pt}.scroll{overflow:visible}table{font-size:7.5pt}
 th,td{padding:.15rem .3rem}tr,figure{break-inside:avoid}h2,h3{break-after:avoid}nav{display:none}
 .partial,.findings>li::before,.dot{print-color-adjust:exact}}
 """

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from .statistics import Ratio
 
-__all__ = ("bytes_text", "number_text", "rate_text", "ratio_text", "seconds_text")
+__all__ = ("bytes_text", "number_text", "percent_text", "rate_text", "ratio_text", "seconds_text")
 
 _NONE = "–"
 _SCATTERED = 30.0
@@ -93,6 +93,22 @@ def rate_text(value: float | None) -> str:
     return _NONE if value is None else f"{bytes_text(value)}/s"
 
 
+def percent_text(share: float) -> str:
+    """Return a share in per cent.
+
+    Parameters
+    ----------
+    share : `float`
+        1 is all.
+
+    Returns
+    -------
+    text : `str`
+        Without digits behind the point, and without a place to break a line.
+    """
+    return f"{100 * share:.0f}\N{NO-BREAK SPACE}%"
+
+
 def ratio_text(ratio: Ratio) -> str:
     """Return a ratio with its interval.
 
@@ -111,4 +127,5 @@ def ratio_text(ratio: Ratio) -> str:
         return f"{mean} (once)"
     if ratio.high > _SCATTERED * ratio.low:
         return f"{mean} (scattered)"
-    return f"{mean} ({number_text(ratio.low)}–{number_text(ratio.high)})"
+    low, high = (f"{end:.2f}" if 0.1 <= end < 100 else number_text(end) for end in (ratio.low, ratio.high))
+    return f"{mean} ({low}–{high})"

@@ -10,7 +10,7 @@ PHASE_WORDS = {
     "tcp": ("TCP connect", "a connection is opened"),
     "tls": ("TLS handshake", "it is encrypted"),
     "door": ("door answers", "from a request to the head of the answer of a door or of an S3 service"),
-    "mover": ("wait for mover", "the same at a pool: until a mover runs and has the file open"),
+    "mover": ("wait for mover", "from a request to the head of a pool's answer: until a mover runs"),
     "first_byte": ("first byte", "from the head of an answer to the first byte of its body"),
     "transfer": ("transfer", "the bytes themselves"),
     "commit": ("bytes made safe", "from the last byte sent to the server's word that they are safe"),
