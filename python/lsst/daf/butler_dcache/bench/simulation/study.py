@@ -1,0 +1,238 @@
+"""What is simulated for each ready-made scenario, put together as one document."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from .patterns import PATTERNS
+from .policies import POLICIES
+from .run import Estimate, Replication, replicate
+from .scenarios import Scenario, storm
+from .times import ServiceTimes
+
+__all__ = ("CLIENTS", "SCHEMA", "SCHEMA_VERSION", "Study", "limits", "study")
+
+SCHEMA = "dcache-butler-simulation"
+"""Name of the schema of ``simulation.json``."""
+SCHEMA_VERSION = 1
+"""Its version."""
+
+CLIENTS: Mapping[str, tuple[str, str]] = {
+    "ours": ("ours", "ours"),
+    "ours, no pacing": ("ours", "ours-unpaced"),
+    "ours, upstream's repetition": ("ours", "upstream"),
+    "ours, no repetition": ("ours", "none"),
+    "upstream": ("upstream", "upstream"),
+}
+"""Pattern and policy of each client."""
+_FACTORS = (1.0, 2.0, 4.0, 6.0, 8.0, 10.0, 12.0)
+_GOOD = 0.95
+"""What gives less than this share of what it should is saturated."""
+_SWEEP = (10.0, 20.0)
+"""Seconds of warm-up and window of each step of a sweep, at many times the load of the whole."""
+RESOURCES = {
+    "door utilisation": "processors of the doors",
+    "limiter utilisation": "limiter of the doors",
+    "thread utilisation": "threads of the doors",
+    "mover utilisation": "mover slots of the pools",
+    "network utilisation": "network of the pools",
+    "pool utilisation": "processors of the pools",
+}
+"""What may saturate, by the name of its figure."""
+
+
+@dataclass(frozen=True, slots=True)
+class Study:
+    """What to simulate.
+
+    Parameters
+    ----------
+    scenario : `~.scenarios.Scenario`
+        The scenario.
+    times : `~.times.ServiceTimes`
+        How long requests take.
+    seeds : `tuple` [`int`, ...]
+        Of the random numbers.
+    """
+
+    scenario: Scenario
+    times: ServiceTimes
+    seeds: tuple[int, ...]
+
+
+def limits(scenario: Scenario) -> dict[str, float]:
+    """Return what doors and pools of a scenario can do at most, whatever is asked.
+
+    Parameters
+    ----------
+    scenario : `~.scenarios.Scenario`
+        The scenario.
+    """
+    site = scenario.site
+    return {
+        "requests per second that the limiters of all doors let through": site.limiter_rate * site.doors,
+        "requests per second that they let one client address through": site.limiter_rate
+        * site.limiter_share,
+        "mover slots": float(site.movers * site.pools),
+        "bytes per second of all pools": site.pool_bytes_per_second * site.pools,
+    }
+
+
+def study(wanted: Study, tell: Callable[[str], None] = lambda text: None) -> dict[str, Any]:
+    """Simulate a scenario with all clients that it is meant for.
+
+    Parameters
+    ----------
+    wanted : `Study`
+        What.
+    tell : `~collections.abc.Callable`, optional
+        Told how it goes.
+
+    Returns
+    -------
+    document : `dict`
+        What ``simulation.json`` holds.
+    """
+    scenario, times = wanted.scenario, wanted.times
+    document: dict[str, Any] = {
+        "schema": SCHEMA,
+        "schema_version": SCHEMA_VERSION,
+        "is_simulation": True,
+        "scenario": asdict(scenario),
+        "seeds": list(wanted.seeds),
+        "service_times": times.document(),
+        "limits": limits(scenario),
+    }
+    if scenario.task.times:
+        document["together"] = [_run(wanted, scenario, client, tell, series=True) for client in CLIENTS]
+    elif scenario.faults:
+        document["faults"] = [_run(wanted, scenario, client, tell, series=True) for client in CLIENTS]
+    else:
+        document["demand"] = [_run(wanted, scenario, client, tell) for client in ("ours", "upstream")]
+        parts = math.gcd(scenario.site.doors, scenario.site.pools)
+        part = scenario.sliced(parts)
+        document["parts"] = parts
+        document["together"] = [
+            _run(wanted, storm(part), client, tell, series=True, multiply=parts) for client in CLIENTS
+        ]
+        warm_up, window = _SWEEP
+        part = replace(part, warm_up_seconds=warm_up, window_seconds=window, title="more cores")
+        document |= _sweep(wanted, part, parts, tell)
+    return document
+
+
+def _sweep(wanted: Study, part: Scenario, parts: int, tell: Callable[[str], None]) -> dict[str, Any]:
+    """Have more and more cores work at the same site, until one step beyond where it is saturated."""
+    load, saturation = [], []
+    for client in ("ours", "upstream"):
+        steps: list[dict[str, Any]] = []
+        found: dict[str, Any] = {"saturated": None}
+        for factor in _FACTORS:
+            is_last = found["saturated"] is not None
+            step = _run(wanted, part.scaled(factor), client, tell, multiply=parts)
+            steps.append({"factor": factor, "cores": round(wanted.scenario.cores * factor), **step})
+            found = _saturation(steps)
+            if is_last:
+                break
+        load += steps
+        saturation.append({"client": client, **found})
+    document: dict[str, Any] = {"load": load, "saturation": saturation}
+    factor = saturation[0]["saturated"]
+    if factor is not None:
+        full = part.scaled(factor)
+        others = [
+            _run(wanted, full, client, tell, multiply=parts)
+            for client in CLIENTS
+            if client not in ("ours", "upstream")
+        ]
+        own = [step for step in load if step["factor"] == factor]
+        document["overload"] = {"factor": factor, "runs": [*own, *others]}
+    return document
+
+
+def _saturation(steps: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Say between which loads less comes out than goes in, and what is full there."""
+    first = steps[0]["figures"]["written files"]["mean"] / steps[0]["factor"]
+    good = steps[0]["factor"]
+    for step in steps:
+        if step["figures"]["written files"]["mean"] < _GOOD * first * step["factor"]:
+            full = {name: step["figures"].get(name, {"mean": 0.0})["mean"] for name in RESOURCES}
+            name = max(full, key=lambda one: full[one])
+            return {"good": good, "saturated": step["factor"], "because": name, "utilisation": full[name]}
+        good = step["factor"]
+    return {"good": good, "saturated": None, "because": None, "utilisation": None}
+
+
+_PER_SITE = (
+    "tasks",
+    "failed tasks",
+    "written files",
+    "written bytes",
+    "door requests",
+    "door connections",
+    "door full handshakes",
+    "door resumed handshakes",
+    "pool requests",
+    "pool connections",
+    "pool full handshakes",
+    "pool resumed handshakes",
+    "pool bytes",
+    "refused",
+    "busy door processors",
+    "busy pool processors",
+    "movers",
+    "cores waiting",
+    "threads in use",
+    "waiting for movers",
+)
+"""What is as many times as much for a whole site as for its part."""
+
+
+def _run(
+    wanted: Study,
+    scenario: Scenario,
+    client: str,
+    tell: Callable[[str], None],
+    *,
+    series: bool = False,
+    multiply: int = 1,
+) -> dict[str, Any]:
+    pattern, policy = CLIENTS[client]
+    tell(f"{scenario.title}: {client}, {scenario.cores} cores")
+    estimates, replications = replicate(
+        scenario, PATTERNS[pattern], POLICIES[policy], wanted.times, wanted.seeds
+    )
+    site = scenario.site
+    threads = estimates.get("threads in use", Estimate(0.0, 0.0, 0.0))
+    estimates["thread utilisation"] = _times(threads, 1.0 / (site.threads * site.doors))
+    estimates["share waiting"] = _times(estimates["cores waiting"], 1.0 / scenario.cores)
+    for name in _PER_SITE if multiply != 1 else ():
+        if name in estimates:
+            estimates[name] = _times(estimates[name], multiply)
+    result: dict[str, Any] = {
+        "client": client,
+        "pattern": pattern,
+        "policy": policy,
+        "figures": {name: asdict(value) for name, value in sorted(estimates.items())},
+        "runs": [_described(one) for one in replications],
+    }
+    if series:
+        # The picture of one run; its figures are those of all.
+        result["series"] = replications[0].series
+    return result
+
+
+def _times(value: Estimate, factor: float) -> Estimate:
+    return Estimate(value.mean * factor, value.low * factor, value.high * factor)
+
+
+def _described(one: Replication) -> dict[str, Any]:
+    return {
+        "seed": one.seed,
+        "from_seconds": one.from_seconds,
+        "to_seconds": one.to_seconds,
+        "is_steady": one.is_steady,
+    }
