@@ -34,6 +34,7 @@ __all__ = ("LOOPBACK", "Link", "LinkUnavailableError", "Spaces", "link_up")
 _PACKAGE = __name__.rpartition(".")[0]
 _STOP_SECONDS = 5.0
 _CLONE_NEWNET = 0x40000000
+_TUN = Path("/dev/net/tun")
 
 
 class LinkUnavailableError(MissingServerError):
@@ -163,7 +164,7 @@ def _require() -> None:
         raise LinkUnavailableError(
             "a link between server and client needs root, for network name spaces and TUN devices"
         )
-    if not Path("/dev/net/tun").exists():
+    if not _TUN.exists():
         raise LinkUnavailableError("a link between server and client needs /dev/net/tun")
     for program, package in (("ip", "iproute2"), ("tc", "iproute2"), ("nsenter", "util-linux")):
         if shutil.which(program) is None:

@@ -168,7 +168,8 @@ def stop(processes: list[subprocess.Popen[Any]]) -> None:
             process.wait()
         for stream in (process.stdin, process.stdout):
             if stream is not None:
-                stream.close()
+                with contextlib.suppress(BrokenPipeError):  # of what it did not read any more
+                    stream.close()
 
 
 def cpu_seconds(sessions: set[int]) -> float:
