@@ -152,6 +152,29 @@ def test_reads_here_and_there_fetch_what_was_asked_for() -> None:
     assert len(reader.asked) == 3
 
 
+@pytest.mark.parametrize(("first", "step"), [(10_000, 8000), (1_010_000, -8000)])
+@pytest.mark.parametrize("length", [400, 2000])
+def test_rows_of_a_cutout_come_with_few_requests(first: int, step: int, length: int) -> None:
+    file, reader = opened()
+    requests = []
+    for row in range(100):
+        before = len(reader.asked)
+        file.seek(first + row * step)
+        assert file.read(length) == DATA[first + row * step :][:length]
+        requests += [reader.asked[before:]] if len(reader.asked) > before else []
+    assert len(requests) <= 9
+    fetched = sum(stop - start for one in requests for _, start, stop in one)
+    assert fetched <= 2 * 100 * length + 3 * 10_752  # at most as many rows in vain as were read
+
+
+def test_equal_steps_end_with_the_file() -> None:
+    file, reader = opened()
+    for position in range(1000, len(DATA) + 20_000, 9000):
+        file.seek(position)
+        assert file.read(2000) == DATA[position : position + 2000]
+    assert all(stop <= len(DATA) for _, _, stop in reader.asked)
+
+
 def test_what_was_read_is_not_fetched_again() -> None:
     file, reader = opened()
     file.seek(10_000)

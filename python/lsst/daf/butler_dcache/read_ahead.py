@@ -1,7 +1,8 @@
 """What a file that is read here and there, or from its beginning to its end, fetches of it, and keeps.
 
 A read here and there fetches what was asked for. Reads that follow one another fetch more and more ahead, and
-in the end become one stream.
+in the end become one stream. Reads of one length at equal distances, as of the rows of a cutout, fetch the
+next ones too: as many as there were before, by one request of several ranges.
 """
 
 from __future__ import annotations
@@ -33,6 +34,11 @@ _SKIP_BYTES = 1024 * 1024
 """A jump ahead in a stream that is cheaper than a new request."""
 
 _CACHE_BYTES = 16 * 1024 * 1024
+
+_SURE_STEPS = 2
+_MOST_STEPS = 256
+_STEPS_BYTES = 4 * 1024 * 1024
+"""After so many equal steps the next ones are fetched: not more of them, and not more bytes."""
 
 
 class ReadAhead:
@@ -68,6 +74,9 @@ class ReadAhead:
         self._window = memoryview(b"")  # the last piece of the stream
         self._window_start = 0
         self._damage = ""  # why nothing of it is given any more
+        # The last read and how it came about: of which length, at which distance from the one before, and how
+        # many there were in a row that were so.
+        self._last = self._last_end = self._length = self._step = self._steps = 0
 
     @property
     def size(self) -> int:
@@ -97,6 +106,8 @@ class ReadAhead:
         """
         if self._damage:
             raise IntegrityError(self._damage, operation="read", url=self._name)
+        if wanted is not None and position + wanted != self._last_end:  # else it is the rest of the last one
+            self._note(position, wanted)
         if 0 <= position - self._window_start < len(self._window):
             return self._window[position - self._window_start :]
         found = self._cache.find(position)
@@ -106,6 +117,25 @@ class ReadAhead:
         if known is not None and position >= known:
             return memoryview(b"")
         return self._fetch(position, wanted)
+
+    def _note(self, position: int, length: int) -> None:
+        step = position - self._last
+        same = step == self._step and length == self._length
+        self._steps = self._steps + 1 if same else 1
+        self._last, self._last_end, self._length, self._step = position, position + length, length, step
+
+    def _next_steps(self) -> list[ByteRange]:
+        """Return what will be read after the last read if it goes on so."""
+        size, step, length = self._reader.known_size, self._step, self._length
+        if self._steps < _SURE_STEPS or size is None or not 0 < length < abs(step):
+            return []
+        most = min(self._steps, _MOST_STEPS, _STEPS_BYTES // length)
+        starts = (self._last + number * step for number in range(1, most + 1))
+        return [
+            ByteRange(start, min(start + length, size))
+            for start in starts
+            if 0 <= start < size and not self._cache.find(start)
+        ]
 
     def _fetch(self, position: int, wanted: int | None) -> memoryview:
         """Return bytes from a position on, from the server; none if the file ends before."""
@@ -117,16 +147,19 @@ class ReadAhead:
             self._stream = iter(self._reader.stream(position))
             self._stream_position = position
             return self._advance_stream(position)
-        least = self._least if wanted < _TINY_BYTES else 0
+        steps = [] if ahead else self._next_steps()
+        least = self._least if wanted < _TINY_BYTES and not steps else 0
         stop = position + max(wanted, least, ahead)
         behind = self._cache.next_start(position)
         if behind is not None:
             stop = min(stop, behind)
-        (data,) = self._reader.read_ranges([ByteRange(position, stop)])
+        data, *more = self._reader.read_ranges([ByteRange(position, stop), *steps])
         if position != self._run_end:
             self._run_start = position
         self._run_end = position + len(data)
         self._take(position, data)
+        for one, piece in zip(steps, more, strict=True):
+            self._take(one.start, piece)
         return memoryview(data)
 
     def _ahead(self, position: int) -> int | None:
