@@ -111,7 +111,7 @@ def test_drawings_follow_the_page_and_have_words(record):
         charts.ratios(by_group["whole files"], "ratios"),
         charts.requests(document.results, "requests"),
         charts.phases(by_group["whole files"], "phases"),
-        curves.by_size(by_group["whole files"], "get", "sizes"),
+        curves.by_size(by_group["whole files"], "sizes"),
         curves.by_concurrency(by_group["concurrency"], "concurrency"),
         curves.by_arrivals(by_group["arrivals"], "arrivals"),
         curves.percentiles(by_group["whole files"][0]),
@@ -135,7 +135,7 @@ def test_nothing_is_drawn_of_nothing():
     assert Charts(document).ratios([], "ratios") is None
     assert Charts(document).requests([], "requests") is None
     assert Charts(document).phases([], "phases") is None
-    assert Curves(document).by_size([], "get", "sizes") is None
+    assert Curves(document).by_size([], "sizes") is None
     assert Curves(document).by_concurrency([], "concurrency") is None
     assert Curves(document).by_arrivals([], "arrivals") is None
     assert findings(document) == []

@@ -80,20 +80,18 @@ class Curves:
             (460.0, 210.0), (56, _right(curves), 10, 40), f"Latency: {result.title}", f"{words}.", paint
         )
 
-    def by_size(self, results: Sequence[Result], operation: str, title: str) -> Drawing | None:
+    def by_size(self, results: Sequence[Result], title: str) -> Drawing | None:
         """Draw the throughput against the size of files.
 
         Parameters
         ----------
         results : `~collections.abc.Sequence` [`~.document.Result`]
-            Rows.
-        operation : `str`
-            ``get`` or ``put``; others are left out.
+            Rows that differ in the size.
         title : `str`
             Of the drawing.
         """
         series = self._series(
-            [r for r in results if r.work.get("operation") == operation and not r.rate],
+            results,
             lambda result: float(result.work.get("size_bytes") or 0),
             "throughput_bytes_per_second",
         )

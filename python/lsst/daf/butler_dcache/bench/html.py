@@ -14,9 +14,10 @@ from .curves import Curves
 from .document import Document, Result, Target
 from .drawing import Drawing
 from .findings import findings
+from .quantities import bytes_text
 from .tables import Cells
 from .theme import client_colours, style_sheet, variable
-from .vocabulary import GROUPS, PHASE_WORDS
+from .vocabulary import GROUPS, OPERATIONS, PHASE_WORDS
 
 __all__ = ("page",)
 
@@ -71,7 +72,8 @@ dt{color:var(--muted)}
 dd{margin:0;overflow-wrap:anywhere}
 code{font:.9em ui-monospace,Menlo,Consolas,monospace;overflow-wrap:anywhere}
 @media (max-width:40rem){nav ul{columns:1}.pair{grid-template-columns:1fr}dl{grid-template-columns:1fr}}
-@media print{main{max-width:none;padding:0}.pair{grid-template-columns:1fr 1fr}body{font-size:11pt}.scroll{overflow:visible}table{font-size:7.5pt}
+@media print{main{max-width:none;padding:0}body{font-size:11pt}.scroll{overflow:visible}table{font-size:7.5pt}
+.pair{grid-template-columns:1fr 1fr}
 th,td{padding:.15rem .3rem}tr,figure{break-inside:avoid}h2,h3{break-after:avoid}nav{display:none}
 .partial,.findings>li::before,.dot{print-color-adjust:exact}}
 """
@@ -231,19 +233,20 @@ def _group(results: Sequence[Result], plots: _Plots) -> Iterable[str]:
     for result in results:
         families.setdefault(result.alike, []).append(result)
     for family in families.values():
-        title = family[0].title.rpartition(",")[0] or family[0].title
-        if any(result.rate for result in family):
+        title = f"{_operation(family[0])} of {bytes_text(family[0].work.get('size_bytes'))}"
+        if family[0].rate:
             yield from _figure(
                 plots.curves.by_arrivals(family, f"Latency against the rate of arrivals: {title}"),
                 "Where a line turns upwards, operations queue: that rate is more than this client and target "
                 "serve together.",
             )
-        elif len({result.at_once for result in family}) > 1:
+        else:
             yield from _figure(
                 plots.curves.by_concurrency(family, f"Throughput and latency against concurrency: {title}"),
                 "Where the left line becomes flat, more at a time brings nothing but the waiting seen on the "
                 "right.",
             )
+    yield from _sizes(results, plots)
     yield from _figure(
         plots.charts.ratios(results, "Wall time of this package over that of each peer"),
         "Each dot is the geometric mean of the repetitions, which are compared in pairs, with the "
@@ -252,14 +255,6 @@ def _group(results: Sequence[Result], plots: _Plots) -> Iterable[str]:
         "interval "
         "crosses the line, nobody can tell.",
     )
-    yield '<div class="pair">'
-    for operation, verb in (("get", "reading"), ("put", "writing")):
-        whole = [result for result in results if result.group == "whole files"]
-        yield from _figure(
-            plots.curves.by_size(whole, operation, f"Throughput of {verb} against the size of files"),
-            "Small files are bound by requests, large ones by bytes.",
-        )
-    yield "</div>"
     yield from _figure(
         plots.charts.phases(results, "Where the time of an operation goes"),
         "Seen by this package itself in a repetition of its own. The phases are explained "
@@ -270,6 +265,25 @@ def _group(results: Sequence[Result], plots: _Plots) -> Iterable[str]:
         yield from _figure(plots.curves.percentiles(result), "")
     yield "</div>"
     yield from _measured_table(results, plots)
+
+
+def _sizes(results: Sequence[Result], plots: _Plots) -> Iterable[str]:
+    sized: dict[tuple[str, int], list[Result]] = {}
+    for result in results:
+        if result.work.get("operation") in ("get", "put") and not result.rate:
+            sized.setdefault((_operation(result), result.at_once), []).append(result)
+    yield '<div class="pair">'
+    for (operation, at_once), some in sized.items():
+        yield from _figure(
+            plots.curves.by_size(some, f"Throughput against size: {operation}, {at_once} at a time"),
+            "Small files are bound by requests, large ones by bytes.",
+        )
+    yield "</div>"
+
+
+def _operation(result: Result) -> str:
+    operation = str(result.work.get("operation"))
+    return OPERATIONS.get(operation, operation)
 
 
 def _figure(drawing: Drawing | None, words: str) -> Iterable[str]:
