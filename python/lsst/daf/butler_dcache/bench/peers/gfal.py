@@ -27,16 +27,13 @@ __all__ = ("make",)
 
 _PYTHON = "/usr/bin/python3"
 _PROGRAM = str(Path(__file__).with_name("gfal_program.py"))
-_NOBODY: dict[str, Any] = {"threads": 1, "headers": {}}
 _END_SECONDS = 10.0
 
 
 class _Helper:
     """The other Python: asked by any thread, answers come in any order."""
 
-    def __init__(
-        self, settings: dict[str, Any], environment: dict[str, str], deadline_seconds: float
-    ) -> None:
+    def __init__(self, settings: dict[str, Any], environment: dict[str, str], job: Job) -> None:
         # -I: what belongs to our own environment is not for that Python.
         self._process = subprocess.Popen(
             [_PYTHON, "-I", _PROGRAM],
@@ -46,12 +43,14 @@ class _Helper:
             text=True,
             env={**os.environ, **environment},
         )
-        self._timeout = deadline_seconds or None
+        self._timeout = job.deadline_seconds or None
         self._numbers = itertools.count()
         self._asked: dict[int, Future[int]] = {}
         self._lock = threading.Lock()
         self._tell(settings)
         threading.Thread(target=self._listen, daemon=True).start()
+        if job.contact:
+            self.ask("exists", job.access.root + job.contact)
 
     def _tell(self, line: dict[str, Any]) -> None:
         assert self._process.stdin is not None
@@ -95,10 +94,6 @@ class _Helper:
 class _Gfal(PlainClient):
     who = resource.RUSAGE_CHILDREN
 
-    def __init__(self, name: str) -> None:
-        super().__init__(name)
-        self.idle = self._start_for_nothing
-
     def connect(self, job: Job) -> None:
         try:
             subprocess.run([_PYTHON, "-I", "-c", "import gfal2"], check=True, capture_output=True)
@@ -110,25 +105,25 @@ class _Gfal(PlainClient):
         authorities = folder_of_authorities(job.access, job.scratch)
         environment = {} if authorities is None else {"X509_CERT_DIR": authorities}
         settings = {"threads": job.work.threads, "headers": login(job.access).headers}
-        self._helper = _Helper(settings, environment, job.deadline_seconds)
-        if job.contact:
-            self._helper.ask("exists", self._root + job.contact)
+        self._begin: Callable[[], _Helper] = lambda: _Helper(settings, environment, job)
+        self.idle = self._start_for_nothing
 
     def prepare(self, job: Job) -> Callable[[], Outcome]:
         self.connect(job)
         run = drive(self, job)
 
-        def run_to_the_end() -> Outcome:
+        def begin_and_run() -> Outcome:
+            # CPU time is known of processes that have ended, so it begins and ends in here.
+            self._helper = self._begin()
             try:
                 return run()
             finally:
                 self._helper.close()
 
-        return run_to_the_end
+        return begin_and_run
 
-    @staticmethod
-    def _start_for_nothing() -> Outcome:
-        _Helper(_NOBODY, {}, 0.0).close()
+    def _start_for_nothing(self) -> Outcome:
+        self._begin().close()
         return Outcome(0)
 
     def get(self, name: str, sink: Sink) -> Done:

@@ -11,7 +11,8 @@ from pathlib import Path
 
 from ..work import Job, Outcome, UnsupportedWorkError, Work
 from .client import Client
-from .program import run_program
+from .program import ProgramFailedError, run_program
+from .signing_in import login
 
 __all__ = ("make",)
 
@@ -32,38 +33,53 @@ class _Rclone(Client):
         self.idle = self._start_for_nothing
 
     def notes(self, work: Work) -> list[str]:
-        return ["rclone puts the bytes into files"] if work.sink == "memory" else []
+        notes = (
+            ["rclone puts the bytes into files"] if work.operation == "get" and work.sink != "file" else []
+        )
+        if self._is_plain and work.digest:
+            notes.append("rclone compares no checksum")
+        if self._is_plain and work.operation == "put" and work.publish == "atomic":
+            notes.append("rclone writes in place: a reader can see a part")
+        return notes
 
     def prepare(self, job: Job) -> Callable[[], Outcome]:
         work = job.work
+        if work.operation not in ("get", "put"):
+            raise UnsupportedWorkError("rclone copies whole files")
         if work.rate:
             raise UnsupportedWorkError("rclone takes all its files at once, not as they arrive")
         if len(set(job.names)) != work.count:
             raise UnsupportedWorkError("rclone copies each file once")
-        remote = f"it:{job.access.bucket}"
+        self._is_plain = not job.access.bucket
+        remote = "it:" if self._is_plain else f"it:{job.access.bucket}/"
         folder = Path(job.scratch) / "files"
         folder.mkdir()
         match (work.operation, work.count):
             case ("get", 1):
-                arguments = ["copyto", f"{remote}/{job.names[0]}", str(folder / "0")]
+                arguments = ["copyto", f"{remote}{job.names[0]}", str(folder / "0")]
             case ("get", _):
                 arguments = ["copy", *self._list(job, job.names), remote, str(folder)]
             case ("put", 1):
-                arguments = ["copyto", job.source, f"{remote}/{job.names[0]}"]
-            case ("put", _):
+                arguments = ["copyto", job.source, f"{remote}{job.names[0]}"]
+            case _:
                 for name in job.names:
                     (folder / name).parent.mkdir(parents=True, exist_ok=True)
                     os.link(job.source, folder / name)
                 arguments = ["copy", *self._list(job, job.names), str(folder), remote]
-            case _:
-                raise UnsupportedWorkError("rclone does not do this")
         command = [_program(), *arguments, "--transfers", str(max(work.threads, 4)), "--checkers", "8"]
         if job.max_rate:
             command += ["--tpslimit", f"{job.max_rate:g}"]
         environment = self._environment(job)
 
         def run() -> Outcome:
-            run_program(command, deadline_seconds=job.deadline_seconds, environment=environment)
+            try:
+                run_program(command, deadline_seconds=job.deadline_seconds, environment=environment)
+            except ProgramFailedError as error:
+                if work.operation == "put" and "307 Temporary Redirect" in str(error):
+                    raise UnsupportedWorkError(
+                        "rclone follows no redirect of a PUT, and this door sends every one to a pool"
+                    ) from error
+                raise
             return Outcome(work.total_bytes, self.notes(work), operations=work.count)
 
         return run
@@ -78,10 +94,18 @@ class _Rclone(Client):
     def _environment(job: Job) -> dict[str, str]:
         access = job.access
         trust = {} if access.ca_file is None else {"RCLONE_CA_CERT": access.ca_file}
+        common = {**os.environ, **trust, "RCLONE_CONFIG": os.devnull}
+        if not access.bucket:
+            headers = ",".join(f"{name},{value}" for name, value in login(access).headers.items())
+            return {
+                **common,
+                "RCLONE_CONFIG_IT_TYPE": "webdav",
+                "RCLONE_CONFIG_IT_URL": access.url,
+                "RCLONE_CONFIG_IT_VENDOR": "other",
+                "RCLONE_CONFIG_IT_HEADERS": headers,
+            }
         return {
-            **os.environ,
-            **trust,
-            "RCLONE_CONFIG": os.devnull,
+            **common,
             "RCLONE_CONFIG_IT_TYPE": "s3",
             "RCLONE_CONFIG_IT_PROVIDER": "SeaweedFS",
             "RCLONE_CONFIG_IT_ENV_AUTH": "true",
