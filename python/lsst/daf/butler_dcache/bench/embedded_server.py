@@ -42,6 +42,7 @@ def serve(**settings: Any) -> None:
             token_file=dcache.environment.get("BEARER_TOKEN_FILE"),
             user=None if tls else dcache.user,
             password_file=None if tls else dcache.password_file,
+            frontend_url=dcache.frontend_url,
         )
         _say({"version": f"embedded dCache as {dcache.site.software}", "access": dataclasses.asdict(access)})
         count = _Count(dcache, tls)

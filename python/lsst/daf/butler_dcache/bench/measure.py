@@ -18,9 +18,10 @@ from .processes import default_folder
 from .real_target import GuardError
 from .row import Row
 from .sample import Sample
+from .spread import Crew, Team
 from .stopping import Stop
 from .target import Counts, Target, TargetGoneError
-from .work import Job, Step, UnsupportedWorkError, Work, pieces
+from .work import Access, Job, Step, UnsupportedWorkError, Work, pieces
 
 __all__ = ("NoSpaceError", "RefusedJobError", "Site")
 
@@ -54,12 +55,16 @@ class Site:
         For local files.
     stop : `~.stopping.Stop`
         Interrupts.
+    crew : `~.spread.Crew`, optional
+        Workers each of whom does all of a job; without them one process does.
     """
 
-    def __init__(self, target: Target, folder: Path, stop: Stop) -> None:
+    def __init__(self, target: Target, folder: Path, stop: Stop, crew: Crew | None = None) -> None:
         self.target = target
         self._folder = folder
         self._stop = stop
+        self._crew = crew
+        self._workers = 1 if crew is None else crew.size
         self._made: dict[str, tuple[Row, tuple[str, ...]]] = {}
         self._contact = ""
         self._is_limited = bool(target.describe().get("limiter"))
@@ -127,9 +132,10 @@ class Site:
             If the server does not answer any more.
         """
         deadline = time.monotonic() + seconds
-        if reason := self.target.admit(row.work):
+        whole = dataclasses.replace(row.work, count=row.work.count * self._workers)
+        if reason := self.target.admit(whole):
             raise RefusedJobError(reason)
-        self._make_room(row.work)
+        self._make_room(whole)
         row, shared = self._provide(row)
         work = row.work
         scratch = self._folder / "scratch"
@@ -137,25 +143,31 @@ class Site:
         try:
             scratch.mkdir()
             sources = self._sources(work)
-            names = shared or self._names(work, uploads)
+            names = [shared or self._names(work, f"{uploads}-{each}") for each in range(self._workers)]
             left = max(deadline - time.monotonic(), 1.0)
             job = Job(
                 peer=peer,
                 work=work,
-                access=self.target.access,
-                names=names,
+                access=self._access(),
+                names=names[0],
                 contact=self._contact,
                 scratch=str(scratch),
                 source=sources[0],
                 sources=sources[1:],
                 observe=observe,
-                max_rate=self.target.rate_limit(work),
+                max_rate=self.target.rate_limit(work) / self._workers,
                 deadline_seconds=max(left - _GRACE_SECONDS, 1.0),
             )
-            figures, counts, cpu = self._in_child(job, left)
+            jobs = [
+                # Or all of them would read the same places at the same moments.
+                dataclasses.replace(job, names=own, work=dataclasses.replace(work, seed=work.seed + number))
+                for number, own in enumerate(names)
+            ]
+            figures, counts, cpu = self._in_children(jobs, left)
             # A Butler finds its own names, and looks itself.
             if not figures["errors"] and PEERS[peer].level != "butler":
-                self._verify(work, names)
+                for own in names:
+                    self._verify(work, own)
         except OSError as error:
             raise self._translated(error) from error
         except PeerFailedError:
@@ -179,15 +191,29 @@ class Site:
             errors=figures["errors"],
             histograms=figures["histograms"],
             counted=figures["counted"],
+            workers=self._workers,
+            first_done_seconds=figures.get("first_done_seconds"),
         )
         return row, sample, figures["notes"]
 
-    def _in_child(self, job: Job, seconds: float) -> tuple[dict[str, Any], Counts | None, float]:
+    def _access(self) -> Access:
+        """How workers reach the server; keys stay here, and others' users have their own."""
+        access = self.target.access
+        if self._crew is not None and self._crew.is_elsewhere:
+            return dataclasses.replace(access, environment={})
+        return access
+
+    def _child(self, jobs: list[Job], seconds: float) -> PeerProcess | Team:
+        if self._crew is None:
+            return PeerProcess(jobs[0], self._stop, seconds, self.target.child_prefix)
+        return self._crew.team(jobs, self._stop, seconds, self.target.child_prefix)
+
+    def _in_children(self, jobs: list[Job], seconds: float) -> tuple[dict[str, Any], Counts | None, float]:
         target = self.target
-        with PeerProcess(job, self._stop, seconds, target.child_prefix) as child:
+        with self._child(jobs, seconds) as child:
             child.prepare()
             with self._server():
-                self._let_fill(job)
+                self._let_fill(jobs[0])
                 before, cpu = target.counts(), target.cpu_seconds()
             figures = dict(child.go())
             with self._server():
@@ -203,7 +229,7 @@ class Site:
         Such a door keeps up to a second's worth of requests for a host: who comes soon after another finds
         the store empty. And this package's own pacer believes it empty until it has waited itself.
         """
-        requests = job.work.count * max(sum(step.count for step in job.work.steps), 1)
+        requests = self._workers * job.work.count * max(sum(step.count for step in job.work.steps), 1)
         if self._is_limited and requests >= _LIMITED_FROM_REQUESTS:
             since = time.monotonic() if job.peer in OURS else self._left_at
             time.sleep(max(since + _FILLS_SECONDS - time.monotonic(), 0.0))
@@ -258,7 +284,7 @@ class Site:
         return row, names
 
     def _place_many(self, stems: list[str], size: int) -> tuple[str, ...]:
-        return tuple(self.target.provide(stem, size) for stem in stems)
+        return self.target.provide_many(stems, size)
 
     @staticmethod
     def _stems(work: Work) -> list[str]:

@@ -13,7 +13,7 @@ import re
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
@@ -27,7 +27,7 @@ from .borrowed import MARK, Borrowed, remove_below
 from .contact import Greeting, greet
 from .link import Link
 from .processes import default_folder
-from .target import Counts, TargetGoneError
+from .target import Counts, TargetGoneError, place_together
 from .work import Access, Work, contents, pieces
 
 __all__ = ("Guard", "GuardError", "RealTarget", "is_url", "real_target")
@@ -39,6 +39,7 @@ _PIECE_BYTES = 1024 * 1024
 _SEEN_EVERY_SECONDS = 600.0
 _AWS = "https://s3.amazonaws.com/"
 _REQUESTS = {"get": 3, "put": 5, "write_sequential": 5, "look": 1, "remove": 2, "rename": 3, "presign": 0}
+_PLACING_REQUESTS = 3
 _READ_AHEAD_BYTES = 1024 * 1024
 """How much the least thrifty client asks for at a time, when it reads a part of a file."""
 
@@ -175,6 +176,7 @@ class RealTarget:
             token_file=token_file if settings.is_encrypted else None,
             user=settings.user_name,
             password_file=settings.user_password_file,
+            frontend_url=settings.frontend_url or "",
         )
 
     def _s3_access(self) -> Access:
@@ -200,7 +202,7 @@ class RealTarget:
     # ---- life
     def sign(self) -> None:
         """Make the directory and mark it, or say once more that we live."""
-        self._spend(0, 3)
+        self._look_after(3)
         with self._speaking():
             self._directory.sign()
         self._seen = time.monotonic()
@@ -208,7 +210,7 @@ class RealTarget:
     def give_back(self) -> None:
         """Remove the directory with all that it holds."""
         try:
-            self._directory.give_back(self._pace)
+            self._directory.give_back(self._look_after)
         except DcacheError as error:
             raise TargetGoneError(
                 f"{redact_text(str(error))}: {redact_url(self._directory.url)} is still there; "
@@ -223,7 +225,7 @@ class RealTarget:
         TargetGoneError
             If the server, or the directory, is not.
         """
-        self._spend(0, 1)
+        self._look_after(1)
         with self._speaking():
             self._store.stat(f"{self._directory.url}{MARK}")
 
@@ -280,7 +282,12 @@ class RealTarget:
                 )
             self._bytes += byte_count
             self._requests += request_count
-        self._pace(request_count if byte_count == 0 else 0)
+
+    def _look_after(self, count: int) -> None:
+        """Count requests that must be, such as those that clean up, and wait until they may be sent."""
+        with self._lock:
+            self._requests += count
+        self._pace(count)
 
     def _pace(self, count: int) -> None:
         """Wait until so many requests of our own may be sent."""
@@ -330,8 +337,8 @@ class RealTarget:
         name = self.new_name(stem, size)
         if name in self._placed:
             return name
-        self._spend(size if data is None else len(data), _REQUESTS["put"])
-        self._pace(_REQUESTS["put"])
+        self._spend(size if data is None else len(data), _PLACING_REQUESTS)
+        self._pace(_PLACING_REQUESTS)
         with self._speaking():
             if data is not None or size <= _IN_MEMORY_BYTES:
                 self._store.write(self._url(name), contents(size) if data is None else data)
@@ -345,6 +352,18 @@ class RealTarget:
             self._placed.add(name)
         return name
 
+    def provide_many(self, stems: Sequence[str], size: int) -> tuple[str, ...]:
+        """Place files of one size, several at a time, and return their names.
+
+        Parameters
+        ----------
+        stems : `~collections.abc.Sequence` [`str`]
+            Beginnings of the names.
+        size : `int`
+            Bytes of each.
+        """
+        return place_together(self.provide, stems, size)
+
     def size(self, name: str) -> int | None:
         """Return the size of a file, `None` if there is none.
 
@@ -353,7 +372,7 @@ class RealTarget:
         name : `str`
             Its name.
         """
-        self._pace(1)
+        self._look_after(1)
         with self._speaking():
             try:
                 return self._store.stat(self._url(name)).size
@@ -371,7 +390,7 @@ class RealTarget:
         own = self._own(prefix)
         self._placed = {name for name in self._placed if not name.startswith(own)}
         url, _, beginning = self._url(own).rpartition("/")
-        self._pace(1)
+        self._look_after(1)
         with self._speaking():
             try:
                 entries = self._store.list_directory(f"{url}/")
@@ -382,10 +401,10 @@ class RealTarget:
                 if not entry.name.startswith(beginning) or entry.name == MARK:
                     continue
                 if entry.is_directory:
-                    remove_below(self._store, f"{url}/{entry.name}/", self._pace)
+                    remove_below(self._store, f"{url}/{entry.name}/", self._look_after)
                 else:
                     files.append(entry.url)
-            self._pace(len(files))
+            self._look_after(len(files))
             for error in self._store.remove_many(files).values():
                 if error is not None and not isinstance(error, FileNotFoundError):
                     raise error

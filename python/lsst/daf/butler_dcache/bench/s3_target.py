@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import io
 import time
+from collections.abc import Sequence
 
 from .seaweedfs import SeaweedFs
-from .target import Counts, Ground, StandIn
+from .target import Counts, Ground, StandIn, place_together
 from .work import Access, contents
 
 __all__ = ("S3Target",)
@@ -72,6 +73,18 @@ class S3Target(StandIn):
                 self._client.upload_fileobj(file, self._bucket, name)
             self._placed.add(name)
         return name
+
+    def provide_many(self, stems: Sequence[str], size: int) -> tuple[str, ...]:
+        """Place files of one size, several at a time, and return their names.
+
+        Parameters
+        ----------
+        stems : `~collections.abc.Sequence` [`str`]
+            Beginnings of the names.
+        size : `int`
+            Bytes of each.
+        """
+        return place_together(self.provide, stems, size)
 
     def size(self, name: str) -> int | None:
         """Return the size of a file, `None` if there is none.

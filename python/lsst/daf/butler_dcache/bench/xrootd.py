@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import shutil
 import subprocess
@@ -55,7 +56,10 @@ class Xrootd(LocalTarget):
                 launch(processes, command, run / f"{kind}{port}.log", environment=libraries)
         for port in ports:
             wait_for(port, processes, run)
-        self.access = self.set_up_client(ports[0])
+        access = self.set_up_client(ports[0])
+        # The same port speaks XRootD's own protocol.
+        place = access.url.partition("://")[2]
+        self.access = dataclasses.replace(access, xroot_url=f"{'roots' if tls else 'root'}://{place}/")
         self.provide("ready", 1)
         self._await_cluster()
 
