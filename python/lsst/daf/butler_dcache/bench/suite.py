@@ -18,10 +18,12 @@ from .peer_process import PeerFailedError
 from .peers.registry import OURS, PEERS
 from .plan import Entry, Plan, Turn
 from .processes import MissingServerError
+from .real_target import is_url
 from .result import Result
 from .row import Row
 from .sample import Sample
 from .servers import kind_of
+from .spread import Crew
 from .stopping import Stop, StoppedError
 from .target import Target, TargetGoneError
 from .work import UnsupportedWorkError
@@ -120,6 +122,8 @@ class Run:
         Is told what is going on, once more for what stays.
     keep : `~collections.abc.Callable`
         Is called whenever there is more to keep.
+    crew : `~.spread.Crew` or `None`
+        Workers each of whom does the work of each row; `None`: one process does.
     """
 
     rows: Sequence[Row]
@@ -131,6 +135,7 @@ class Run:
     seed: int = 1
     tell: Callable[[str], None] = lambda text: None
     keep: Callable[[], None] = lambda: None
+    crew: Crew | None = None
     results: list[Result] = field(default_factory=list, init=False)
     targets: dict[str, dict[str, Any]] = field(default_factory=dict, init=False)
     problems: list[str] = field(default_factory=list, init=False)
@@ -190,10 +195,16 @@ class Run:
         if time.monotonic() >= until:
             self._skip_rest(name, rows, "no time was left")
             return
+        if self.crew is not None and self.crew.is_elsewhere and not is_url(name):
+            hosts = ", ".join(node["host"] for node in self.crew.nodes)
+            raise MissingServerError(
+                f"it is started on this machine, and listens on loopback only, which the workers on {hosts} "
+                "do not reach: name a server by its URL"
+            )
         self.tell(f"{name}: starting")
         with self.begin(name, self.folder) as target:
             self.targets[name] = target.describe()
-            site = Site(target, self.folder, self.stop)
+            site = Site(target, self.folder, self.stop, self.crew)
             able = [
                 replace(row, peers=tuple(p for p in row.peers if target.kind in PEERS[p].kinds))
                 for row in rows
@@ -265,6 +276,8 @@ class Run:
 
 def _short(sample: Sample, result: Result, peer: str) -> str:
     text = f"{sample.wall_seconds:.3f} s, CPU {sample.cpu_seconds:.3f} s"
+    if sample is result.observed.get(peer):
+        text += ", each request recorded"
     if sample.errors:
         text += f", {sum(sample.errors.values())} errors"
     ratio = None if peer in OURS else result.ratio("wall", peer)

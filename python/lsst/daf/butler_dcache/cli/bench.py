@@ -20,6 +20,7 @@ from ..bench.suites import SUITES
 from .bench_clean import clean_command
 from .bench_compare import compare_command
 from .bench_run import run_command
+from .bench_simulate import command as simulate_command
 
 
 @click.group(name="bench")
@@ -126,5 +127,5 @@ def _table(title: str, table: Mapping[str, str]) -> None:
         click.echo(f"  {name.ljust(width)}  {text}")
 
 
-for each in (run_command, compare_command, clean_command):
+for each in (run_command, compare_command, simulate_command, clean_command):
     command.add_command(each)
