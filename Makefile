@@ -6,6 +6,7 @@
 #   make test                                   every check and every test
 #   make test DCACHE_URL=davs://door:2880/dir/  the same against another server
 #   make check                                  the checks alone
+#   make bench                                  the benchmarks' suite of five minutes: requests, connections, memory
 #   make pytest ARGS='-k macaroon'              some tests alone
 PYTHON ?= $(shell .ci/find-python)
 VENV := .venv
@@ -16,7 +17,7 @@ STORE ?= dcache
 ARGS ?=
 export DCACHE_URL
 
-.PHONY: demo test check lint types docstrings pytest env clean
+.PHONY: demo test check lint types docstrings pytest bench env clean
 
 demo: $(VENV)/.demo $(if $(filter s3,$(STORE)),$(VENV)/.seaweedfs)
 	$(BIN)/dcache-butler demo $(if $(findstring ://,$(STORE)),--url,--store) '$(STORE)' $(ARGS)
@@ -43,6 +44,10 @@ docstrings: env
 pytest: env
 	$(BIN)/python -m pytest -q -ra -n $(JOBS) --dist worksteal $(ARGS)
 
+# Once: what is counted does not change from one time to the next, and nothing else can be missed.
+bench: env
+	$(BIN)/dcache-butler bench run --suite ci --repetitions 1 --require counted --out bench-output $(ARGS)
+
 env: $(VENV)/.complete
 
 # Made again only when the package asks for other things; the demo needs less than the tests.
@@ -64,4 +69,4 @@ $(BIN)/pip:
 	$(BIN)/python -m pip install --quiet --upgrade pip
 
 clean:
-	rm -rf $(VENV) .xrootd .oidc-provider demo-output
+	rm -rf $(VENV) .xrootd .oidc-provider demo-output bench-output
