@@ -153,8 +153,8 @@ class RealTarget:
             greeting = self._greet()
         self.server_header, self.rtt_seconds = greeting.server_header, greeting.rtt_seconds
         self.version = self.server_header or "a server that does not say what it is"
-        says_dcache = bool(_SAYS_DCACHE.match(self.server_header))
-        self.is_dcache = says_dcache and not greeting.is_stand_in
+        self._says_dcache = bool(_SAYS_DCACHE.match(self.server_header))
+        self.is_dcache = self._says_dcache and not greeting.is_stand_in
         place = f"{self.version} at {self.name}"
         self.title = place if self.is_dcache else f"{place} (not dCache)"
 
@@ -429,7 +429,7 @@ class RealTarget:
             "is_dcache": self.is_dcache,
             "rtt_ms": {"door": self.rtt_seconds * 1e3},
             "link": Link().to_json(),
-            "limiter": self.is_dcache,
+            "limiter": self._says_dcache,
         }
 
 

@@ -167,6 +167,8 @@ def _summary(samples: Sequence[Sample], observed: Sample | None) -> Iterator[tup
         ("cpu_seconds", [s.cpu_seconds for s in samples]),
         ("server_cpu_seconds", [s.server_cpu_seconds for s in samples]),
     ):
+        if not any(values):
+            continue  # of a server elsewhere, or too little to be seen: processes are measured in ticks
         if samples[0].bytes_moved >= _MIB:
             gibibytes = [s.bytes_moved / _GIB for s in samples]
             yield f"{name}_per_gib", _median_of_quotients(list(zip(values, gibibytes, strict=True)))
