@@ -283,8 +283,9 @@ class TestTargets:
 
         monkeypatch.setattr(measure.shutil, "disk_usage", lambda path: Usage)
         run = stage.run({})
-        assert run.reason == ""
-        assert "it needs 0.1 GB in" in run.skipped[0]["reason"]
+        assert run.reason == "not all files fitted on the disk"
+        assert "it needs 17 MB in" in run.skipped[0]["reason"]
+        assert run.skipped[0]["reason"] in run.problems[0]
 
 
 class TestTime:

@@ -23,7 +23,7 @@ from .stopping import Stop
 from .target import Counts, Target, TargetGoneError
 from .work import Access, Job, Step, UnsupportedWorkError, Work, pieces
 
-__all__ = ("NoSpaceError", "RefusedJobError", "Site")
+__all__ = ("DoesNotFitError", "NoSpaceError", "RefusedJobError", "Site")
 
 _FILLS_SECONDS = 1.1
 _LIMITED_FROM_REQUESTS = 100
@@ -32,7 +32,7 @@ _GRACE_SECONDS = 8.0
 _MIB = 1024**2
 _VERIFIED = 20
 """How many of many files are looked at afterwards."""
-_SPARE_BYTES = 64 * _MIB
+_SPARE_BYTES = 16 * _MIB
 _READS = ("get", "look")
 
 
@@ -40,8 +40,12 @@ class NoSpaceError(Exception):
     """A disk is full; the text says which."""
 
 
+class DoesNotFitError(Exception):
+    """The files of a job are more than the disk has space for; the text says which."""
+
+
 class RefusedJobError(Exception):
-    """A job would take more than there is, or more than is allowed; the text says what."""
+    """A job cannot be done here by anybody, or would take more than is allowed; the text says why."""
 
 
 class Site:
@@ -88,7 +92,7 @@ class Site:
 
     def _translated(self, error: OSError) -> Exception:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            return NoSpaceError(f"no space is left in {default_folder()}")
+            return NoSpaceError(f"no space is left in {self._folder.parent}")
         return TargetGoneError(f"{self.target.name} does not answer: {error}")
 
     def run(
@@ -124,8 +128,10 @@ class Site:
             If the peer cannot.
         PeerFailedError
             If it did not.
+        DoesNotFitError
+            If its files are more than there is space for.
         RefusedJobError
-            If its files do not fit, or the target's guard does not allow it.
+            If the target's guard does not allow it, or its files cannot be made here.
         NoSpaceError
             If a disk is full all the same.
         TargetGoneError
@@ -234,12 +240,13 @@ class Site:
             since = time.monotonic() if job.peer in OURS else self._left_at
             time.sleep(max(since + _FILLS_SECONDS - time.monotonic(), 0.0))
 
-    def _make_room(self, work: Work) -> None:
+    def _make_room(self, row: Row) -> None:
         """Forget other rows' files if those of this one would not fit beside them."""
+        work = row.work
         steps = work.steps or (Step(work.operation, work.size_bytes, work.batch),)
-        # On the server and in the scratch folder; files that are read repeatedly are placed once.
-        needed = 2 * sum(step.size_bytes * step.count for step in steps) * max(work.count, work.files)
-        needed += _SPARE_BYTES
+        needed = sum(step.size_bytes * step.count for step in steps) * max(work.count, work.files)
+        # On the server, if they are not there yet, and in the scratch folder.
+        needed = needed * (1 if row.name in self._made else 2) + _SPARE_BYTES
         if shutil.disk_usage(default_folder()).free >= needed:
             return
         with self._server():
@@ -247,8 +254,8 @@ class Site:
         self._made.clear()
         free = shutil.disk_usage(default_folder()).free
         if free < needed:
-            raise RefusedJobError(
-                f"it needs {needed / 1e9:.1f} GB in {default_folder()}, where {free / 1e9:.1f} GB are free"
+            raise DoesNotFitError(
+                f"it needs {needed / 1e6:.0f} MB in {self._folder.parent}, where {free / 1e6:.0f} MB are free"
             )
 
     def _provide(self, row: Row) -> tuple[Row, tuple[str, ...]]:

@@ -31,6 +31,7 @@ __all__ = (
 
 START_SECONDS = 20.0
 _STOP_SECONDS = 5.0
+_MEMORY_BYTES = 2 * 1024**3
 _TICKS = os.sysconf("SC_CLK_TCK")
 
 
@@ -39,11 +40,12 @@ class MissingServerError(Exception):
 
 
 def default_folder() -> Path:
-    """Return where files lie that are measured: where ``TMPDIR`` says, else in memory if that is possible."""
-    if "TMPDIR" in os.environ:
-        return Path(tempfile.gettempdir())
+    """Return where files lie that are measured: where ``TMPDIR`` says, else in memory if there is enough."""
     memory = Path("/dev/shm")  # noqa: S108
-    return memory if memory.is_dir() and os.access(memory, os.W_OK) else Path(tempfile.gettempdir())
+    if "TMPDIR" in os.environ or not (memory.is_dir() and os.access(memory, os.W_OK)):
+        return Path(tempfile.gettempdir())
+    # A container often has 64 MB of it.
+    return memory if shutil.disk_usage(memory).free >= _MEMORY_BYTES else Path(tempfile.gettempdir())
 
 
 def program(name: str, packages: str) -> str:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import DcacheError
-from .measure import NoSpaceError, RefusedJobError, Site
+from .measure import DoesNotFitError, NoSpaceError, RefusedJobError, Site
 from .peer_process import PeerFailedError
 from .peers.registry import OURS, PEERS
 from .plan import Entry, Plan, Turn
@@ -244,10 +244,14 @@ class Run:
         self.tell(f"{what} …")
         try:
             done, sample, notes = site.run(row, peer, entry.repetitions, self._patience(), observe)
-        except RefusedJobError as error:
+        except (DoesNotFitError, RefusedJobError) as error:
             entry.peers.clear()
             self._skip(row.name, name, "", str(error))
-            self.tell(f"{what} not done: {error}")
+            if isinstance(error, DoesNotFitError):
+                self._complain(f"{row.name} on {name}: {error}")
+                self.reason = "not all files fitted on the disk"
+            else:
+                self.tell(f"{what} not done: {error}")
             return False
         except (UnsupportedWorkError, PeerFailedError) as error:
             word = "cannot" if isinstance(error, UnsupportedWorkError) else "failed"
