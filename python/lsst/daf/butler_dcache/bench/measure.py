@@ -141,7 +141,7 @@ class Site:
         whole = dataclasses.replace(row.work, count=row.work.count * self._workers)
         if reason := self.target.admit(whole):
             raise RefusedJobError(reason)
-        self._make_room(whole)
+        self._make_room(row.name, whole)
         row, shared = self._provide(row)
         work = row.work
         scratch = self._folder / "scratch"
@@ -240,13 +240,12 @@ class Site:
             since = time.monotonic() if job.peer in OURS else self._left_at
             time.sleep(max(since + _FILLS_SECONDS - time.monotonic(), 0.0))
 
-    def _make_room(self, row: Row) -> None:
+    def _make_room(self, name: str, work: Work) -> None:
         """Forget other rows' files if those of this one would not fit beside them."""
-        work = row.work
         steps = work.steps or (Step(work.operation, work.size_bytes, work.batch),)
         needed = sum(step.size_bytes * step.count for step in steps) * max(work.count, work.files)
         # On the server, if they are not there yet, and in the scratch folder.
-        needed = needed * (1 if row.name in self._made else 2) + _SPARE_BYTES
+        needed = needed * (1 if name in self._made else 2) + _SPARE_BYTES
         if shutil.disk_usage(default_folder()).free >= needed:
             return
         with self._server():
