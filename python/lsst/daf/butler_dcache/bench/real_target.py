@@ -38,7 +38,8 @@ _IN_MEMORY_BYTES = 16 * 1024 * 1024
 _PIECE_BYTES = 1024 * 1024
 _SEEN_EVERY_SECONDS = 600.0
 _AWS = "https://s3.amazonaws.com/"
-_REQUESTS = {"get": 3, "put": 5, "write_sequential": 5, "look": 1, "remove": 2, "rename": 3, "presign": 0}
+_REQUESTS = {"get": 2, "put": 3, "write_sequential": 3, "look": 1, "remove": 2, "rename": 2, "presign": 0}
+"""How many requests to the door an operation may cost a client."""
 _PLACING_REQUESTS = 3
 _READ_AHEAD_BYTES = 1024 * 1024
 """How much the least thrifty client asks for at a time, when it reads a part of a file."""
@@ -57,15 +58,16 @@ class Guard:
     max_bytes : `int`
         Bytes that go to it or come from it, in the whole run.
     max_requests : `int`
-        Requests, in the whole run; how many a client needs is estimated beforehand, rather too high.
+        Requests to the door, in the whole run; how many a client needs is estimated beforehand, rather too
+        many.
     max_rate : `float`
-        Requests per second, of all clients together. The default is a fifth of what dCache lets one host
-        send (protocol page, section 1.2).
+        Requests to the door per second, of all clients together. The default is a little less than what
+        dCache lets one host send (protocol page, section 1.2).
     """
 
-    max_bytes: int = 20 * 1024**3
-    max_requests: int = 50_000
-    max_rate: float = 50.0
+    max_bytes: int = 50 * 1024**3
+    max_requests: int = 100_000
+    max_rate: float = 200.0
 
 
 def is_url(name: str) -> bool:
@@ -434,11 +436,11 @@ class RealTarget:
 
 
 def _requests(work: Work) -> int:
-    """How many requests a client may need, rather too many."""
-    each = _REQUESTS.get(work.operation, 3)
+    """How many requests to the door a client may need, rather too many."""
+    each = _REQUESTS.get(work.operation, 1)
     match work.operation:
         case "mix":
-            each = sum(_REQUESTS.get(step.operation, 3) * step.count for step in work.steps)
+            each = sum(_REQUESTS.get(step.operation, 1) * step.count for step in work.steps)
         case "exists_many" | "delete":
             each = 2 * work.batch
         case "walk":
