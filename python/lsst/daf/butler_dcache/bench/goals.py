@@ -59,7 +59,8 @@ def requests(work: Work) -> tuple[float, float]:
         case "walk":
             door, pool = work.directory_count + 1, 0
         case "delete":
-            door, pool = work.batch, 0
+            # One listing of each directory tells which of many names are files.
+            door, pool = work.batch + work.directory_count, 0
         case "read_random":
             return 1, work.count
         case "read_vector" | "read_scattered":

@@ -2,7 +2,9 @@
 
 `field`
     What a facility wants to know of its doors: files as large as those of Data Preview 1, parts of them,
-    names, mixes, arrivals, curves, and a Butler.
+    names, mixes, arrivals, a curve, and a Butler. Five minutes are enough for each row at least once.
+`thorough`
+    The same, with more points of curves, more calls of a Butler, and larger files, for an hour.
 `figures`
     All claims of this package: its data plane, its pacing, its S3 client.
 `engines`
@@ -23,6 +25,7 @@ from . import (
     field,
     mixes,
     names,
+    overhead,
     partial_reads,
     s3_rows,
     transfers,
@@ -35,25 +38,32 @@ __all__ = ("SUITES",)
 _FIELD: tuple[Row, ...] = (
     *field.WHOLE[:2],
     field.PARTS[0],
-    *field.WHOLE[2:4],
-    *mixes.ROWS[:1],
+    field.WHOLE[2],
+    mixes.ROWS[0],
     *names.ROWS[:2],
-    *field.WHOLE[4:],
-    *field.PARTS[1:4],
+    field.WHOLE[3],
+    field.PARTS[1],
     *arrivals.ROWS[:2],
-    *butler_rows.ROWS[:2],
+    *concurrency.ROWS[:3],
+    butler_rows.ROWS[0],
+    *field.WHOLE[4:],
+    *field.PARTS[2:],
     *names.ROWS[2:],
+    butler_rows.ROWS[1],
     *mixes.ROWS[1:],
-    *field.PARTS[4:],
-    *butler_rows.ROWS[2:],
-    *concurrency.ROWS,
-    *arrivals.ROWS[2:],
-    *field.LARGE,
+    *overhead.ROWS,
 )
 
 SUITES: dict[str, tuple[Row, ...]] = {
     "field": _FIELD,
-    "figures": (*transfers.ROWS, *partial_reads.ROWS, *crowd.ROWS, *s3_rows.ROWS),
+    "thorough": (
+        *_FIELD,
+        *butler_rows.ROWS[2:],
+        *concurrency.ROWS[3:],
+        *arrivals.ROWS[2:],
+        *field.LARGE,
+    ),
+    "figures": (*transfers.ROWS, *partial_reads.ROWS, *crowd.ROWS, *s3_rows.ROWS, *overhead.ROWS),
     "engines": (*engines.ROWS, *upload_ways.ROWS),
     "ci": ci.ROWS,
 }
