@@ -104,6 +104,8 @@ class PathClient(Client):
         self._path(new).transfer_from(self._path(name), transfer="move")
 
     def presign(self, name: str) -> None:
+        if self._root.startswith("dav:"):
+            raise UnsupportedWorkError("dCache gives macaroons over TLS only")
         try:
             self._path(name).generate_presigned_get_url(expiration_time_seconds=_LIFETIME_SECONDS)
         except UnsupportedError as error:  # not every server does that, and none without TLS
