@@ -97,6 +97,13 @@ def test_a_request_more_in_one_repetition_only_does_not_count(before, after):
     assert not _compare(before, after).of("worse")
 
 
+def test_requests_that_were_refused_and_asked_again_do_not_count(before, after):
+    for sample in after["results"][0]["peers"]["ours"]["samples"]:
+        sample["counts"]["door_requests"] += 7
+        sample["counts"]["refused"] = 7
+    assert not _compare(before, after).of("worse")
+
+
 def test_connections_count_beyond_the_threshold(before, after):
     for sample in after["results"][0]["peers"]["upstream"]["samples"]:
         sample["counts"]["pool_connections"] += 2

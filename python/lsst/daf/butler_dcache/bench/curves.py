@@ -76,8 +76,9 @@ class Curves:
             for client in result.clients
             if client.name in curves
         )
+        height = max(210.0, 13.5 * len(curves) + 60)
         return draw(
-            (460.0, 210.0), (56, _right(curves), 10, 40), f"Latency: {result.title}", f"{words}.", paint
+            (460.0, height), (56, _right(curves), 10, 40), f"Latency: {result.title}", f"{words}.", paint
         )
 
     def by_size(self, results: Sequence[Result], title: str) -> Drawing | None:

@@ -275,7 +275,17 @@ def _peers(results: Sequence[Result]) -> Iterable[Finding]:
         at_worst = f", at worst {worst[1].ratio:.2f} × ({worst[0]})" if len(compared) > 1 else ""
         points.append(f"{peer}: {mean:.2f} × its time, the geometric mean of {rows}{at_worst}")
     every = [ratio for compared in ratios.values() for _, ratio in compared]
-    faster, slower = (sum(verdict(ratio) == side for ratio in every) for side in (-1, 1))
+    known = [ratio for ratio in every if ratio.low is not None]
+    if not known:
+        less = sum(ratio.ratio < 1 for ratio in every)
+        yield Finding(
+            f"This package took less time in {less} of {len(every)} comparisons, each of one repetition",
+            "What was done once says nothing of how it scatters.",
+            tuple(points),
+            "Give the run a larger --budget.",
+        )
+        return
+    faster, slower = (sum(verdict(ratio) == side for ratio in known) for side in (-1, 1))
     undecided = len(every) - faster - slower
     yield Finding(
         f"This package is faster in {faster}, slower in {slower} of {len(every)} comparisons of wall time",

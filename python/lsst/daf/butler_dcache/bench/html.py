@@ -171,7 +171,8 @@ def _head(document: Document) -> Iterable[str]:
 def _tiles(document: Document) -> Iterable[str]:
     results = document.results
     samples = sum(len(client.samples) for result in results for client in result.clients)
-    tiles = [(str(len(results)), f"rows measured, {len(document.client_names)} clients, {samples} samples")]
+    measured = f"row{'' if len(results) == 1 else 's'} measured"
+    tiles = [(str(len(results)), f"{measured}, {len(document.client_names)} clients, {samples} samples")]
     judged = [figure for result in results for figure in result.figures]
     if judged:
         met = sum(bool(figure.get("met")) for figure in judged)

@@ -202,6 +202,7 @@ def environment(document: Document) -> Iterable[tuple[str, str]]:
         if name.endswith("_bytes"):
             yield name.removesuffix("_bytes"), bytes_text(value)
         elif isinstance(value, dict):
-            yield name, ", ".join(f"{key} {item}" for key, item in value.items() if item not in (None, ""))
+            if words := ", ".join(f"{key} {item}" for key, item in value.items() if item not in (None, "")):
+                yield name, words
         elif value not in (None, ""):
             yield name.replace("_", " "), str(value)
