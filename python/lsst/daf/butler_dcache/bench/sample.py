@@ -38,6 +38,11 @@ class Sample:
         Encoded `~.histogram.Histogram`: ``operation``, ``first_byte`` and others.
     counted : `dict` [`str`, `int`]
         What the client counted itself, if it is this package and was observed.
+    workers : `int`
+        How many did all this, each of them; what is above is of all together, and wall time until the last
+        had done.
+    first_done_seconds : `float` or `None`
+        Wall time until the first had done, where there are several.
     """
 
     repetition: int
@@ -51,10 +56,12 @@ class Sample:
     errors: dict[str, int] = field(default_factory=dict)
     histograms: dict[str, str] = field(default_factory=dict)
     counted: dict[str, int] = field(default_factory=dict)
+    workers: int = 1
+    first_done_seconds: float | None = None
 
 
 def quantity(name: str, sample: Sample, work: Work) -> float | None:
-    """Return one figure of a sample.
+    """Return one figure of a sample; where several workers did the work, what each needed on average.
 
     Parameters
     ----------
@@ -78,13 +85,13 @@ def quantity(name: str, sample: Sample, work: Work) -> float | None:
         case "wall":
             return sample.wall_seconds
         case "cpu":
-            return sample.cpu_seconds
+            return sample.cpu_seconds / sample.workers
         case "cpu_excess":
-            return sample.cpu_seconds / (work.total_bytes / _GIB)
+            return sample.cpu_seconds / sample.workers / (work.total_bytes / _GIB)
         case "cpu_each":
             return sample.cpu_seconds / sample.operations if sample.operations else None
         case "server_cpu":
-            return sample.server_cpu_seconds
+            return sample.server_cpu_seconds / sample.workers
         case "peak":
             return sample.peak_bytes
         case "operations":
@@ -99,18 +106,20 @@ def quantity(name: str, sample: Sample, work: Work) -> float | None:
 def _counted(name: str, counts: Counts, sample: Sample, work: Work) -> float | None:
     match name:
         case "door":
-            return counts.door_requests
+            return counts.door_requests / sample.workers
         case "pool":
-            return counts.pool_requests
+            return counts.pool_requests / sample.workers
         case "requests":
-            return counts.door_requests + counts.pool_requests
+            return (counts.door_requests + counts.pool_requests) / sample.workers
         case "connections":
-            return counts.pool_connections
+            return counts.pool_connections / sample.workers
         case "handshakes":
             known = min(counts.door_handshakes, counts.pool_handshakes) >= 0
-            return counts.door_handshakes + counts.pool_handshakes if known else None
+            handshakes = counts.door_handshakes + counts.pool_handshakes
+            return handshakes / sample.workers if known else None
         case "bytes":
-            return None if counts.sent_bytes < 0 else counts.sent_bytes / work.total_bytes
+            known = counts.sent_bytes >= 0
+            return counts.sent_bytes / sample.workers / work.total_bytes if known else None
         case "rate":
             if counts.refused < 0:
                 return None

@@ -35,6 +35,7 @@ from ..bench.suite import Run, select
 from ..bench.suites import SUITES
 from ..bench.summary import markdown
 from ..errors import DcacheError
+from .bench_spread import crew_for, executor_options
 
 _CLEANING_SECONDS = 50.0
 _NEEDED = {"hdrh": "hdrhistogram", "matplotlib": "matplotlib"}
@@ -99,6 +100,7 @@ _SHARE_OF_REPORTS = 0.05
     type=click.Choice(("counted", "all")),
     help="Exit with 1 if a figure is missed: one that does not depend on the machine, or any.",
 )
+@executor_options
 def run_command(
     names: tuple[str, ...],
     suite: str | None,
@@ -148,34 +150,39 @@ def run_command(
     environment = {**describe(), "configuration": settings}
     if out is not None:
         _see_whose(out)
-    progress = Progress(options["budget"])
-    seconds = max(2 * options["budget"] - (time.monotonic() - begun), 1.0)
-    with Stop(seconds, _CLEANING_SECONDS) as stop:
-        with _scratch(stop) as folder:
-            run = Run(
-                rows,
-                begin,
-                folder,
-                stop,
-                budget=options["budget"],
-                repetitions=options["repetitions"],
-                seed=options["seed"],
-                tell=progress.tell,
-            )
-            report = _Report(run, out, environment, arguments)
-            run.keep = report.keep
-            report.write("it had only begun")
-            run.measure()
-        progress.end()
-        misses = missed(rows, run.results, counted_only=require == "counted") if require else []
-        run.problems += misses
-        record = report.write(run.reason)
-        if out is None:
-            click.echo(markdown(Document.of(record)), nl=False)
-        else:
-            click.echo(
-                f"{out / 'report.html'}: {len(run.results)} rows measured, {len(run.skipped)} left out"
-            )
+    with crew_for(**options) as crew:
+        if crew is not None:
+            environment["nodes"] = crew.nodes
+            begun = time.monotonic()  # who is waited for costs no time of the budget
+        progress = Progress(options["budget"])
+        seconds = max(2 * options["budget"] - (time.monotonic() - begun), 1.0)
+        with Stop(seconds, _CLEANING_SECONDS) as stop:
+            with _scratch(stop) as folder:
+                run = Run(
+                    rows,
+                    begin,
+                    folder,
+                    stop,
+                    budget=options["budget"],
+                    repetitions=options["repetitions"],
+                    seed=options["seed"],
+                    tell=progress.tell,
+                    crew=crew,
+                )
+                report = _Report(run, out, environment, arguments)
+                run.keep = report.keep
+                report.write("it had only begun")
+                run.measure()
+            progress.end()
+            misses = missed(rows, run.results, counted_only=require == "counted") if require else []
+            run.problems += misses
+            record = report.write(run.reason)
+            if out is None:
+                click.echo(markdown(Document.of(record)), nl=False)
+            else:
+                click.echo(
+                    f"{out / 'report.html'}: {len(run.results)} rows measured, {len(run.skipped)} left out"
+                )
     if stop.error is not None and not (stop.error.status == 1 and not run.reason):
         click.echo(f"not complete: {stop.error.reason}", err=True)
         sys.exit(stop.error.status)
