@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import io
+import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -222,8 +223,7 @@ class Site:
         return names
 
     def run(self, client: Client, work: Work, names: tuple[str, ...]) -> tuple[Outcome, Counter]:
-        scratch = self._folder / f"scratch-{work.operation}-{names[0].replace('/', '-')}"
-        scratch.mkdir()
+        scratch = Path(tempfile.mkdtemp(dir=self._folder))
         sources = []
         for step in work.steps or (Step("put", work.size_bytes),):
             source = scratch / f"source-{step.size_bytes}"
@@ -257,9 +257,9 @@ class TestGoals:
         names = site.place(f"{operation}-one", 4, contents(1000))
         if operation == "mint":
             names = (f"{operation}-one",)
-        _, counter = site.run(Ours("ours"), work, names)
         if operation in ("presign", "mint"):
-            return  # the first of them needs a macaroon
+            site.run(Ours("ours"), work, names)  # the first of all looks at what there is
+        _, counter = site.run(Ours("ours"), work, names)
         assert_reached(work, counter)
 
     def test_many_files_by_one_call(self, site: Site) -> None:

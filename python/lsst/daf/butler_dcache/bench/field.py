@@ -93,7 +93,7 @@ WHOLE = (
 )
 
 PARTS = (
-    _image("cutout", "a cutout of 100 x 100 pixels", 8, Claim("bytes", 1.0, "upstream")),
+    _image("cutout", "a cutout of 100 x 100 pixels", 8, Claim("bytes", 4.0)),
     Row(
         "field-column",
         "one column of ten of a Parquet file of 80 MB, 4 times",

@@ -25,8 +25,8 @@ _AT_DOOR_AND_POOL: dict[str, tuple[float, float]] = {
     # One question to the door; the pool sends the pieces that the library asks for, over one connection.
     "header": (1, 2),
     "hdu": (1, 4),
-    # Each row of an image without compression lies elsewhere, and libraries read them one by one.
-    "cutout": (1, 102),
+    # Each row of an image without compression lies elsewhere; after a few of them several come at once.
+    "cutout": (1, 12),
     "column": (1, 3),
     "member": (1, 3),
 }
