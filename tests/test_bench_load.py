@@ -355,13 +355,15 @@ class Process:
         self._what = what
 
     def figures(self, start_at: float = 0.0) -> Any:
-        said = f"{json.dumps(self._what.to_json())}\n{start_at!r}\n"
+        return self._answers(f"{json.dumps(self._what.to_json())}\n{start_at!r}\n")[0]
+
+    def all_figures(self, *jobs: Job) -> list[Any]:
+        return self._answers("".join(f"{json.dumps(one.to_json())}\n0\n" for one in jobs))
+
+    def _answers(self, said: str) -> list[Any]:
         out, self.words = self._process.communicate(said, timeout=60)
         answers = [json.loads(line) for line in out.splitlines()]
-        assert answers, self.words
-        if answers[0] == {"ready": True}:
-            return answers[1] if len(answers) > 1 else None
-        return answers[0]
+        return [answer for answer in answers if answer != {"ready": True}] or [None]
 
 
 class TestChild:
@@ -373,6 +375,37 @@ class TestChild:
         assert figures["began_at"] >= start_at
         assert figures["ended_at"] >= figures["began_at"]
         assert figures["wall_seconds"] < 0.5
+
+    def test_several_jobs_are_each_like_the_first(self, tmp_path: Path) -> None:
+        """The second time there are as many connections and requests as the first time."""
+        size = 200_000
+        work = Work("get", size, 3, sink="file")
+        for peer in ("ours", "upstream"):
+            with EmbeddedDcache(tls=False) as dcache:
+                for number in range(6):
+                    dcache.place(f"file-{number}", contents(size))
+                jobs = [
+                    replace(
+                        served(dcache, work, *(f"file-{3 * turn + number}" for number in range(3))),
+                        peer=peer,
+                        scratch=str(tmp_path),
+                    )
+                    for turn in (0, 1, 0)
+                ]
+                figures = Process(jobs[0]).all_figures(*jobs)
+                connections = [
+                    len(
+                        {
+                            record.connection
+                            for record in dcache.transcript()
+                            if f"/data/file-{number}" in record.path
+                        }
+                    )
+                    for number in (0, 3)
+                ]
+            assert [one["operations"] for one in figures] == [3, 3, 3], peer
+            assert connections[0] == 2 * connections[1], peer
+            assert list(tmp_path.iterdir()) == []
 
     def test_who_is_too_late_is_not_measured(self) -> None:
         process = Process(job(Work("look", 0)))

@@ -1,18 +1,22 @@
 """One piece of work in a process of its own: a job comes as JSON, figures go as JSON.
 
 What a peer needs before it can begin (imports, its session, first contact) is prepared before the clock
-starts; see `measure`, which interleaves such processes.
+starts; see `measure`, which interleaves such processes. A process may be given several jobs, one after the
+other, so that what it imports is imported once. Each has a new session: connections and what is known of
+files are those of a new process.
 """
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
+import gc
 import json
 import os
 import resource
 import statistics
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -22,6 +26,7 @@ from typing import Any, TextIO
 from .histogram import Histogram
 from .load import LoadError, drive
 from .observation import Observation
+from .peers.client import Client
 from .peers.program import ProgramFailedError
 from .peers.registry import OURS, load
 from .work import Job, Outcome, UnsupportedWorkError
@@ -67,7 +72,7 @@ def _forget_peak() -> None:
         return
 
 
-def measured(run: Callable[[], Outcome], who: int) -> dict[str, Any]:
+def measured(run: Callable[[], Outcome], who: int, resident: int | None = None) -> dict[str, Any]:
     """Run something and take its figures.
 
     Parameters
@@ -76,14 +81,17 @@ def measured(run: Callable[[], Outcome], who: int) -> dict[str, Any]:
         What is measured.
     who : `int`
         ``resource.RUSAGE_SELF`` or ``resource.RUSAGE_CHILDREN``: whose CPU time counts.
+    resident : `int`, optional
+        Bytes of memory over which the peak is taken; those of now by default.
 
     Returns
     -------
     figures : `dict`
-        Seconds of wall and CPU, peak memory over the one at the beginning, and what ``run`` returned.
+        Seconds of wall and CPU, peak memory, and what ``run`` returned.
     """
     _forget_peak()
-    resident = _memory("VmRSS")
+    if resident is None:
+        resident = _memory("VmRSS")
     began = time.time()
     before = _usage(who)
     outcome = run()
@@ -121,13 +129,14 @@ def _idle(run: Callable[[], Outcome], who: int) -> _Usage:
 
 
 def main() -> None:
-    """Do the job on the first line of the standard input, when the second says so.
+    """Do jobs: each comes on a line of the standard input, and begins when the next line says so.
 
-    It is a number: seconds since the epoch, where many begin at one moment, or 0.
+    That is a number: seconds since the epoch, where many begin at one moment, or 0.
     """
-    job = Job.from_json(json.loads(sys.stdin.readline()))
     with _private_output() as out:
-        _do(job, out)
+        worker = _Worker(out)
+        while line := sys.stdin.readline():
+            worker.do(Job.from_json(json.loads(line)))
 
 
 @contextlib.contextmanager
@@ -138,27 +147,49 @@ def _private_output() -> Iterator[TextIO]:
         yield out
 
 
-def _do(job: Job, out: TextIO) -> None:
-    os.environ.update(job.access.environment)
-    try:
+class _Worker:
+    def __init__(self, out: TextIO) -> None:
+        self._out = out
+        self._idle: _Usage | None = None
+        self._resident: int | None = None
+
+    def do(self, job: Job) -> None:
+        """Say that all is ready, wait for the word, and say the figures."""
+        os.environ.update(job.access.environment)
         peer = load(job.peer)
+        answer: dict[str, Any] | None
+        # What it writes goes with it.
+        with tempfile.TemporaryDirectory(dir=job.scratch or None) as folder, contextlib.closing(peer):
+            try:
+                answer = self._figures(peer, dataclasses.replace(job, scratch=folder))
+            except UnsupportedWorkError as reason:
+                answer = {"unsupported": str(reason)}
+            except (LoadError, ProgramFailedError) as failure:
+                raise SystemExit(str(failure)) from None
+        gc.collect()  # connections that nobody has closed
+        if answer is not None:
+            self._say(answer)
+
+    def _figures(self, peer: Client, job: Job) -> dict[str, Any] | None:
         run = peer.prepare(job) or drive(peer, job)
-        idle = _Usage(0.0, 0.0, 0.0) if peer.idle is None else _idle(peer.idle, peer.who)
-        _say(out, {"ready": True})
+        if self._idle is None:
+            self._idle = _Usage(0.0, 0.0, 0.0) if peer.idle is None else _idle(peer.idle, peer.who)
+            # What an earlier job leaves in memory counts as used by the later ones.
+            self._resident = _memory("VmRSS")
+        self._say({"ready": True})
         start_at = sys.stdin.readline()
         if not start_at:
-            return  # nobody wants to know any more
+            return None  # nobody wants to know any more
         _wait_until(float(start_at))
-        figures = _figures(job, run, peer.who)
-    except UnsupportedWorkError as reason:
-        _say(out, {"unsupported": str(reason)})
-        return
-    except (LoadError, ProgramFailedError) as failure:
-        raise SystemExit(str(failure)) from None
-    figures["idle_wall_seconds"] = idle.wall
-    for name in ("wall", "user", "system"):
-        figures[f"{name}_seconds"] = max(figures[f"{name}_seconds"] - getattr(idle, name), 0.0)
-    _say(out, figures)
+        figures = _observed(job, run, peer.who, self._resident)
+        figures["idle_wall_seconds"] = self._idle.wall
+        for name in ("wall", "user", "system"):
+            figures[f"{name}_seconds"] = max(figures[f"{name}_seconds"] - getattr(self._idle, name), 0.0)
+        return figures
+
+    def _say(self, answer: dict[str, Any]) -> None:
+        self._out.write(json.dumps(answer) + "\n")
+        self._out.flush()
 
 
 def _wait_until(moment: float) -> None:
@@ -169,12 +200,12 @@ def _wait_until(moment: float) -> None:
     time.sleep(max(early, 0.0))
 
 
-def _figures(job: Job, run: Callable[[], Outcome], who: int) -> dict[str, Any]:
+def _observed(job: Job, run: Callable[[], Outcome], who: int, resident: int | None) -> dict[str, Any]:
     with _alarm(job.deadline_seconds):
         if not job.observe or job.peer not in OURS:
-            return measured(run, who)
+            return measured(run, who, resident)
         with Observation() as seen:
-            figures = measured(run, who)
+            figures = measured(run, who, resident)
     figures["counted"] = figures["counted"] or seen.counted()  # a crowd has asked its processes
     figures["histograms"].update((name, times.encode()) for name, times in seen.histograms().items())
     return figures
@@ -189,18 +220,15 @@ def _alarm(deadline_seconds: float) -> Iterator[None]:
     alarm = threading.Timer(deadline_seconds + _GRACE_SECONDS, _end, (deadline_seconds,))
     alarm.daemon = True
     alarm.start()
-    yield
-    alarm.cancel()
+    try:
+        yield
+    finally:
+        alarm.cancel()
 
 
 def _end(deadline_seconds: float) -> None:
     os.write(2, f"did not end within {deadline_seconds:g} s\n".encode())
     os._exit(1)
-
-
-def _say(out: TextIO, answer: dict[str, Any]) -> None:
-    out.write(json.dumps(answer) + "\n")
-    out.flush()
 
 
 if __name__ == "__main__":

@@ -18,6 +18,8 @@ _LIFETIME_SECONDS = 300
 
 
 class _Boto(Client):
+    _client: Any = None
+
     def connect(self, job: Job) -> None:
         try:
             boto3 = importlib.import_module("boto3")
@@ -25,10 +27,14 @@ class _Boto(Client):
             raise UnsupportedWorkError("boto3 is not installed") from error
         self._errors = importlib.import_module("botocore.exceptions")
         configuration = importlib.import_module("botocore.config").Config(s3={"addressing_style": "path"})
-        self._client: Any = boto3.client("s3", endpoint_url=job.access.url, config=configuration)
+        self._client = boto3.client("s3", endpoint_url=job.access.url, config=configuration)
         self._bucket = job.access.bucket
         if job.contact:
             self._client.head_object(Bucket=self._bucket, Key=job.contact)
+
+    def close(self) -> None:
+        if self._client is not None:
+            self._client.close()
 
     def get(self, name: str, sink: Sink) -> Done:
         match sink.kind:

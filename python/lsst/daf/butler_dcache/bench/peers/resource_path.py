@@ -8,18 +8,37 @@ from __future__ import annotations
 
 import importlib
 import os
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, BinaryIO, Self, cast
 
 from ...errors import UnsupportedError
+from ...filesystem import DcacheFileSystem
 from ...registration import register, registered, unregister
+from ...store.registry import reset_stores
 from ..work import Job, UnsupportedWorkError, Work
 from .client import Client, Done, Sink, Source
 
 __all__ = ("PathClient", "make")
 
 _LIFETIME_SECONDS = 300
+
+
+def _forget_http(module: Any) -> None:
+    for store in (
+        module.HttpResourcePath._metadata_session_store,
+        module.HttpResourcePath._data_session_store,
+    ):
+        store.clear()
+
+
+_FORGET: dict[str, Callable[[Any], object]] = {
+    "lsst.resources.dav": lambda module: module.dav_globals._reset(),
+    "lsst.resources.http": _forget_http,
+    "lsst.resources.s3utils": lambda module: module._get_s3_client.cache_clear(),
+}
+"""How its modules lose their sessions, as its own tests do it."""
 
 
 class PathClient(Client):
@@ -42,6 +61,13 @@ class PathClient(Client):
         # First contact: which server this is.
         if job.contact:
             self._path(job.contact).exists()
+
+    def close(self) -> None:
+        DcacheFileSystem.clear_instance_cache()
+        reset_stores()
+        for name, forget in _FORGET.items():
+            if name in sys.modules:
+                forget(sys.modules[name])
 
     def _root_of(self, job: Job) -> str:
         return job.access.root

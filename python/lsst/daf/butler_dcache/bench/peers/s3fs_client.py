@@ -27,6 +27,7 @@ class _S3fs(FsspecClient):
             client_kwargs={"verify": job.access.ca_file} if job.access.ca_file else {},
             config_kwargs={"s3": {"addressing_style": "path"}},
             use_listings_cache=False,
+            skip_instance_cache=True,
         )
         self._progress = importlib.import_module("fsspec.callbacks").Callback
         self.root = f"{job.access.bucket}/"
