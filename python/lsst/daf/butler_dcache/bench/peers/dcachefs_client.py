@@ -65,6 +65,8 @@ class _Dcachefs(FsspecClient):
         return Done(source.size)
 
     def create(self, name: str) -> BinaryIO:
+        if self.access.xroot_url:
+            raise self.refused()
         return cast(BinaryIO, self.files.open(self.root + name, "wb"))
 
     def exists(self, name: str) -> bool:

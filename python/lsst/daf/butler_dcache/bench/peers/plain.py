@@ -71,11 +71,15 @@ class FsspecClient(PlainClient):
             yield
         except self.refusal as error:
             if self.access.xroot_url:
-                raise UnsupportedWorkError(
-                    f"{self.name} sends a body without being asked, "
-                    "and XRootD closes the connection once it has answered with a redirect"
-                ) from error
+                raise self.refused() from error
             raise
+
+    def refused(self) -> UnsupportedWorkError:
+        """Return what is to be said of such a server."""
+        return UnsupportedWorkError(
+            f"{self.name} sends a body without being asked, "
+            "and XRootD closes the connection once it has answered with a redirect"
+        )
 
     def filesystem(self, name: str) -> tuple[Any, str]:
         """Return the file system and what a file is called there.

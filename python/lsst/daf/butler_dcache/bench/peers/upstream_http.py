@@ -5,8 +5,10 @@ It has settings of its own, in environment variables that are read when it is fi
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -42,14 +44,24 @@ class _UpstreamHttp(PathClient):
         return job.access.url
 
     def filesystem(self, name: str) -> tuple[Any, str]:
-        try:
+        with _told_of_signing():
             return super().filesystem(name)
-        except ValueError as error:  # its word for every status
-            if _SIGNS_NOTHING.search(str(error)):
-                raise UnsupportedWorkError(
-                    "lsst.resources http has a URL signed for fsspec, and this server signs none"
-                ) from error
-            raise
+
+    def presign(self, name: str) -> None:
+        with _told_of_signing():
+            super().presign(name)
+
+
+@contextlib.contextmanager
+def _told_of_signing() -> Iterator[None]:
+    try:
+        yield
+    except ValueError as error:  # its word for every status
+        if _SIGNS_NOTHING.search(str(error)):
+            raise UnsupportedWorkError(
+                "lsst.resources http needs a URL that the server signs, and this one signs none"
+            ) from error
+        raise
 
 
 def _netrc(job: Job) -> str:
