@@ -20,9 +20,9 @@ from urllib.parse import urlsplit
 import pytest
 from click.testing import CliRunner
 from lsst.daf.butler_dcache.bench import borrowed, link, real_target
+from lsst.daf.butler_dcache.bench.allowance import Guard, GuardError
 from lsst.daf.butler_dcache.bench.borrowed import MARK
 from lsst.daf.butler_dcache.bench.link import Link, LinkUnavailableError
-from lsst.daf.butler_dcache.bench.real_target import Guard, GuardError
 from lsst.daf.butler_dcache.bench.servers import TARGETS, kind_of, start
 from lsst.daf.butler_dcache.bench.target import Counts, Target, TargetGoneError
 from lsst.daf.butler_dcache.bench.work import Step, Work

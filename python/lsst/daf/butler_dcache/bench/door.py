@@ -9,7 +9,8 @@ import time
 from pathlib import Path
 
 from .processes import MissingServerError, first_line, free_ports, give_to_nobody, launch, program, wait_for
-from .target import Counts, Ground, LocalTarget
+from .stand_in import Ground, LocalTarget
+from .target import Counts
 
 __all__ = ("Door", "Pool")
 
@@ -21,7 +22,7 @@ class Door(LocalTarget):
 
     Parameters
     ----------
-    ground : `~.target.Ground`
+    ground : `~.stand_in.Ground`
         Where.
     """
 

@@ -10,7 +10,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from .processes import default_folder
-from .target import Counts, Ground, StandIn, TargetGoneError
+from .stand_in import Ground, StandIn
+from .target import Counts, TargetGoneError
 from .work import Access, pieces
 
 __all__ = ("Embedded",)
@@ -24,7 +25,7 @@ class Embedded(StandIn):
 
     Parameters
     ----------
-    ground : `~.target.Ground`
+    ground : `~.stand_in.Ground`
         Where.
     """
 

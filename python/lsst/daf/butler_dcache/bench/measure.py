@@ -12,10 +12,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from .allowance import GuardError
 from .peer_process import PeerFailedError, PeerProcess
 from .peers.registry import OURS, PEERS
 from .processes import default_folder
-from .real_target import GuardError
 from .row import Row
 from .sample import Sample
 from .spread import Crew, Team

@@ -1,8 +1,8 @@
 """A server that somebody else runs, in a directory of our own there, and with care.
 
 What is read is placed by this package, what was written is looked at by it, and the directory goes at the
-end. `Guard` says how much the server is asked for at most. Who we are there, and where the certificates lie,
-the user's own configuration says (``LSST_RESOURCES_WEBDAV_CONFIG``, ``BEARER_TOKEN``, the variables of S3).
+end. Who we are there, and where the certificates lie, the user's own configuration says
+(``LSST_RESOURCES_WEBDAV_CONFIG``, ``BEARER_TOKEN``, the variables of S3).
 """
 
 from __future__ import annotations
@@ -11,10 +11,8 @@ import contextlib
 import os
 import re
 import tempfile
-import threading
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -23,14 +21,16 @@ from ..config.s3 import s3_settings_for
 from ..errors import DcacheError, ResourceNotFoundError
 from ..redaction import redact_text, redact_url
 from ..s3.address import parse
+from .allowance import Allowance, Guard
 from .borrowed import MARK, Borrowed, remove_below
 from .contact import Greeting, greet
 from .link import Link
 from .processes import default_folder
-from .target import Counts, TargetGoneError, place_together
+from .stand_in import place_together
+from .target import Counts, TargetGoneError
 from .work import Access, Work, contents, pieces
 
-__all__ = ("Guard", "GuardError", "RealTarget", "is_url", "real_target")
+__all__ = ("RealTarget", "is_url", "real_target")
 
 _SCHEMES = ("davs://", "dav://", "s3://")
 _SAYS_DCACHE = re.compile(r"dCache\b")
@@ -38,36 +38,7 @@ _IN_MEMORY_BYTES = 16 * 1024 * 1024
 _PIECE_BYTES = 1024 * 1024
 _SEEN_EVERY_SECONDS = 600.0
 _AWS = "https://s3.amazonaws.com/"
-_REQUESTS = {"get": 2, "put": 3, "write_sequential": 3, "look": 1, "remove": 2, "rename": 2, "presign": 0}
-"""How many requests to the door an operation may cost a client."""
 _PLACING_REQUESTS = 3
-_READ_AHEAD_BYTES = 1024 * 1024
-"""How much the least thrifty client asks for at a time, when it reads a part of a file."""
-
-
-class GuardError(Exception):
-    """More was wanted of a real server than its guard lets through; the text says what."""
-
-
-@dataclass(frozen=True)
-class Guard:
-    """How much a real server is asked for at most.
-
-    Parameters
-    ----------
-    max_bytes : `int`
-        Bytes that go to it or come from it, in the whole run.
-    max_requests : `int`
-        Requests to the door, in the whole run; how many a client needs is estimated beforehand, rather too
-        many.
-    max_rate : `float`
-        Requests to the door per second, of all clients together. The default is a little less than what
-        dCache lets one host send (protocol page, section 1.2).
-    """
-
-    max_bytes: int = 50 * 1024**3
-    max_requests: int = 100_000
-    max_rate: float = 200.0
 
 
 def is_url(name: str) -> bool:
@@ -89,7 +60,7 @@ def real_target(url: str, guard: Guard) -> Iterator[RealTarget]:
     ----------
     url : `str`
         Where: a directory that is there, or may be made.
-    guard : `Guard`
+    guard : `~.allowance.Guard`
         How much may be asked for.
 
     Yields
@@ -120,7 +91,7 @@ class RealTarget:
     ----------
     url : `str`
         The directory in which it is made.
-    guard : `Guard`
+    guard : `~.allowance.Guard`
         How much may be asked for.
 
     Raises
@@ -139,10 +110,8 @@ class RealTarget:
             raise ValueError(f"{redact_url(url)} holds more than a place: credentials belong elsewhere")
         self.name = redact_url(url)
         self.kind = "s3" if parts.scheme.lower() == "s3" else "webdav"
-        self._guard = guard
-        self._lock = threading.Lock()
-        self._bytes = self._requests = 0
-        self._next = self._seen = 0.0
+        self._allowance = Allowance(guard)
+        self._seen = 0.0
         self._placed: set[str] = set()
         with self._speaking():
             self._directory = Borrowed(url if url.endswith("/") else f"{url}/")
@@ -204,7 +173,7 @@ class RealTarget:
     # ---- life
     def sign(self) -> None:
         """Make the directory and mark it, or say once more that we live."""
-        self._look_after(3)
+        self._allowance.look_after(3)
         with self._speaking():
             self._directory.sign()
         self._seen = time.monotonic()
@@ -212,7 +181,7 @@ class RealTarget:
     def give_back(self) -> None:
         """Remove the directory with all that it holds."""
         try:
-            self._directory.give_back(self._look_after)
+            self._directory.give_back(self._allowance.look_after)
         except DcacheError as error:
             raise TargetGoneError(
                 f"{redact_text(str(error))}: {redact_url(self._directory.url)} is still there; "
@@ -227,7 +196,7 @@ class RealTarget:
         TargetGoneError
             If the server, or the directory, is not.
         """
-        self._look_after(1)
+        self._allowance.look_after(1)
         with self._speaking():
             self._store.stat(f"{self._directory.url}{MARK}")
 
@@ -249,16 +218,7 @@ class RealTarget:
         """
         if time.monotonic() - self._seen > _SEEN_EVERY_SECONDS:
             self.sign()
-        if work.rate > self.rate_limit(work) > 0:
-            return (
-                f"{work.rate:g} operations a second are more than the guard lets through "
-                f"({self._guard.max_rate:g} requests a second)"
-            )
-        try:
-            self._spend(work.total_bytes, _requests(work))
-        except GuardError as error:
-            return str(error)
-        return ""
+        return self._allowance.refusal(work)
 
     def rate_limit(self, work: Work) -> float:
         """Return how many operations a second all clients together may begin; 0 is no limit.
@@ -268,35 +228,7 @@ class RealTarget:
         work : `~.work.Work`
             What they do.
         """
-        return self._guard.max_rate / max(1.0, _requests(work) / (work.count * work.processes))
-
-    def _spend(self, byte_count: int, request_count: int) -> None:
-        with self._lock:
-            if self._bytes + byte_count > self._guard.max_bytes:
-                raise GuardError(
-                    f"{byte_count} bytes after {self._bytes} are more than the guard lets through "
-                    f"({self._guard.max_bytes} bytes in all)"
-                )
-            if self._requests + request_count > self._guard.max_requests:
-                raise GuardError(
-                    f"{request_count} requests after {self._requests} are more than the guard lets through "
-                    f"({self._guard.max_requests} requests in all)"
-                )
-            self._bytes += byte_count
-            self._requests += request_count
-
-    def _look_after(self, count: int) -> None:
-        """Count requests that must be, such as those that clean up, and wait until they may be sent."""
-        with self._lock:
-            self._requests += count
-        self._pace(count)
-
-    def _pace(self, count: int) -> None:
-        """Wait until so many requests of our own may be sent."""
-        with self._lock:
-            begin = max(time.monotonic(), self._next)
-            self._next = begin + count / self._guard.max_rate
-        time.sleep(max(0.0, begin - time.monotonic()))
+        return self._allowance.rate_limit(work)
 
     # ---- files
     def _own(self, name: str) -> str:
@@ -331,7 +263,7 @@ class RealTarget:
 
         Raises
         ------
-        GuardError
+        ~.allowance.GuardError
             If that is more than may be asked for.
         TargetGoneError
             If the server does not take it.
@@ -339,8 +271,8 @@ class RealTarget:
         name = self.new_name(stem, size)
         if name in self._placed:
             return name
-        self._spend(size if data is None else len(data), _PLACING_REQUESTS)
-        self._pace(_PLACING_REQUESTS)
+        self._allowance.spend(size if data is None else len(data), _PLACING_REQUESTS)
+        self._allowance.pace(_PLACING_REQUESTS)
         with self._speaking():
             if data is not None or size <= _IN_MEMORY_BYTES:
                 self._store.write(self._url(name), contents(size) if data is None else data)
@@ -350,8 +282,7 @@ class RealTarget:
                         file.write(piece)
                     file.seek(0)
                     self._store.write(self._url(name), file)
-        with self._lock:
-            self._placed.add(name)
+        self._placed.add(name)
         return name
 
     def provide_many(self, stems: Sequence[str], size: int) -> tuple[str, ...]:
@@ -374,7 +305,7 @@ class RealTarget:
         name : `str`
             Its name.
         """
-        self._look_after(1)
+        self._allowance.look_after(1)
         with self._speaking():
             try:
                 return self._store.stat(self._url(name)).size
@@ -392,7 +323,7 @@ class RealTarget:
         own = self._own(prefix)
         self._placed = {name for name in self._placed if not name.startswith(own)}
         url, _, beginning = self._url(own).rpartition("/")
-        self._look_after(1)
+        self._allowance.look_after(1)
         with self._speaking():
             try:
                 entries = self._store.list_directory(f"{url}/")
@@ -403,10 +334,10 @@ class RealTarget:
                 if not entry.name.startswith(beginning) or entry.name == MARK:
                     continue
                 if entry.is_directory:
-                    remove_below(self._store, f"{url}/{entry.name}/", self._look_after)
+                    remove_below(self._store, f"{url}/{entry.name}/", self._allowance.look_after)
                 else:
                     files.append(entry.url)
-            self._look_after(len(files))
+            self._allowance.look_after(len(files))
             for error in self._store.remove_many(files).values():
                 if error is not None and not isinstance(error, FileNotFoundError):
                     raise error
@@ -433,20 +364,3 @@ class RealTarget:
             "link": Link().to_json(),
             "limiter": self._says_dcache,
         }
-
-
-def _requests(work: Work) -> int:
-    """How many requests to the door a client may need, rather too many."""
-    each = _REQUESTS.get(work.operation, 1)
-    match work.operation:
-        case "mix":
-            each = sum(_REQUESTS.get(step.operation, 1) * step.count for step in work.steps)
-        case "exists_many" | "delete":
-            each = 2 * work.batch
-        case "walk":
-            each = 2 * (work.directory_count + work.batch // 100) + 1
-        case "read_vector" | "read_scattered" | "read_random":
-            each = 2 + work.batch
-        case "header" | "hdu" | "cutout" | "column" | "column_by_name" | "member" | "read_sequential":
-            each = 4 + work.operation_bytes // _READ_AHEAD_BYTES
-    return each * work.count * work.processes

@@ -7,7 +7,8 @@ import time
 from collections.abc import Sequence
 
 from .seaweedfs import SeaweedFs
-from .target import Counts, Ground, StandIn, place_together
+from .stand_in import Ground, StandIn, place_together
+from .target import Counts
 from .work import Access, contents
 
 __all__ = ("S3Target",)
@@ -21,7 +22,7 @@ class S3Target(StandIn):
 
     Parameters
     ----------
-    ground : `~.target.Ground`
+    ground : `~.stand_in.Ground`
         Where.
     """
 

@@ -28,14 +28,16 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from .allowance import Guard
 from .door import Door, Pool
 from .embedded import Embedded
 from .link import Link, LinkUnavailableError, link_up
 from .processes import default_folder, stop
-from .real_target import Guard, is_url, real_target
+from .real_target import is_url, real_target
 from .s3_target import S3Target
 from .seaweedfs import kill
-from .target import TARGETS, Ground, LocalTarget, Target
+from .stand_in import Ground, LocalTarget
+from .target import TARGETS, Target
 from .xrootd import Xrootd
 
 __all__ = ("TARGETS", "kind_of", "start")
@@ -94,7 +96,7 @@ def start(
         What lies between it and its clients.
     limiter : `bool`, optional
         Whether its door limits its clients, if it can.
-    guard : `~.real_target.Guard`, optional
+    guard : `~.allowance.Guard`, optional
         What a real server is spared; the default one without it.
 
     Yields

@@ -19,7 +19,7 @@ from .processes import (
     program,
     wait_for,
 )
-from .target import Ground, LocalTarget
+from .stand_in import Ground, LocalTarget
 
 __all__ = ("Xrootd",)
 
@@ -29,7 +29,7 @@ class Xrootd(LocalTarget):
 
     Parameters
     ----------
-    ground : `~.target.Ground`
+    ground : `~.stand_in.Ground`
         Where.
     """
 

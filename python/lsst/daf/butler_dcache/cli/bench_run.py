@@ -19,12 +19,13 @@ from typing import Any
 
 import click
 
+from ..bench.allowance import Guard
 from ..bench.document import Document
 from ..bench.environment import configuration, describe
 from ..bench.link import Link
 from ..bench.processes import default_folder
 from ..bench.progress import Progress
-from ..bench.real_target import Guard, is_url
+from ..bench.real_target import is_url
 from ..bench.reports import ReportError, write_reports
 from ..bench.result import missed
 from ..bench.results import SCHEMA, document

@@ -21,7 +21,7 @@ import yaml
 
 from ..processes import launch
 from ..servers import start
-from ..target import LocalTarget
+from ..stand_in import LocalTarget
 from .misfortunes import PATIENCE_SECONDS, Misfortune
 from .referee import RUIN, Referee
 from .world import ABSENT, DIRECTORY, fingerprint
