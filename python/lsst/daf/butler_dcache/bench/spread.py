@@ -410,7 +410,11 @@ def _local(size: int, folder: Path) -> Any:
         cores_per_worker=1e-6,
         encrypted=False,
         provider=importlib.import_module("parsl.providers").LocalProvider(
-            init_blocks=1, min_blocks=1, max_blocks=1
+            init_blocks=1,
+            min_blocks=1,
+            max_blocks=1,
+            # What its processes leave behind when they are killed goes with everything else.
+            worker_init=f"export TMPDIR={shlex.quote(str(folder))}",
         ),
     )
     return importlib.import_module("parsl.config").Config(
