@@ -431,6 +431,7 @@ class Core:
 
     def _start_mover(self, ask: Ask) -> _Wait:
         environment, site, draw = self._environment, self._site, self._farm.draw
+        self._give_back()  # that of a try whose answer was lost
         candidates = site.pools
         if ask.method == "PUT":
             candidates = [pool for pool in candidates if pool.is_up] or candidates

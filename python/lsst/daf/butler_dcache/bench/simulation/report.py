@@ -4,26 +4,19 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
 
-from ..drawing import Drawing, draw, label_ends
+from ..drawing import Drawing
 from ..theme import style_sheet
+from .figures import interval_text, mean, number_text, saturation_text
+from .plots import drawings
 from .study import RESOURCES
 
-__all__ = ("drawings", "summary", "write")
+__all__ = ("summary", "write")
 
-_COLOURS = {
-    "ours": "#0a58ca",
-    "ours, no pacing": "#0b7285",
-    "ours, upstream's repetition": "#5f3dc4",
-    "ours, no repetition": "#8a5a00",
-    "upstream": "#c1121f",
-}
-_RESOURCE_COLOURS = ("#0a58ca", "#c1121f", "#8a2fb0", "#8a5a00", "#267332", "#4d5966")
-_WIDTH = 720.0
 _STYLE = """
 :root{--font:system-ui,-apple-system,"Segoe UI",Roboto,"Helvetica Neue",Arial,sans-serif}
 body{margin:0;background:var(--paper);color:var(--ink);font:16px/1.55 var(--font)}
@@ -33,38 +26,14 @@ p,li{max-width:48rem}
 .stand-in{border-left:.3rem solid var(--orange);padding:.1rem 1rem;margin:1rem 0}
 .scroll{overflow-x:auto}
 table{border-collapse:collapse;font-size:.86rem;font-variant-numeric:tabular-nums}
-th,td{padding:.25rem .6rem;text-align:right;border-bottom:1px solid var(--grid)}
+td{white-space:nowrap}
+th,td{padding:.25rem .5rem;text-align:right;border-bottom:1px solid var(--grid)}
 th:first-child,td:first-child{text-align:left}
 figure{margin:1rem 0 1.6rem}figure svg{display:block;width:100%;height:auto}
 figcaption{color:var(--muted);font-size:.9rem}
 """
 
 _Rows = Sequence[Sequence[str]]
-
-
-# -- numbers
-
-
-def _mean(run: Mapping[str, Any], name: str) -> float:
-    found = run["figures"].get(name)
-    return float(found["mean"]) if found else 0.0
-
-
-def _number(value: float) -> str:
-    if value == 0 or abs(value) < 5e-4:
-        return "0"
-    if abs(value) >= 1000:
-        return f"{value:,.0f}"
-    return f"{value:.3g}"
-
-
-def _with_interval(run: Mapping[str, Any], name: str, factor: float = 1.0) -> str:
-    found = run["figures"].get(name)
-    if not found:
-        return "0"
-    half = (found["high"] - found["low"]) / 2 * factor
-    mean = found["mean"] * factor
-    return _number(mean) if half <= 5e-4 * max(abs(mean), 1.0) else f"{_number(mean)} ± {_number(half)}"
 
 
 _DEMAND: tuple[tuple[str, str, float], ...] = (
@@ -93,7 +62,7 @@ _DEMAND: tuple[tuple[str, str, float], ...] = (
 def _demand_table(document: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
     runs = document["demand"]
     return ["", *(run["client"] for run in runs)], [
-        [title, *(_with_interval(run, name, factor) for run in runs)] for title, name, factor in _DEMAND
+        [title, *(interval_text(run, name, factor) for run in runs)] for title, name, factor in _DEMAND
     ]
 
 
@@ -106,43 +75,37 @@ def _load_table(document: Mapping[str, Any]) -> tuple[list[str], list[list[str]]
             [
                 run["client"],
                 f"{run['cores']:,}",
-                _with_interval(run, "written files"),
-                _number(_mean(run, "failed tasks")),
-                _number(100 * _mean(run, "share waiting")),
-                _number(_mean(run, "refused")),
-                *(f"{100 * _mean(run, name):.0f} %" for name in RESOURCES),
+                interval_text(run, "written files"),
+                number_text(mean(run, "failed tasks")),
+                number_text(100 * mean(run, "share waiting")),
+                number_text(mean(run, "refused")),
+                *(f"{100 * mean(run, name):.0f} %" for name in RESOURCES),
             ]
         )
     return head, rows
 
 
+_POLICY = {
+    "files written per second": "written files",
+    "tasks that fail per second": "failed tasks",
+    "requests let through per second": "door requests",
+    "refused": "refused",
+    "repeated": "requests repeated",
+    "a write, s (median)": "write p50",
+    "99 %": "write p99",
+}
+
+
 def _policy_table(runs: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list[str]]]:
-    head = [
-        "client",
-        "files/s",
-        "failed tasks/s",
-        "requests/s at the doors",
-        "refused/s",
-        "repeated/s",
-        "wait of a task, s (median)",
-        "99 %",
+    return ["client", *_POLICY], [
+        [run["client"], *(interval_text(run, name) for name in _POLICY.values())] for run in runs
     ]
-    names = (
-        "written files",
-        "failed tasks",
-        "door requests",
-        "refused",
-        "requests repeated",
-        "task p50",
-        "task p99",
-    )
-    return head, [[run["client"], *(_with_interval(run, name) for name in names)] for run in runs]
 
 
 def _together_table(runs: Sequence[Mapping[str, Any]], parts: int) -> tuple[list[str], list[list[str]]]:
     head = [
         "client",
-        "all done after, s",
+        "all over after, s",
         "requests/s let through",
         "refused",
         "repeated",
@@ -155,14 +118,14 @@ def _together_table(runs: Sequence[Mapping[str, Any]], parts: int) -> tuple[list
         rows.append(
             [
                 run["client"],
-                _with_interval(run, "seconds"),
-                _with_interval(run, "door requests"),
+                interval_text(run, "seconds"),
+                interval_text(run, "door requests"),
                 *(
-                    _with_interval(run, f"{name} in all", parts)
+                    interval_text(run, f"{name} in all", parts)
                     for name in ("refused", "requests repeated", "failed tasks")
                 ),
-                _with_interval(run, "task p50"),
-                _with_interval(run, "task p99"),
+                interval_text(run, "task p50"),
+                interval_text(run, "task p99"),
             ]
         )
     return head, rows
@@ -186,7 +149,7 @@ def _fault_table(runs: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[lis
         "task p50",
         "task p99",
     )
-    return head, [[run["client"], *(_with_interval(run, name) for name in names)] for run in runs]
+    return head, [[run["client"], *(interval_text(run, name) for name in names)] for run in runs]
 
 
 def _sections(document: Mapping[str, Any]) -> list[tuple[str, str, list[str], list[list[str]]]]:
@@ -208,7 +171,7 @@ def _sections(document: Mapping[str, Any]) -> list[tuple[str, str, list[str], li
         sections.append(
             (
                 "Where it saturates",
-                " ".join(_saturation_text(one) for one in document["saturation"])
+                " ".join(saturation_text(one) for one in document["saturation"])
                 + " The site stays as it is; a site of which everything was divided by "
                 f"{document['parts']} was simulated, and figures multiplied.",
                 *_load_table(document),
@@ -218,8 +181,9 @@ def _sections(document: Mapping[str, Any]) -> list[tuple[str, str, list[str], li
         over = document["overload"]
         sections.append(
             (
-                "Repetition and pacing beyond saturation",
-                f"{over['factor']:g} times the cores, this package's requests.",
+                "Repetition and pacing when the limiter is full",
+                f"One door with the processors of all, and {over['cores']:,} cores: they ask for "
+                f"{over['too_much']:g} times what its limiter lets through.",
                 *_policy_table(over["runs"]),
             )
         )
@@ -243,15 +207,6 @@ def _sections(document: Mapping[str, Any]) -> list[tuple[str, str, list[str], li
         )
         sections.append(("While something goes wrong", f"{faults}.", *_fault_table(document["faults"])))
     return sections
-
-
-def _saturation_text(one: Mapping[str, Any]) -> str:
-    if one["saturated"] is None:
-        return f"{one['client']}: not up to {one['good']:g} times the cores."
-    return (
-        f"{one['client']}: between {one['good']:g} and {one['saturated']:g} times the cores; "
-        f"{RESOURCES[one['because']]}: {100 * one['utilisation']:.0f} %."
-    )
 
 
 def _origin(document: Mapping[str, Any]) -> list[str]:
@@ -295,205 +250,6 @@ def summary(document: Mapping[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-# -- plots
-
-
-def drawings(document: Mapping[str, Any]) -> dict[str, Drawing]:
-    """Return the plots, by name.
-
-    Parameters
-    ----------
-    document : `dict`
-        What `~.study.study` returned.
-    """
-    made: dict[str, Drawing] = {}
-    if "demand" in document:
-        made["demand"] = _demand_plot(document)
-    if "load" in document:
-        made["saturation"] = _load_plot(document)
-        made["utilisation"] = _utilisation_plot(document)
-    if "overload" in document:
-        made["overload"] = _bars(
-            "Beyond saturation: what comes out, by policy",
-            document["overload"]["runs"],
-            (
-                ("files written per second", "written files", 1.0),
-                ("failed tasks per second", "failed tasks", 1.0),
-            ),
-        )
-    if "together" in document:
-        parts = document.get("parts", 1)
-        made["together"] = _bars(
-            "All begin together, by policy",
-            document["together"],
-            (("seconds until all is done", "seconds", 1.0), ("refused requests", "refused in all", parts)),
-        )
-        if "demand" not in document:
-            made["let-through"] = _over_time(
-                "Requests let through per second", document["together"], "door requests", "requests/s"
-            )
-    if "faults" in document:
-        made["waiting"] = _over_time(
-            "Cores that wait for the site", document["faults"], "cores waiting", "cores", document
-        )
-        made["failing"] = _over_time(
-            "Tasks that fail per second", document["faults"], "failed tasks", "tasks/s", document
-        )
-    return made
-
-
-def _demand_plot(document: Mapping[str, Any]) -> Drawing:
-    names = (
-        ("requests at the doors", "door requests"),
-        ("connections at the doors", "door connections"),
-        ("full TLS handshakes there", "door full handshakes"),
-        ("requests at the pools", "pool requests"),
-        ("connections at the pools", "pool connections"),
-        ("full TLS handshakes there", "pool full handshakes"),
-    )
-    runs = document["demand"]
-
-    def paint(axes: Any) -> None:
-        for number, run in enumerate(runs):
-            values = [_mean(run, name) for _, name in names]
-            places = [place + (number - 0.5) * 0.36 for place in range(len(names))]
-            axes.barh(places, values, 0.34, color=_COLOURS[run["client"]], label=run["client"])
-            for place, value in zip(places, values, strict=True):
-                axes.text(
-                    value, place, f" {_number(value)}", va="center", fontsize=9, color=_COLOURS[run["client"]]
-                )
-        axes.set_yticks(range(len(names)), [title for title, _ in names])
-        axes.invert_yaxis()
-        axes.grid(axis="y", visible=False)
-        axes.set_xlabel("per second")
-        axes.margins(x=0.12)
-        axes.legend(loc="lower right", frameon=False)
-
-    words = "; ".join(
-        f"{title}: " + ", ".join(f"{run['client']} {_number(_mean(run, name))}" for run in runs)
-        for title, name in names
-    )
-    return draw((_WIDTH, 270), (165, 20, 10, 40), "What it asks of doors and pools", words, paint)
-
-
-def _load_plot(document: Mapping[str, Any]) -> Drawing:
-    runs = document["load"]
-    clients = list(dict.fromkeys(run["client"] for run in runs))
-
-    def paint(files: Any, waiting: Any) -> None:
-        first = _mean(runs[0], "written files") / runs[0]["cores"]
-        most = max(run["cores"] for run in runs)
-        files.plot([0, most], [0, most * first], color="#56626e", linestyle=":", linewidth=1.2)
-        for axes, name, factor in ((files, "written files", 1.0), (waiting, "share waiting", 100.0)):
-            ends = []
-            for client in clients:
-                own = [run for run in runs if run["client"] == client]
-                xs = [run["cores"] for run in own]
-                ys = [_mean(run, name) * factor for run in own]
-                axes.plot(xs, ys, color=_COLOURS[client], marker="o")
-                ends.append((xs[-1], ys[-1], client, _COLOURS[client]))
-                low = [run["figures"][name]["low"] * factor for run in own]
-                high = [run["figures"][name]["high"] * factor for run in own]
-                axes.fill_between(xs, low, high, color=_COLOURS[client], alpha=0.15, linewidth=0)
-            axes.set_xlabel("cores")
-            axes.set_xlim(0, most)
-            axes.set_ylim(bottom=0)
-            label_ends(axes, ends)
-        files.set_title("files written per second")
-        waiting.set_title("cores that wait for the site, %")
-
-    words = (
-        " ".join(_saturation_text(one) for one in document["saturation"]) + " Dotted: if nothing were full."
-    )
-    return draw((_WIDTH, 250), (48, 62, 26, 40), "More and more cores at the same site", words, paint, 2)
-
-
-def _utilisation_plot(document: Mapping[str, Any]) -> Drawing:
-    runs = document["load"]
-    clients = list(dict.fromkeys(run["client"] for run in runs))
-    shown = [name for name in RESOURCES if any(_mean(run, name) > 0.05 for run in runs)]
-
-    def paint(*panels: Any) -> None:
-        for axes, client in zip(panels, clients, strict=True):
-            own = [run for run in runs if run["client"] == client]
-            ends = []
-            for name, colour in zip(RESOURCES, _RESOURCE_COLOURS, strict=True):
-                if name not in shown:
-                    continue
-                xs = [run["cores"] for run in own]
-                ys = [min(100.0, 100 * _mean(run, name)) for run in own]
-                axes.plot(xs, ys, color=colour, marker="o")
-                short = RESOURCES[name].replace(" of the ", "\n")
-                ends.append((xs[-1], ys[-1], short.split("\n")[0], colour))
-            axes.set_title(client)
-            axes.set_xlabel("cores")
-            axes.set_ylim(0, 105)
-            axes.set_ylabel("in use, %")
-            label_ends(axes, ends)
-
-    words = "; ".join(
-        f"{run['client']} with {run['cores']:,} cores: "
-        + ", ".join(f"{RESOURCES[name]} {100 * _mean(run, name):.0f} %" for name in shown)
-        for run in (runs[0], runs[-1])
-    )
-    return draw((_WIDTH, 270), (52, 76, 26, 40), "What is full", words, paint, len(clients))
-
-
-def _bars(title: str, runs: Sequence[Mapping[str, Any]], panels: Sequence[tuple[str, str, float]]) -> Drawing:
-    names = [run["client"] for run in runs]
-
-    def paint(*all_axes: Any) -> None:
-        for number, (axes, (heading, name, factor)) in enumerate(zip(all_axes, panels, strict=True)):
-            values = [_mean(run, name) * factor for run in runs]
-            axes.barh(range(len(runs)), values, 0.6, color=[_COLOURS[one] for one in names])
-            for place, value in enumerate(values):
-                axes.text(value, place, f" {_number(value)}", va="center", fontsize=9)
-            axes.set_yticks(range(len(runs)), names if number == 0 else [""] * len(runs))
-            axes.invert_yaxis()
-            axes.grid(axis="y", visible=False)
-            axes.set_xlim(0, max(values) * 1.2 or 1.0)
-            axes.set_title(heading)
-
-    words = "; ".join(
-        f"{heading}: " + ", ".join(f"{run['client']} {_number(_mean(run, name) * factor)}" for run in runs)
-        for heading, name, factor in panels
-    )
-    return draw((_WIDTH, 190), (160, 12, 26, 26), title, words, paint, len(panels))
-
-
-def _over_time(
-    title: str,
-    runs: Sequence[Mapping[str, Any]],
-    name: str,
-    unit: str,
-    document: Mapping[str, Any] | None = None,
-) -> Drawing:
-    start = document["scenario"]["warm_up_seconds"] if document else 0.0
-    shown = [run for run in runs if "series" in run and any(run["series"][name])]
-
-    def paint(axes: Any) -> None:
-        ends = []
-        for run in shown:
-            xs = [at - start for at in run["series"]["at"]]
-            ys = run["series"][name]
-            axes.plot(xs, ys, color=_COLOURS[run["client"]], linewidth=1.3)
-            ends.append((xs[-1], ys[-1], run["client"], _COLOURS[run["client"]]))
-        for fault in document["scenario"]["faults"] if document else ():
-            axes.axvspan(
-                fault["at_seconds"], fault["at_seconds"] + fault["for_seconds"], color="#dbe1e7", linewidth=0
-            )
-        axes.set_xlabel("seconds")
-        axes.set_ylabel(unit)
-        axes.set_ylim(bottom=0)
-        label_ends(axes, ends)
-
-    words = (
-        "; ".join(f"{run['client']}: at most {_number(max(run['series'][name]))} {unit}" for run in shown)
-        + "; the others none"
-    )
-    return draw((_WIDTH, 260), (56, 190, 10, 40), title, words if shown else "none", paint)
-
-
 # -- files
 
 
@@ -506,7 +262,7 @@ def _table_html(head: Sequence[str], rows: _Rows) -> str:
 _PLOTS_OF = {
     "What it asks of doors and pools": ("demand",),
     "Where it saturates": ("saturation", "utilisation"),
-    "Repetition and pacing beyond saturation": ("overload",),
+    "Repetition and pacing when the limiter is full": ("overload",),
     "Repetition and pacing when all begin together": ("together", "let-through"),
     "While something goes wrong": ("waiting", "failing"),
 }
@@ -536,6 +292,13 @@ def _page(document: Mapping[str, Any], plots: Mapping[str, Drawing]) -> str:
     return "\n".join(parts) + "\n"
 
 
+def _alone(plot: Drawing) -> str:
+    """Return a plot as a file of its own: with the colours and the font of the page, on paper."""
+    head, _, rest = plot.svg.partition(">")
+    style = f"{style_sheet()}svg{{background:var(--paper)}}:root{{--font:sans-serif}}"
+    return f"{head}><style>{style}</style>{rest}\n"
+
+
 def write(document: Mapping[str, Any], out: Path) -> None:
     """Write all files.
 
@@ -552,16 +315,18 @@ def write(document: Mapping[str, Any], out: Path) -> None:
         If they cannot be written.
     """
     out.mkdir(parents=True, exist_ok=True)
-    texts: dict[str, Callable[[], str]] = {
-        "simulation.json": lambda: json.dumps(document, indent=1) + "\n",
-        "summary.md": lambda: summary(document),
-        "report.html": lambda: _page(document, drawings(document)),
+    plots = drawings(document)
+    texts = {
+        "simulation.json": json.dumps(document, indent=1) + "\n",
+        "summary.md": summary(document),
+        "report.html": _page(document, plots),
+        **{f"{name}.svg": _alone(plot) for name, plot in plots.items()},
     }
-    for name, make in texts.items():
+    for name, text in texts.items():
         # Whole or not at all: the disk may be full.
         partial = out / f".{name}.part"
         try:
-            partial.write_text(make())
+            partial.write_text(text)
             os.replace(partial, out / name)
         finally:
             partial.unlink(missing_ok=True)

@@ -130,6 +130,8 @@ class _Recorder:
     def __init__(self, farm: Farm, until: float) -> None:
         self._farm = farm
         bins = max(_FEWEST_BINS, min(_BINS, math.ceil(until)))
+        if farm.task.times:  # what ends is over long before
+            bins = math.ceil(until)
         self.step = until / bins
         self.count = bins
         self.rows: list[_Row] = []
@@ -157,6 +159,7 @@ class _Recorder:
             row["pool requests"] += pool.requests
             row["mover seconds"] += pool.mover_seconds
             row["pool bytes"] += pool.link.carried
+            row["movers at the end"] += pool.movers.used
             row["waiting for movers"] += pool.movers.waiting
             row["busiest movers"] = max(row["busiest movers"], pool.movers.used)
         row["in use"] = farm.tally.in_use
@@ -278,6 +281,10 @@ def _summary(rows: list[_Row], farm: Farm, seed: int, skip: int, is_steady: bool
     counted = rows[skip + 1 :] or rows[-1:]
     for name, title in _LEVELS.items():
         figures[title] = statistics.fmean(row[name] for row in counted)
+    figures["movers at the end"], figures["threads at the end"] = (
+        last["movers at the end"],
+        last["threads in use"],
+    )
     figures["most movers of a pool"] = float(max(row["busiest movers"] for row in counted))
     # Names for what these integrals are per second.
     figures["busy door processors"] = figures.pop("door busy")
@@ -302,6 +309,8 @@ def _summary(rows: list[_Row], farm: Farm, seed: int, skip: int, is_steady: bool
         figures[f"{name} mean"] = statistics.fmean(took)
         for percent in (50, 90, 99):
             figures[f"{name} p{percent}"] = took[min(len(took) - 1, len(took) * percent // 100)]
+    if len(rows) > 2 and rows[-1]["at"] - rows[-2]["at"] < (rows[1]["at"] - rows[0]["at"]) / 2:
+        rows = rows[:-1]  # the last step is too short for a rate
     series = {"at": [row["at"] for row in rows[1:]]}
     for name in ("tasks", "failed tasks", "door requests", "refused", "written files", "requests repeated"):
         series[name] = [

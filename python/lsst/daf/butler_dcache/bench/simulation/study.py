@@ -31,8 +31,12 @@ CLIENTS: Mapping[str, tuple[str, str]] = {
 _FACTORS = (1.0, 2.0, 4.0, 6.0, 8.0, 10.0, 12.0)
 _GOOD = 0.95
 """What gives less than this share of what it should is saturated."""
+_TOO_MUCH = 1.3
+"""So many times what its limiter lets through is asked of a single door."""
 _SWEEP = (10.0, 20.0)
 """Seconds of warm-up and window of each step of a sweep, at many times the load of the whole."""
+_OVERLOAD = (5.0, 10.0)
+"""The same with a single door."""
 RESOURCES = {
     "door utilisation": "processors of the doors",
     "limiter utilisation": "limiter of the doors",
@@ -121,6 +125,9 @@ def study(wanted: Study, tell: Callable[[str], None] = lambda text: None) -> dic
         warm_up, window = _SWEEP
         part = replace(part, warm_up_seconds=warm_up, window_seconds=window, title="more cores")
         document |= _sweep(wanted, part, parts, tell)
+        if scenario.site.limiter_rate:
+            asked = document["demand"][0]["figures"]["door requests"]["mean"]
+            document["overload"] = _overload(wanted, asked, tell)
     return document
 
 
@@ -139,18 +146,23 @@ def _sweep(wanted: Study, part: Scenario, parts: int, tell: Callable[[str], None
                 break
         load += steps
         saturation.append({"client": client, **found})
-    document: dict[str, Any] = {"load": load, "saturation": saturation}
-    factor = saturation[0]["saturated"]
-    if factor is not None:
-        full = part.scaled(factor)
-        others = [
-            _run(wanted, full, client, tell, multiply=parts)
-            for client in CLIENTS
-            if client not in ("ours", "upstream")
-        ]
-        own = [step for step in load if step["factor"] == factor]
-        document["overload"] = {"factor": factor, "runs": [*own, *others]}
-    return document
+    return {"load": load, "saturation": saturation}
+
+
+def _overload(wanted: Study, requests: float, tell: Callable[[str], None]) -> dict[str, Any]:
+    """Have so many cores work at a single door that its limiter is what is full."""
+    whole = wanted.scenario
+    site = replace(whole.site, doors=1, door_processors=whole.site.door_processors * whole.site.doors)
+    factor = _TOO_MUCH * site.limiter_rate / requests
+    warm_up, window = _OVERLOAD
+    one_door = replace(
+        whole, site=site, warm_up_seconds=warm_up, window_seconds=window, title="one door, its limiter full"
+    ).scaled(factor)
+    return {
+        "cores": one_door.cores,
+        "too_much": _TOO_MUCH,
+        "runs": [_run(wanted, one_door, client, tell) for client in CLIENTS],
+    }
 
 
 def _saturation(steps: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
