@@ -33,16 +33,18 @@ def _forget_http(module: Any) -> None:
         store.clear()
 
 
-_FORGET: dict[str, Callable[[Any], object]] = {
-    "lsst.resources.dav": lambda module: module.dav_globals._reset(),
-    "lsst.resources.http": _forget_http,
-    "lsst.resources.s3utils": lambda module: module._get_s3_client.cache_clear(),
+_FORGET: dict[str, tuple[str, Callable[[Any], object]]] = {
+    "dav": ("lsst.resources.dav", lambda module: module.dav_globals._reset()),
+    "http": ("lsst.resources.http", _forget_http),
+    "s3": ("lsst.resources.s3utils", lambda module: module._get_s3_client.cache_clear()),
 }
-"""How its modules lose their sessions, as its own tests do it."""
+"""By scheme: how the modules of `lsst.resources` lose their sessions, as its own tests have them do it."""
 
 
 class PathClient(Client):
     """Calls of `ResourcePath`; see `~.client.Client` for what its methods do."""
+
+    _root = ""
 
     def connect(self, job: Job) -> None:
         own = self.name == "path"
@@ -63,11 +65,13 @@ class PathClient(Client):
             self._path(job.contact).exists()
 
     def close(self) -> None:
-        DcacheFileSystem.clear_instance_cache()
-        reset_stores()
-        for name, forget in _FORGET.items():
-            if name in sys.modules:
-                forget(sys.modules[name])
+        if self.name == "path":
+            DcacheFileSystem.clear_instance_cache()
+            reset_stores()
+            return
+        name, forget = _FORGET.get(self._root.partition(":")[0].removesuffix("s"), ("", str))
+        if name in sys.modules:
+            forget(sys.modules[name])
 
     def _root_of(self, job: Job) -> str:
         return job.access.root
