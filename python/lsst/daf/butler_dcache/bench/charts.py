@@ -12,7 +12,7 @@ from typing import Any
 from .document import NOTHING, Document, Result, verdict
 from .drawing import LETTER, WIDTH, Drawing, Line, draw, label_lines, plain_ticks
 from .quantities import number_text, ratio_text, seconds_text
-from .theme import DOOR, INK, MARKERS, MUTED, PHASES, POOL, client_colours
+from .theme import DOOR, INK, MARKERS, MUTED, PAPER, PHASES, POOL, client_colours
 from .vocabulary import OPERATIONS, PHASE_NAMES
 
 __all__ = ("Charts",)
@@ -128,13 +128,28 @@ class Charts:
                 lines.append(Line(name, self._colours[name], f"{_range(doors)} + {_range(pools)}"))
         if not bars:
             return None
+        # One client with a hundred requests would make all others' bars invisible; its figure stands beside.
+        totals = [door + pool for _, door, pool in bars]
+        end = min(max(totals), max(4 * statistics.median(totals), 4.0)) * 1.05
 
         def paint(axes: Any) -> None:
             places = [place for place, _, _ in bars]
             doors, pools = [door for _, door, _ in bars], [pool for _, _, pool in bars]
             axes.barh(places, doors, 0.62, color=DOOR)
             axes.barh(places, pools, 0.62, left=doors, color=POOL)
-            axes.set_xlim(0, max(door + pool for _, door, pool in bars) * 1.05)
+            axes.set_xlim(0, end)
+            for place, total in zip(places, totals, strict=True):
+                if total > end:
+                    axes.text(
+                        0.995,
+                        place,
+                        "\N{RIGHTWARDS ARROW}",
+                        transform=axes.get_yaxis_transform(),
+                        ha="right",
+                        va="center",
+                        color=PAPER,
+                        fontweight="bold",
+                    )
             axes.set_xlabel("requests for one operation")
             label_lines(axes, lines)
             _write_legend(axes, _legend(0, [("at the door", DOOR), ("at pools", POOL)]))

@@ -144,13 +144,13 @@ def _head(document: Document) -> Iterable[str]:
     yield f'<p class="muted">{escape(" · ".join(word for word in machine if word))}</p>'
     stand_ins = [target for target in document.targets.values() if not target.is_dcache]
     if stand_ins:
-        which = "The target is a stand-in" if len(document.targets) == 1 else "Stand-ins among the targets"
+        names = escape(", ".join(target.name for target in stand_ins))
+        which = f"{names} is a stand-in" if len(stand_ins) == 1 else f"{names} are stand-ins"
         yield (
-            f'<div class="stand-in"><p><b>{which}, not a dCache.</b> Figures against '
-            f"{escape(', '.join(target.name for target in stand_ins))} say how clients compare with "
-            f"one another "
-            "and how many requests they need. They are no figures of a dCache, whose own times are others. "
-            "What is said below of doors and pools holds for a site where the same is found.</p></div>"
+            f'<div class="stand-in"><p><b>{which}, not a dCache.</b> Such figures say how clients compare '
+            "with one another and how many requests they need. They are no figures of a dCache, whose own "
+            "times are others. What is said below of doors and pools holds for a site where the same is "
+            "found.</p></div>"
         )
     if document.problems:
         yield '<div class="problems"><h3 class="bad">Problems</h3><ul>'
@@ -215,12 +215,13 @@ def _target(document: Document, target: Target, plots: _Plots) -> Iterable[str]:
     facts = "".join(f"<dt>{escape(name)}</dt><dd>{escape(text)}</dd>" for name, text in target.facts())
     yield f"<dl>{facts}</dl>"
     everything = document.of_target(target.name)
-    yield from _figure(
-        plots.charts.requests(everything, "Requests of one operation"),
-        "Requests are what a door has to give. Counted by the servers, averaged over the rows; where "
-        "rows differ "
-        "the range is given.",
-    )
+    for is_bulk, title in ((False, "Requests of one operation"), (True, "Requests of calls for many files")):
+        some = [result for result in everything if (int(result.work.get("batch") or 1) > 1) is is_bulk]
+        yield from _figure(
+            plots.charts.requests(some, title),
+            "Requests are what a door has to give. Counted by the servers, averaged over the rows; where "
+            "rows differ the range is given. An arrow: more than the drawing shows.",
+        )
     for group in document.groups:
         results = document.of_target(target.name, group)
         if results:

@@ -127,32 +127,37 @@ def figures(document: Document) -> list[Cells]:
 
 
 def skipped(document: Document) -> list[Cells]:
-    """Return what was not measured: row, target, client, reason.
+    """Return what was not measured: works, target, client, reason; a line for each reason.
 
     Parameters
     ----------
     document : `~.document.Document`
         The results.
     """
-    names = {result.row: result.title for result in document.results}
-    lines = [
-        Cells(
-            (
-                names.get(str(item.get("row")), str(item.get("row") or "all")),
-                str(item.get("target") or "all"),
-                str(item.get("peer") or "all"),
-                str(item.get("reason") or ""),
-            )
+    titles = {result.row: result.title for result in document.results}
+    left_out = [
+        (
+            str(item.get("row") or "all"),
+            str(item.get("target") or "all"),
+            str(item.get("peer") or "all"),
+            str(item.get("reason") or ""),
         )
         for item in document.skipped
     ]
-    said = {line.texts[:3] for line in lines}
-    for result in document.results:
-        for client in result.absent:
-            where = (result.title, result.target, client.name)
-            if where not in said:
-                lines.append(Cells((*where, "; ".join(client.notes) or "no figures")))
-    return lines
+    said = {one[:3] for one in left_out}
+    left_out += [
+        (result.row, result.target, client.name, "; ".join(client.notes) or "no figures")
+        for result in document.results
+        for client in result.absent
+        if (result.row, result.target, client.name) not in said
+    ]
+    rows: dict[tuple[str, ...], list[str]] = {}
+    for row, *where in left_out:
+        rows.setdefault(tuple(where), []).append(row)
+    return [
+        Cells((titles.get(names[0], names[0]) if len(names) == 1 else ", ".join(names), *where))
+        for where, names in rows.items()
+    ]
 
 
 def notes(document: Document) -> dict[str, list[str]]:
