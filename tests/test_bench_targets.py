@@ -289,6 +289,12 @@ class TestStandIns:
                 target.clear("tr")
                 assert target.size(beside) is None
 
+    def test_secrets_go_with_the_server(self) -> None:
+        with start("embedded") as target:
+            site = Path(target.access.environment["LSST_RESOURCES_WEBDAV_CONFIG"])
+            assert site.exists()
+        assert not site.parent.exists()
+
     def test_a_server_that_ended_is_missed(self) -> None:
         with start("embedded") as target:
             target.check()

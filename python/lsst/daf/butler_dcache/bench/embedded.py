@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -42,6 +43,8 @@ class Embedded(StandIn):
         }
         self._process = subprocess.Popen(
             [sys.executable, "-m", f"{_PACKAGE}.embedded_server", json.dumps(settings)],
+            # It is ended by a signal, and its secrets are to go with the folder.
+            env={**os.environ, "TMPDIR": str(ground.run)},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
