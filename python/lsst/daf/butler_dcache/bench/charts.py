@@ -19,6 +19,8 @@ __all__ = ("Charts",)
 
 _LINE = 17.0
 """Points for one line."""
+_MANY_REQUESTS = 30.0
+"""Up to here all bars can be seen beside one another."""
 
 
 class Charts:
@@ -130,7 +132,7 @@ class Charts:
             return None
         # One client with a hundred requests would make all others' bars invisible; its figure stands beside.
         totals = [door + pool for _, door, pool in bars]
-        end = min(max(totals), max(4 * statistics.median(totals), 4.0)) * 1.05
+        end = min(max(totals), max(4 * statistics.median(totals), _MANY_REQUESTS)) * 1.05
 
         def paint(axes: Any) -> None:
             places = [place for place, _, _ in bars]

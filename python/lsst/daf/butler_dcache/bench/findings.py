@@ -271,9 +271,12 @@ def _peers(results: Sequence[Result]) -> Iterable[Finding]:
     for peer, compared in ratios.items():
         mean = math.exp(statistics.fmean(math.log(ratio.ratio) for _, ratio in compared))
         worst = max(compared, key=lambda item: item[1].ratio)
-        rows = f"{len(compared)} row{'' if len(compared) == 1 else 's'}"
-        at_worst = f", at worst {worst[1].ratio:.2f} × ({worst[0]})" if len(compared) > 1 else ""
-        points.append(f"{peer}: {mean:.2f} × its time, the geometric mean of {rows}{at_worst}")
+        where = (
+            f", the geometric mean of {len(compared)} rows, at worst {worst[1].ratio:.2f} × ({worst[0]})"
+            if len(compared) > 1
+            else f" ({worst[0]})"
+        )
+        points.append(f"{peer}: {mean:.2f} × its time{where}")
     every = [ratio for compared in ratios.values() for _, ratio in compared]
     known = [ratio for ratio in every if ratio.low is not None]
     if not known:
