@@ -104,7 +104,12 @@ class _Gfal(PlainClient):
         self._root, self._scratch = job.access.root, job.scratch
         authorities = folder_of_authorities(job.access, job.scratch)
         environment = {} if authorities is None else {"X509_CERT_DIR": authorities}
-        settings = {"threads": job.work.threads, "headers": login(job.access).headers}
+        signing_in = login(job.access)
+        if signing_in.token:
+            environment["BEARER_TOKEN"] = signing_in.token
+        # For passwords it has no way of its own that works over http.
+        headers = {} if signing_in.token else signing_in.headers
+        settings = {"threads": job.work.threads, "headers": headers}
         self._begin: Callable[[], _Helper] = lambda: _Helper(settings, environment, job)
         self.idle = self._start_for_nothing
 

@@ -39,12 +39,13 @@ class _Xrdcp(CommandClient):
 
     def exists(self, name: str) -> bool:
         try:
-            return bool(self._on_names("stat", name))
+            self._on_names("stat", name)
         except ProgramFailedError as error:
             # What no data server has is looked for until the redirector gives up.
             if "Redirect limit" in str(error) or "[3011]" in str(error):
                 return False
             raise
+        return True
 
     def walk(self, directory: str) -> int:
         lines = self._on_names("ls", "-l", "-R", directory).splitlines()
