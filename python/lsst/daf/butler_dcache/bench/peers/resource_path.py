@@ -6,10 +6,12 @@ has a process of its own.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
+import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, BinaryIO, Self, cast
 
@@ -23,6 +25,8 @@ from .client import Client, Done, Sink, Source
 __all__ = ("PathClient", "make")
 
 _LIFETIME_SECONDS = 300
+_SIGNS_NOTHING = re.compile(r"status: (400|405|501)\b")
+"""Answers to a request for a macaroon: dCache without TLS, nginx, XRootD without authorisation."""
 
 
 def _forget_http(module: Any) -> None:
@@ -134,12 +138,18 @@ class PathClient(Client):
         self._path(new).transfer_from(self._path(name), transfer="move")
 
     def presign(self, name: str) -> None:
-        if self._root.startswith("dav:"):
-            raise UnsupportedWorkError("dCache gives macaroons over TLS only")
-        try:
+        with self.told_of_signing():
             self._path(name).generate_presigned_get_url(expiration_time_seconds=_LIFETIME_SECONDS)
-        except UnsupportedError as error:  # not every server does that, and none without TLS
-            raise UnsupportedWorkError(str(error)) from error
+
+    @contextlib.contextmanager
+    def told_of_signing(self) -> Iterator[None]:
+        """Tell a server that signs no URLs, as none does without TLS, apart from a failure."""
+        try:
+            yield
+        except (UnsupportedError, ValueError) as error:  # the latter is upstream's word for every status
+            if isinstance(error, UnsupportedError) or _SIGNS_NOTHING.search(str(error)):
+                raise UnsupportedWorkError(f"this server signs no URLs: {error}") from error
+            raise
 
 
 class _Opened:

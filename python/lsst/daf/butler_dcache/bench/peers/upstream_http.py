@@ -5,23 +5,17 @@ It has settings of its own, in environment variables that are read when it is fi
 
 from __future__ import annotations
 
-import contextlib
 import os
-import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from ..work import Job, UnsupportedWorkError
+from ..work import Job
 from .client import Client
 from .resource_path import PathClient
 from .signing_in import login
 
 __all__ = ("make",)
-
-_SIGNS_NOTHING = re.compile(r"status: (400|405|501)\b")
-"""Answers to a request for a macaroon: dCache without TLS, nginx, XRootD without authorisation."""
 
 
 class _UpstreamHttp(PathClient):
@@ -44,24 +38,8 @@ class _UpstreamHttp(PathClient):
         return job.access.url
 
     def filesystem(self, name: str) -> tuple[Any, str]:
-        with _told_of_signing():
+        with self.told_of_signing():  # it is given URLs that the server signs
             return super().filesystem(name)
-
-    def presign(self, name: str) -> None:
-        with _told_of_signing():
-            super().presign(name)
-
-
-@contextlib.contextmanager
-def _told_of_signing() -> Iterator[None]:
-    try:
-        yield
-    except ValueError as error:  # its word for every status
-        if _SIGNS_NOTHING.search(str(error)):
-            raise UnsupportedWorkError(
-                "lsst.resources http needs a URL that the server signs, and this one signs none"
-            ) from error
-        raise
 
 
 def _netrc(job: Job) -> str:
