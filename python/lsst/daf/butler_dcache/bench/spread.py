@@ -405,7 +405,8 @@ def _local(size: int, folder: Path) -> Any:
         label="local",
         address="127.0.0.1",
         launch_cmd=launch,
-        interchange_launch_cmd=_program("interchange.py"),
+        # In a session of its own Ctrl-C at the terminal does not end it before it is told to end.
+        interchange_launch_cmd=[*(["setsid"] if shutil.which("setsid") else []), *_program("interchange.py")],
         max_workers_per_node=size,
         cores_per_worker=1e-6,
         encrypted=False,
