@@ -239,6 +239,18 @@ class TestCommand:
         assert done.exit_code == 2
         assert str(tmp_path) in done.stderr
 
+    @pytest.mark.parametrize("results", [5, [{"row": 3}], [{"row": "a", "target": "b", "peers": [1]}]])
+    def test_a_damaged_report_is_refused(self, tmp_path, results):
+        done = self._compare(tmp_path, bench_documents.document(results), bench_documents.document(results))
+        assert done.exit_code == 2
+        assert "is not as bench run writes it" in done.stderr
+
+    def test_damaged_times_are_refused(self, tmp_path, before, after):
+        after["results"][0]["peers"]["ours"]["samples"][0]["histograms"] = {"operation": "HISTFAAA"}
+        done = self._compare(tmp_path, before, after)
+        assert done.exit_code == 2
+        assert "is not as bench run writes it" in done.stderr
+
     def test_what_is_not_there_is_refused(self, tmp_path):
         done = CliRunner().invoke(compare_command, [str(tmp_path / "no"), str(tmp_path)])
         assert done.exit_code == 2

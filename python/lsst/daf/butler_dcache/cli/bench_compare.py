@@ -38,11 +38,17 @@ def compare_command(before: Path, after: Path, threshold: float, as_json: bool) 
     The exit status is 1 if something is worse, 0 if nothing is, 2 if the runs cannot be compared.
     """
     try:
-        documents = [Document.of(read(path)) for path in (before, after)]
+        records = [read(path) for path in (before, after)]
     except ResultsError as error:
         click.echo(f"Error: {error}", err=True)
         sys.exit(_BAD_INPUT)
-    comparison = compare(documents[0], documents[1], threshold)
+    try:
+        comparison = compare(Document.of(records[0]), Document.of(records[1]), threshold)
+    except Exception as error:
+        # Whatever a file that was changed by hand leads to, it is no change for the worse.
+        what = f"{type(error).__name__}: {error}"
+        click.echo(f"Error: {before} or {after} is not as bench run writes it ({what})", err=True)
+        sys.exit(_BAD_INPUT)
     if not comparison.figures:
         why = "; ".join(comparison.remarks)
         click.echo(f"Error: the two runs have no figure in common{f': {why}' if why else ''}", err=True)
