@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from .peers.registry import PEERS
 from .work import Work
 
 __all__ = ("COUNTED", "FASTEST", "QUANTITIES", "Claim", "Row")
@@ -42,6 +43,8 @@ QUANTITIES = {
 
 COUNTED = ("door", "pool", "requests", "connections", "handshakes", "bytes", "refused", "retries", "peak")
 """Those that do not depend on how fast the machine is."""
+
+_AT_DCACHE = ("door", "pool", "bytes")
 
 
 @dataclass(frozen=True)
@@ -127,6 +130,26 @@ class Row:
     needs: Callable[[bytes], int] | None = None
     group: str = "whole files"
     kinds: tuple[str, ...] = ("webdav",)
+
+    def at(self, kind: str) -> Row:
+        """Return the row for one kind of server.
+
+        Parameters
+        ----------
+        kind : `str`
+            ``webdav`` or ``s3``.
+
+        Returns
+        -------
+        row : `Row`
+            Without the clients that do not speak with such a server, and at S3 without what is claimed of
+            doors and pools: there large files go in several requests.
+        """
+        return dataclasses.replace(
+            self,
+            peers=tuple(peer for peer in self.peers if kind in PEERS[peer].kinds),
+            claims=tuple(claim for claim in self.claims if kind != "s3" or claim.quantity not in _AT_DCACHE),
+        )
 
     def scaled(self, factor: float) -> Row:
         """Return the same with less to do; its figures are good for nothing but a test of the benchmark.
