@@ -39,27 +39,30 @@ WORK = Work("look", 1, 5)
 # What stands for the process of a peer: it behaves as the variable says for the peer's name.
 ACTOR = """
 import json, os, subprocess, sys, time
-job = json.loads(sys.stdin.readline())
-part = json.loads(os.environ["PARTS"]).get(job["peer"], "works")
-if part == "cannot":
-    print(json.dumps({"unsupported": "it is not installed"}))
-    sys.exit()
-if part == "dies":
-    sys.exit("Traceback\\nOSError: Bearer abcdef was refused")
-if part == "is killed":
-    os.kill(os.getpid(), 9)
-print(json.dumps({"ready": True}), flush=True)
-sys.stdin.readline()
-if part == "hangs":
-    child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
-    open(os.environ["CHILD"], "w").write(str(child.pid))
-    time.sleep(600)
-print("a library's word of greeting")
-print(json.dumps({
-    "wall_seconds": 0.5 if job["peer"] == "ours" else 1.0, "user_seconds": 0.1, "system_seconds": 0.1,
-    "peak_bytes": 1, "bytes_moved": 0, "operations": 5, "errors": {}, "notes": [],
-    "histograms": {"operation": os.environ["HISTOGRAM"]}, "counted": {"retries": 0},
-}))
+jobs = 0
+for line in sys.stdin:
+    job = json.loads(line)
+    jobs += 1
+    part = json.loads(os.environ["PARTS"]).get(job["peer"], "works")
+    if part == "cannot":
+        print(json.dumps({"unsupported": "it is not installed"}), flush=True)
+        continue
+    if part == "dies" or (part == "dies at the third" and jobs == 3):
+        sys.exit("Traceback\\nOSError: Bearer abcdef was refused")
+    if part == "is killed":
+        os.kill(os.getpid(), 9)
+    print(json.dumps({"ready": True}), flush=True)
+    sys.stdin.readline()
+    if part == "hangs":
+        child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+        open(os.environ["CHILD"], "w").write(str(child.pid))
+        time.sleep(600)
+    print("a library's word of greeting")
+    print(json.dumps({
+        "wall_seconds": 0.5 if job["peer"] == "ours" else 1.0, "user_seconds": 0.1, "system_seconds": 0.1,
+        "peak_bytes": 1, "bytes_moved": 0, "operations": 5, "errors": {}, "notes": [],
+        "histograms": {"operation": os.environ["HISTOGRAM"]}, "counted": {"process": os.getpid()},
+    }), flush=True)
 """
 
 
@@ -195,9 +198,14 @@ class TestPeers:
                 "ours": 5, "curl": 5, "upstream": 5,
             }  # fmt: skip
             assert list(result.observed) == ["ours"]
+            for samples in result.samples.values():
+                assert [sample.first for sample in samples] == [True, False, False, False, False]
+                assert len({sample.counted["process"] for sample in samples}) == 1
             ratio = result.ratio("wall", "curl")
             assert ratio is not None
             assert (ratio.ratio, ratio.pairs) == (pytest.approx(0.5), 4)
+        first, second = (result.samples["curl"][0].counted["process"] for result in run.results)
+        assert first != second
 
     @pytest.mark.parametrize(
         ("part", "words"),
@@ -214,6 +222,14 @@ class TestPeers:
         assert result.notes["curl"] == [words]
         assert run.skipped == [{"row": "row", "target": "door", "peer": "curl", "reason": words}]
         assert len(run.problems) == (part != "cannot")
+
+    def test_one_that_dies_later_is_started_again_once(self, stage: Stage) -> None:
+        run = stage.run({"curl": "dies at the third"}, repetitions=6)
+        (result,) = run.results
+        assert [sample.repetition for sample in result.samples["curl"]] == [0, 1, 3, 4]
+        assert [sample.first for sample in result.samples["curl"]] == [True, False, True, False]
+        assert ["died and was started again" in problem for problem in run.problems] == [True, False]
+        assert len(result.samples["ours"]) == 6
 
     def test_one_that_hangs_is_killed_with_all_that_it_started(
         self, stage: Stage, monkeypatch: pytest.MonkeyPatch
@@ -301,15 +317,13 @@ class TestTime:
         return Plan(results, repetitions)
 
     @staticmethod
-    def play(plan: Plan, turns: int, seconds: float = 1.0) -> list[str]:
-        """Take turns that last so long, and say which."""
+    def play(plan: Plan, turns: int, left: float = 100.0) -> list[str]:
+        """Take turns of a second each, and say which: those that are observed as _."""
         taken = []
-        for _ in range(turns):
-            turn = plan.next(100.0)
-            if turn is None:
-                break
-            taken.append(turn.entry.result.row.name + ("*" if turn.observe else ""))
-            TestTime.take(turn, seconds)
+        while len(taken) < turns and (turn := plan.next(left)) is not None:
+            taken.append("_" if turn.observe else turn.entry.result.row.name)
+            TestTime.take(turn, 1.0)
+            left -= 1.0
         return taken
 
     @staticmethod
@@ -320,20 +334,31 @@ class TestTime:
             turn.entry.repetitions += 1
             turn.entry.seconds = seconds
 
-    def test_each_row_once_then_observed_then_in_turn(self) -> None:
-        assert self.play(self.plan("abc"), 9) == ["a", "b", "c", "a*", "b*", "c*", "a", "b", "c"]
+    def test_each_row_once_and_observed_before_any_other_is_in_doubt(self) -> None:
+        assert self.play(self.plan("abc"), 6, left=6.5) == [*"a_b_c_"]
+
+    def test_each_row_has_its_share(self) -> None:
+        # 12 seconds for three rows: four turns each, one of them observed.
+        assert self.play(self.plan("abc"), 20, left=12.0) == [*"a_aa", *"b_bb", *"c_cc"]
+
+    def test_what_is_left_is_for_those_that_are_in_doubt(self) -> None:
+        plan = self.plan("ab")
+        for peer, samples in self.plan("x", walls=(1.0, 1.0, 1.0)).entries[0].result.samples.items():
+            plan.entries[0].result.samples[peer] = samples
+        # What the first leaves of its six seconds is for the second.
+        assert self.play(plan, 20, left=12.0) == [*"a_", *"b_bbbbbbbb"]
 
     def test_as_often_as_was_asked_for(self) -> None:
-        assert self.play(self.plan("ab", repetitions=2), 20) == ["a", "b", "a*", "b*", "a", "b"]
+        assert self.play(self.plan("ab", repetitions=3), 20, left=12.0) == [*"a_aa", *"b_bb"]
 
     def test_not_again_when_the_intervals_are_narrow(self) -> None:
         plan = self.plan("ab", walls=(1.0, 1.0, 1.0))
-        assert self.play(plan, 20) == ["a", "b", "a*", "b*"]
+        assert self.play(plan, 20) == [*"a_", *"b_"]
 
     def test_what_does_not_fit_any_more_is_not_begun(self) -> None:
         plan = self.plan("ab")
         for seconds in (50.0, 1.0):
-            turn = plan.next(100.0)
+            turn = plan.next(10.0)
             assert turn is not None
             self.take(turn, seconds)
         names = []

@@ -73,6 +73,7 @@ class Site:
         self._contact = ""
         self._is_limited = bool(target.describe().get("limiter"))
         self._left_at = 0.0
+        self._processes: dict[str, PeerProcess] = {}
 
     @contextlib.contextmanager
     def _server(self) -> Iterator[None]:
@@ -144,10 +145,8 @@ class Site:
         self._make_room(row.name, whole)
         row, shared = self._provide(row)
         work = row.work
-        scratch = self._folder / "scratch"
         uploads = f"new-{uuid.uuid4().hex[:8]}"
         try:
-            scratch.mkdir()
             sources = self._sources(work)
             names = [shared or self._names(work, f"{uploads}-{each}") for each in range(self._workers)]
             left = max(deadline - time.monotonic(), 1.0)
@@ -157,7 +156,7 @@ class Site:
                 access=self._access(),
                 names=names[0],
                 contact=self._contact,
-                scratch=str(scratch),
+                scratch=str(self._scratch(peer)),
                 source=sources[0],
                 sources=sources[1:],
                 observe=observe,
@@ -169,6 +168,7 @@ class Site:
                 dataclasses.replace(job, names=own, work=dataclasses.replace(work, seed=work.seed + number))
                 for number, own in enumerate(names)
             ]
+            first = peer not in self._processes
             figures, counts, cpu = self._in_children(jobs, left)
             # A Butler finds its own names, and looks itself.
             if not figures["errors"] and PEERS[peer].level != "butler":
@@ -181,7 +181,6 @@ class Site:
                 self.target.check()  # a peer is not to blame for a server that is gone
             raise
         finally:
-            shutil.rmtree(scratch, ignore_errors=True)
             if not shared and self._stop.error is None:  # else all is removed soon
                 with self._server():
                     self.target.clear(uploads)
@@ -199,6 +198,7 @@ class Site:
             counted=figures["counted"],
             workers=self._workers,
             first_done_seconds=figures.get("first_done_seconds"),
+            first=first,
         )
         return row, sample, figures["notes"]
 
@@ -209,10 +209,39 @@ class Site:
             return dataclasses.replace(access, environment={})
         return access
 
-    def _child(self, jobs: list[Job], seconds: float) -> PeerProcess | Team:
-        if self._crew is None:
-            return PeerProcess(jobs[0], self._stop, seconds, self.target.child_prefix)
-        return self._crew.team(jobs, self._stop, seconds, self.target.child_prefix)
+    def rest(self) -> None:
+        """End the processes of all peers; whoever has another turn gets a new one."""
+        for peer in list(self._processes):
+            self._end(peer)
+
+    def _end(self, peer: str) -> None:
+        if (process := self._processes.pop(peer, None)) is not None:
+            process.__exit__()
+        shutil.rmtree(self._folder / f"scratch-{peer}", ignore_errors=True)
+
+    def _scratch(self, peer: str) -> Path:
+        """Folder that lasts as long as the peer's process."""
+        folder = self._folder / f"scratch-{peer}"
+        folder.mkdir(exist_ok=True)
+        return folder
+
+    @contextlib.contextmanager
+    def _child(self, jobs: list[Job], seconds: float) -> Iterator[PeerProcess | Team]:
+        """Who does a job; the process stays for the next one, unless something is wrong with it."""
+        peer, prefix = jobs[0].peer, self.target.child_prefix
+        if self._crew is not None:
+            with self._crew.team(jobs, self._stop, seconds, prefix) as team:
+                yield team
+            return
+        try:
+            if peer in self._processes:
+                self._processes[peer].turn_to(jobs[0], seconds)
+            else:
+                self._processes[peer] = PeerProcess(jobs[0], self._stop, seconds, prefix)
+            yield self._processes[peer]
+        except BaseException:
+            self._end(peer)
+            raise
 
     def _in_children(self, jobs: list[Job], seconds: float) -> tuple[dict[str, Any], Counts | None, float]:
         target = self.target

@@ -18,7 +18,7 @@ from ..redaction import redact_text
 from .stopping import Stop
 from .work import Job, UnsupportedWorkError
 
-__all__ = ("PeerFailedError", "PeerProcess")
+__all__ = ("PeerDiedError", "PeerFailedError", "PeerProcess")
 
 _PACKAGE = __name__.rpartition(".")[0]
 _PIECE_BYTES = 65536
@@ -30,17 +30,21 @@ class PeerFailedError(Exception):
     """A client ended before it had done its work, or did not do it; the text says what is known."""
 
 
+class PeerDiedError(PeerFailedError):
+    """Its process ended; a new one may do better."""
+
+
 class PeerProcess:
-    """A child process: it says when it is ready, is told to go, and says its figures.
+    """A child process: says when it is ready, is told to go, says its figures; then it may have another job.
 
     Parameters
     ----------
     job : `~.work.Job`
-        What it is to do.
+        What it is to do. Its scratch folder lasts as long as the process.
     stop : `Stop`
         Interrupts the waiting.
     seconds : `float`
-        It is killed after so long, with all that it started.
+        That the job may take; then the process is killed, with all that it started.
     prefix : `~collections.abc.Sequence` [`str`], optional
         Program that starts it, as ``ip netns exec``.
     """
@@ -71,19 +75,30 @@ class PeerProcess:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *error: object) -> None:
-        # Also after a good end: a peer may have left something running, or not be able to end.
+    def __exit__(self, *_: object) -> None:
+        # Its sessions are closed after each job; whatever else it has left running has nothing more to do.
+        self.kill()
         if self._process.stdin is not None:
             with contextlib.suppress(BrokenPipeError):
                 self._process.stdin.close()
-        if error[0] is None:
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                self._process.wait(max(min(self._deadline - time.monotonic(), 5.0), 0.0))
-        self.kill()
         self._process.wait()
         if self._process.stdout is not None:
             self._process.stdout.close()
         self._words.close()
+
+    def turn_to(self, job: Job, seconds: float) -> None:
+        """Take another job of the same peer.
+
+        Parameters
+        ----------
+        job : `~.work.Job`
+            What it is to do.
+        seconds : `float`
+            That it may take.
+        """
+        self._job = job
+        self._seconds = seconds
+        self._deadline = time.monotonic() + seconds
 
     def prepare(self) -> Mapping[str, Any]:
         """Hand over the job, and wait until the child is ready.
@@ -97,8 +112,10 @@ class PeerProcess:
         ------
         UnsupportedWorkError
             If it cannot do it.
+        PeerDiedError
+            If it ends.
         PeerFailedError
-            If it ends, or its time is over.
+            If its time is over.
         """
         return self._ask(json.dumps(self._job.to_json()))
 
@@ -119,8 +136,10 @@ class PeerProcess:
         ------
         UnsupportedWorkError
             If it turns out that it cannot do it.
+        PeerDiedError
+            If it ends.
         PeerFailedError
-            If it ends, or its time is over.
+            If its time is over.
         """
         return self._ask(repr(start_at))
 
@@ -153,7 +172,7 @@ class PeerProcess:
                 raise PeerFailedError(f"did not end within {self._seconds:.0f} s and was killed")
             piece = os.read(file, _PIECE_BYTES)
             if not piece:
-                raise PeerFailedError(self._last_words())
+                raise PeerDiedError(self._last_words())
             self._pending += piece
         line, _, self._pending = self._pending.partition(b"\n")
         return line

@@ -1,7 +1,8 @@
 """What was measured in one row, and what follows from it.
 
-A figure stands beside those of the other clients of the same repetition, and ratios are taken within it. Of
-four and more repetitions the first is left out: it paid for what a server or a file system does only once.
+A figure stands beside those of the other clients of the same repetition, and ratios are taken within it. The
+first of each process is left out as soon as there are three others: it paid for what client, server and file
+system do only once.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from .statistics import Ratio, Spread, paired_ratio, spread
 
 __all__ = ("Result", "missed", "verdict")
 
-_WARM_UP_LEFT_OUT_FROM = 4
+_ENOUGH_WARM = 3
 
 
 @dataclass(eq=False)
@@ -63,9 +64,8 @@ class Result:
             Whose.
         """
         samples = self.samples.get(peer, [])
-        if len(samples) < _WARM_UP_LEFT_OUT_FROM:
-            return samples
-        return [sample for sample in samples if sample.repetition > 0]
+        warm = [sample for sample in samples if not sample.first]
+        return warm if len(warm) >= _ENOUGH_WARM else samples
 
     def pairs(self, name: str, client: str, peer: str) -> list[tuple[float, float]]:
         """Return a quantity of two peers for each repetition that both have.

@@ -43,6 +43,8 @@ class Sample:
         had done.
     first_done_seconds : `float` or `None`
         Wall time until the first had done, where there are several.
+    first : `bool`
+        Whether it was the first job of its process.
     """
 
     repetition: int
@@ -58,6 +60,7 @@ class Sample:
     counted: dict[str, int] = field(default_factory=dict)
     workers: int = 1
     first_done_seconds: float | None = None
+    first: bool = False
 
 
 def quantity(name: str, sample: Sample, work: Work) -> float | None:

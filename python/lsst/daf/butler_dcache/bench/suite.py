@@ -14,7 +14,7 @@ from typing import Any
 
 from ..errors import DcacheError
 from .measure import DoesNotFitError, NoSpaceError, RefusedJobError, Site
-from .peer_process import PeerFailedError
+from .peer_process import PeerDiedError, PeerFailedError
 from .peers.registry import OURS, PEERS
 from .plan import Entry, Plan, Turn
 from .processes import MissingServerError
@@ -205,13 +205,16 @@ class Run:
         with self.begin(name, self.folder) as target:
             self.targets[name] = target.describe()
             site = Site(target, self.folder, self.stop, self.crew)
-            able = [
-                replace(row, peers=tuple(p for p in row.peers if target.kind in PEERS[p].kinds))
-                for row in rows
-            ]
-            plan = Plan([Result(row, name) for row in able], self.repetitions)
-            while turn := plan.next(until - time.monotonic()):
-                self._take(site, turn)
+            plan = Plan([Result(row.at(target.kind), name) for row in rows], self.repetitions)
+            present: Entry | None = None
+            try:
+                while turn := plan.next(until - time.monotonic()):
+                    if turn.entry is not present:
+                        site.rest()  # the memory that another row has left would count in this one
+                        present = turn.entry
+                    self._take(site, turn)
+            finally:
+                site.rest()
             self._skip_rest(name, rows, "no time was left")
 
     def _take(self, site: Site, turn: Turn) -> None:
@@ -255,6 +258,10 @@ class Run:
             return False
         except (UnsupportedWorkError, PeerFailedError) as error:
             word = "cannot" if isinstance(error, UnsupportedWorkError) else "failed"
+            if isinstance(error, PeerDiedError) and result.samples.get(peer) and peer not in entry.revived:
+                entry.revived.add(peer)
+                self._complain(f"{row.name} on {name}, {peer} died and was started again: {error}")
+                return True
             result.notes[peer] = [f"{word}: {error}"]
             entry.peers.remove(peer)
             self._skip(row.name, name, peer, f"{word}: {error}")

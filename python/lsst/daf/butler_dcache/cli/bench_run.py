@@ -7,6 +7,7 @@ __all__ = ("run_command",)
 import contextlib
 import functools
 import importlib.util
+import itertools
 import json
 import os
 import shutil
@@ -226,9 +227,13 @@ class _Report:
             reason=reason,
         )
         if self._out is not None:
+            was_there = self._out.exists()
             try:
                 write_reports(record, self._out)
             except ReportError as error:
+                if not was_there:
+                    with contextlib.suppress(OSError):
+                        self._out.rmdir()
                 raise click.ClickException(str(error)) from error
         return record
 
@@ -259,7 +264,9 @@ def _scratch(stop: Stop) -> Iterator[Path]:
 def _suite(name: str | None, names: tuple[str, ...]) -> list[Row]:
     """Rows of a suite; of all suites, each once, if it is rows that were named."""
     if name is None and names:
-        rows = {row.name: row for suite in reversed(SUITES.values()) for row in suite}
+        rows: dict[str, Row] = {}
+        for row in itertools.chain(*SUITES.values()):
+            rows.setdefault(row.name, row)
         return list(rows.values())
     return list(SUITES[name or "field"])
 
