@@ -43,6 +43,12 @@ def target(request: pytest.FixtureRequest) -> Iterator[Target]:
         yield target
 
 
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Target]:
+    with start("xrootd") as target, mock.patch.dict(os.environ, target.access.environment):
+        yield target
+
+
 def job(peer: str, access: Access, scratch: Path, work: Work, *names: str, contact: str = "") -> Job:
     """A job whose source is there."""
     source = scratch / "source"
@@ -224,6 +230,51 @@ class TestPrograms:
         assert run is not None
         with pytest.raises(UnsupportedWorkError, match="follows no redirect"):
             run()
+
+
+class TestXrootd:
+    """Where every request is sent elsewhere, and another protocol is spoken beside."""
+
+    def test_its_own_protocol(self, cluster: Target, tmp_path: Path) -> None:
+        client = load("xrdcp")
+        here = job("xrdcp", cluster.access, tmp_path, Work("put", len(LARGE)), "x")
+        if shutil.which("xrdcp") is None:
+            with pytest.raises(UnsupportedWorkError, match="not installed"):
+                client.connect(here)
+            return
+        client.connect(here)
+        name = cluster.new_name("xrdcp/large", len(LARGE))
+        client.put(name, Source(here.source, len(LARGE)))
+        assert store_for(cluster.access.root).read(cluster.access.root + name) == LARGE
+        client.get(name, Sink("file", str(tmp_path / "file")))
+        assert (tmp_path / "file").read_bytes() == LARGE
+        assert (client.exists(name), client.walk("xrdcp")) == (True, 1)
+        client.rename(name, f"{name}-renamed")
+        client.remove(f"{name}-renamed")
+        assert cluster.size(name) is cluster.size(f"{name}-renamed") is None
+
+    @pytest.mark.parametrize(
+        ("peer", "found", "why"),
+        [
+            ("webdav4", "webdav4", "no redirect of a PROPFIND"),
+            ("fsspec-http", "aiohttp", "without being asked"),
+        ],
+    )
+    def test_who_cannot_write_there(
+        self, peer: str, found: str, why: str, cluster: Target, tmp_path: Path
+    ) -> None:
+        contact = cluster.provide("ready", 1)
+        here = job(peer, cluster.access, tmp_path, Work("put", 20_000_000), "x", contact=contact)
+        client = load(peer)
+        expected = why if importlib.util.find_spec(found) is not None else "not installed"
+        name = cluster.new_name("new", 20_000_000)
+
+        def write() -> None:
+            client.connect(here)
+            client.put(name, Source(here.source, 20_000_000))
+
+        with pytest.raises(UnsupportedWorkError, match=expected):
+            write()
 
 
 FAKE = """

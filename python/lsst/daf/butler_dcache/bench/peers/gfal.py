@@ -59,13 +59,14 @@ class _Helper:
 
     def _listen(self) -> None:
         assert self._process.stdout is not None
-        for line in self._process.stdout:
-            answer = json.loads(line)
-            future = self._asked.pop(answer["number"])
-            if "error" in answer:
-                future.set_exception(ProgramFailedError(f"gfal2: {redact_text(answer['error'])}"))
-            else:
-                future.set_result(answer["result"])
+        with self._process.stdout as lines:
+            for line in lines:
+                answer = json.loads(line)
+                future = self._asked.pop(answer["number"])
+                if "error" in answer:
+                    future.set_exception(ProgramFailedError(f"gfal2: {redact_text(answer['error'])}"))
+                else:
+                    future.set_result(answer["result"])
         with self._lock:
             left, self._asked = self._asked, {}
         for future in left.values():

@@ -36,6 +36,9 @@ class _Webdav4(FsspecClient):
                     ) from error
                 raise
 
+    def close(self) -> None:
+        self._client.http.close()
+
     def get(self, name: str, sink: Sink) -> Done:
         return receive(sink, lambda file: self._client.download_fileobj(name, file))
 

@@ -32,6 +32,7 @@ class _Webdavclient3(PlainClient):
         }
         self._ca_file = job.access.ca_file
         self._own = threading.local()
+        self._all: list[Any] = []
         self._lock = threading.Lock()
         self._directories = {""}
         if job.contact:
@@ -43,8 +44,13 @@ class _Webdavclient3(PlainClient):
         client = getattr(self._own, "client", None)
         if client is None:
             client = self._own.client = self._make(self._options)
+            self._all.append(client)
             client.verify = self._ca_file or True
         return client
+
+    def close(self) -> None:
+        for client in self._all:
+            client.session.close()
 
     def get(self, name: str, sink: Sink) -> Done:
         return receive(sink, lambda file: self._client.download_from(file, name))
