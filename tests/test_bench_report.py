@@ -17,6 +17,7 @@ from lsst.daf.butler_dcache.bench.charts import Charts
 from lsst.daf.butler_dcache.bench.curves import Curves
 from lsst.daf.butler_dcache.bench.document import Document
 from lsst.daf.butler_dcache.bench.findings import findings
+from lsst.daf.butler_dcache.bench.histogram import Histogram
 from lsst.daf.butler_dcache.bench.quantities import bytes_text, number_text, seconds_text
 from lsst.daf.butler_dcache.bench.reports import ReportError, write_reports
 
@@ -198,7 +199,10 @@ def test_findings_name_the_phase_that_takes_the_time():
     rows = [bench_documents.row("a", "a", "names", operation="look", clients=("ours", "curl"))]
     rows[0]["peers"]["ours"]["summary"]["phases"] = {"door": 0.002, "mover": 0.007, "transfer": 0.001}
     found = findings(Document.of(bench_documents.document(rows)))
-    assert found[0].headline == "“Wait for mover” takes most of the time of names (70\N{NO-BREAK SPACE}%)"
+    assert (
+        found[0].headline
+        == "“Wait for mover” takes the largest share of the time of names (70\N{NO-BREAK SPACE}%)"
+    )
     assert "movers" in found[0].advice
     assert found[0].points == ("names: behind it door answers 20\N{NO-BREAK SPACE}%",)
 
@@ -288,3 +292,13 @@ def test_numbers_have_three_digits():
     assert number_text(0.12345) == "0.123"
     assert bytes_text(18_000_000) == "18 MB"
     assert bytes_text(999_999) == "1 MB"
+
+
+def test_what_is_in_no_phase_is_the_clients_own_or_waits_to_begin():
+    row = bench_documents.row("a", "a", "arrivals", rate=10.0, clients=("ours",), repetitions=1)
+    row["peers"]["ours"]["summary"]["phases"] = {"door": 0.2}
+    row["peers"]["ours"]["observed"] = {
+        "histograms": {"operation": Histogram([0.8]).encode(), "service": Histogram([0.3]).encode()}
+    }
+    (client,) = Document.of(bench_documents.document([row])).results[0].clients
+    assert client.phases == pytest.approx({"door": 0.2, "queue": 0.5, "rest": 0.1}, rel=1e-2)

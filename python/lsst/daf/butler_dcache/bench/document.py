@@ -68,15 +68,17 @@ class Client:
     def phases(self) -> dict[str, float]:
         """Mean seconds of an operation in each phase of its requests; empty where nobody looked.
 
-        What is in none of them is the client's own, ``rest``.
+        What is in none of them is the client's own, ``rest``; where operations arrive at a given rate, the
+        time until one of them could begin is ``queue``.
         """
         found = self.summary.get("phases") or {}
         phases = {name: float(found[name]) for name in PHASES if found.get(name)}
         observed = (self.record.get("observed") or {}).get("histograms") or {}
         if phases and "operation" in observed:
-            rest = _merged((observed["operation"],)).mean - sum(phases.values())
-            if rest > 0:
-                phases["rest"] = rest
+            whole = _merged((observed["operation"],)).mean
+            served = _merged((observed["service"],)).mean if "service" in observed else whole
+            others = {"queue": whole - served, "rest": served - sum(phases.values())}
+            phases |= {name: seconds for name, seconds in others.items() if seconds > 0}
         return phases
 
     @property

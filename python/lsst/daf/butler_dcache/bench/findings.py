@@ -18,6 +18,8 @@ from .vocabulary import PHASE_NAMES, PHASE_WORDS
 __all__ = ("Finding", "findings", "missed_text")
 
 _ADVICE = {
+    "queue": "Operations arrive faster than they are done. Look at the phase behind this one, or spread them "
+    "over more processes.",
     "turn": "The client waits because the door limits each host to a number of requests per second. Raise "
     "the door's limit for the nodes of the farm, give the endpoint more doors "
     "(frontend_base_urls), or read fewer, larger files.",
@@ -140,7 +142,7 @@ def _where_time_goes(results: Sequence[Result]) -> Iterable[Finding]:
     for phase, kinds in sorted(longest.items(), key=lambda item: -len(item[1])):
         headline = ", ".join(f"{kind} ({percent_text(shares[phase])})" for kind, shares in kinds)
         yield Finding(
-            f"“{PHASE_NAMES[phase].capitalize()}” takes most of the time of {headline}",
+            f"“{PHASE_NAMES[phase].capitalize()}” takes the largest share of the time of {headline}",
             f"That is: {PHASE_WORDS[phase][1]}.",
             tuple(
                 f"{kind}: behind it {' and '.join(others)}"
@@ -200,10 +202,12 @@ def _concurrency(results: Sequence[Result]) -> Iterable[Finding]:
             f"; 99 % are done within {seconds_text(tails[0])} there and {seconds_text(tails[1])} at the end"
         )
         yield Finding(
-            f"Throughput stops growing at {knee.at_once} operations at a time",
+            f"Throughput stops growing at {knee.at_once} operations at a time"
+            if knee.at_once > 1
+            else "More than one operation at a time brings hardly more throughput",
             f"{number_text(_rate(client))} operations per second with {knee.at_once}, "
             f"{number_text(_rate(most))} with {last.at_once}{tail}.",
-            advice=f"Let about {knee.at_once} run at a time from one client. More only wait for one another; "
+            advice=f"Let no more than {knee.at_once} run at a time from one client: others only wait; "
             "for more throughput something behind must grow: doors, movers, disks, or the client's cores.",
         )
 

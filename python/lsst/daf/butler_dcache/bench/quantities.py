@@ -127,5 +127,5 @@ def ratio_text(ratio: Ratio) -> str:
         return f"{mean} (once)"
     if ratio.high > _SCATTERED * ratio.low:
         return f"{mean} (scattered)"
-    low, high = (f"{end:.2f}" if 0.1 <= end < 100 else number_text(end) for end in (ratio.low, ratio.high))
+    low, high = (f"{end:.2f}" if 0.1 <= end < 100 else f"{end:.2g}" for end in (ratio.low, ratio.high))
     return f"{mean} ({low}–{high})"

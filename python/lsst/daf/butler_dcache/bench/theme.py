@@ -43,6 +43,7 @@ _PALETTE = {
     "sand": ("#8a5a00", "#e8b84a"),
     "door": ("#1d4e89", "#5b9bd5"),
     "pool": ("#7fb2e5", "#2c5d8f"),
+    "phase-queue": ("#5b5565", "#8f8799"),
     "phase-turn": ("#b0a8b9", "#6f6779"),
     "phase-name": ("#8e7cc3", "#a593da"),
     "phase-tcp": ("#3d85a8", "#58a6cb"),
@@ -59,11 +60,8 @@ INK, MUTED, GRID, PAPER = (_PALETTE[name][0] for name in ("ink", "muted", "grid"
 DOOR, POOL = _PALETTE["door"][0], _PALETTE["pool"][0]
 
 PHASES = {
-    name: _PALETTE[f"phase-{name}"][0]
-    for name in (
-        "turn", "name", "tcp", "tls", "door", "mover", "first_byte", "transfer", "commit", "publish", "rest"
-    )
-}  # fmt: skip
+    name.removeprefix("phase-"): colours[0] for name, colours in _PALETTE.items() if name.startswith("phase-")
+}
 """Colour of each phase of a request; ``rest`` is the client itself."""
 
 # This package is blue, lsst.resources without it red, whatever the level.

@@ -5,6 +5,7 @@ from __future__ import annotations
 __all__ = ("GROUPS", "OPERATIONS", "PHASE_NAMES", "PHASE_WORDS")
 
 PHASE_WORDS = {
+    "queue": ("waits to begin", "an operation has arrived, and those before it are not done"),
     "turn": ("waits its turn", "the client holds a request back, at the pace that the door allows"),
     "name": ("name lookup", "the addresses of a server's name are looked up"),
     "tcp": ("TCP connect", "a connection is opened"),
