@@ -16,7 +16,7 @@ from .drawing import Drawing
 from .findings import findings
 from .quantities import bytes_text
 from .tables import Cells
-from .theme import client_colours, style_sheet, variable
+from .theme import client_colours, style_sheet, themed
 from .vocabulary import GROUPS, OPERATIONS, PHASE_WORDS
 
 __all__ = ("page",)
@@ -326,7 +326,7 @@ def _column_names(names: Iterable[str]) -> str:
 def _line(line: Cells, plots: _Plots, first: int = 0) -> str:
     dot = ""
     if line.client in plots.colours:
-        dot = f'<span class="dot" style="background:{variable(plots.colours[line.client])}"></span>'
+        dot = f'<span class="dot" style="background:{themed(plots.colours[line.client])}"></span>'
     cells = "".join(
         f"<td>{dot if n == 0 else ''}{escape(text)}</td>" for n, text in enumerate(line.texts[first:])
     )
@@ -375,7 +375,7 @@ def _explanations(document: Document, plots: _Plots) -> Iterable[str]:
         yield f"<dt>{escape(words)}</dt><dd>{escape(meaning)}</dd>"
     yield "</dl><h3>The clients</h3><dl>"
     for name, about in tables.notes(document).items():
-        dot = f'<span class="dot" style="background:{variable(plots.colours[name])}"></span>'
+        dot = f'<span class="dot" style="background:{themed(plots.colours[name])}"></span>'
         yield f"<dt>{dot}{escape(name)}</dt><dd>{escape('; '.join(about))}</dd>"
     yield "</dl><h3>Machine and programs</h3><dl>"
     for name, text in tables.environment(document):

@@ -18,7 +18,6 @@ __all__ = (
     "client_colours",
     "style_sheet",
     "themed",
-    "variable",
 )
 
 # Name of the CSS variable: colour on light paper, colour on dark paper. Each stands out by at least 4.5:1.
@@ -121,7 +120,7 @@ def themed(svg: str) -> str:
     Parameters
     ----------
     svg : `str`
-        Drawn in the colours of light paper.
+        In the colours of light paper; one colour alone will do.
 
     Returns
     -------
@@ -134,22 +133,6 @@ def themed(svg: str) -> str:
         lambda found: f"var(--{names[found.group()]})" if found.group() in names else found.group(),
         svg,
     )
-
-
-def variable(colour: str) -> str:
-    """Return the variable of the page that stands for a colour.
-
-    Parameters
-    ----------
-    colour : `str`
-        As on light paper.
-
-    Returns
-    -------
-    text : `str`
-        For a style sheet.
-    """
-    return themed(colour)
 
 
 def style_sheet() -> str:
