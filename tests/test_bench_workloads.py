@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO
 
 import pytest
 from lsst.daf.butler_dcache.bench import formats, goals, partial
@@ -186,6 +186,14 @@ class TestSuites:
         assert {180_000_000, 4_000_000_000} <= set(sizes)
         assert sizes[-1] == max(sizes)
 
+    def test_a_row_knows_what_holds_at_which_server(self) -> None:
+        row = next(row for row in SUITES["field"] if row.name == "put-visit")
+        assert {claim.quantity for claim in row.at("webdav").claims} == {"door", "pool"}
+        assert not row.at("s3").claims
+        assert "curl" in row.at("webdav").peers
+        assert {"ours", "boto3"} <= set(row.at("s3").peers)
+        assert not {"curl", "boto3"} & (set(row.at("s3").peers) & set(row.at("webdav").peers))
+
     def test_sizes_make_a_curve(self) -> None:
         """A report draws the throughput of rows against their size that run as many at a time."""
         for operation in ("get", "put"):
@@ -297,17 +305,17 @@ class TestButler:
         work = Work("get", 2000, 3, files=3)
         names = site.place("butler-documents", 3, formats.make_document(work))
         peer = butler.make("butler-ours")
-        outcome, counter = site.run(cast(Client, peer), work, names)
+        outcome, counter = site.run(peer, work, names)
         assert (outcome.bytes_moved, counter.at_door) == (6000, 3)
         work = Work("delete", 2000, batch=3)
-        _, counter = site.run(cast(Client, butler.make("butler-ours")), work, names)
+        _, counter = site.run(butler.make("butler-ours"), work, names)
         assert counter.at_door == 3
         assert counter.at_pool == 0
 
     def test_new_datasets(self, site: Site) -> None:
         for directory, work in (("put", Work("put", 2000, 3)), ("ingest", Work("put", 2000, batch=3))):
             names = tuple(f"butler-{directory}/{number}.dat" for number in range(3))
-            outcome, counter = site.run(cast(Client, butler.make("butler-ours")), work, names)
+            outcome, counter = site.run(butler.make("butler-ours"), work, names)
             assert outcome.bytes_moved == 6000
             assert counter.at_door == 6
 
@@ -315,7 +323,7 @@ class TestButler:
         work, data = made("column")
         names = site.place("butler-tables", 2, data)
         for operation, pool in (("column", 9), ("header", 6)):
-            client = cast(Client, butler.make("butler-ours"))
+            client = butler.make("butler-ours")
             outcome, counter = site.run(client, replace(work, operation=operation, files=2), names)
             assert outcome.operations == 3
             assert counter.at_door == 3

@@ -65,6 +65,6 @@ SUITES: dict[str, tuple[Row, ...]] = {
     ),
     "figures": (*transfers.ROWS, *partial_reads.ROWS, *crowd.ROWS, *s3_rows.ROWS, *overhead.ROWS),
     "engines": (*engines.ROWS, *upload_ways.ROWS),
-    "ci": ci.ROWS,
+    "ci": (*ci.ROWS, butler_rows.ROWS[0], butler_rows.ROWS[2]),
 }
 """Rows by the name of their suite."""

@@ -14,9 +14,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from ...registration import register, registered, unregister
 from ..formats import COLUMN, column_head, document, library
 from ..work import Job, Outcome, UnsupportedWorkError, Work
+from . import resource_path
 from .client import Client, Done, Sink, Source
 
 __all__ = ("make",)
@@ -31,14 +31,16 @@ _TABLES = ("column", "header")
 
 
 class _Butler(Client):
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self._paths = resource_path.make("path" if name == "butler-ours" else "upstream")
+        self._butler: Any = None
+
     def connect(self, job: Job) -> None:
         if job.work.threads > 1:
             raise UnsupportedWorkError("a Butler belongs to one thread")
         self._module = library("lsst.daf.butler")
-        own = self.name == "butler-ours"
-        register() if own else unregister()
-        if registered() != own:
-            raise UnsupportedWorkError("the scheme davs has another owner in this process")
+        self._paths.connect(job)
         self._job = job
         directory, separator, _ = job.names[0].rpartition("/")
         self._butler = self._open(f"{job.access.root}{directory}{separator}")
@@ -46,8 +48,11 @@ class _Butler(Client):
         self._refs = dict(zip(job.names, self._new_refs(job.names), strict=True))
         if not job.work.makes_files:
             self._take_in(job)
-        if job.contact:
-            library("lsst.resources").ResourcePath(f"{job.access.root}{job.contact}").exists()
+
+    def close(self) -> None:
+        if self._butler is not None:
+            self._butler.close()
+            self._paths.close()
 
     def _open(self, root: str) -> Any:
         folder = f"{self._job.scratch}/repository"
