@@ -362,7 +362,7 @@ class TestServiceTimes:
         sample = {"server_cpu_seconds": 2.0, "counts": {"door_requests": 1000}}
         result = {
             "target": "embedded",
-            "work": {"operation": "look", "size": 1},
+            "work": {"operation": "look", "size_bytes": 1},
             "peers": {"ours": {"samples": [sample, {**sample, "server_cpu_seconds": 3.0}]}},
         }
         document = {
@@ -380,6 +380,17 @@ class TestServiceTimes:
         )
         assert not found.is_dcache
         assert "not measured" in found.notes[0]
+        # A server elsewhere: what is known is how long it took to answer.
+        summary = {"phases": {"door": 0.030}, "requests_per_operation": {"door": 2.0}}
+        result["peers"] = {
+            "ours": {"samples": [{"server_cpu_seconds": 0.0, "counts": None}], "summary": summary}
+        }
+        document["targets"] = {"davs://door/": {"title": "a door", "is_dcache": True}}
+        path.write_text(json.dumps(document))
+        found = service_times(str(path))
+        assert found.door["propfind"] == pytest.approx(0.015)
+        assert found.is_dcache
+        assert "from afar" in found.notes[1]
 
     @pytest.mark.parametrize(
         ("text", "says"),
@@ -391,7 +402,10 @@ class TestServiceTimes:
                 '{"schema": "dcache-butler-bench", "schema_version": 1}',
                 "schema version 1, this release reads 2",
             ),
-            ('{"schema": "dcache-butler-bench", "schema_version": 2, "results": []}', "no server CPU time"),
+            (
+                '{"schema": "dcache-butler-bench", "schema_version": 2, "results": []}',
+                "no time of a door's request",
+            ),
             ('{"schema": "dcache-butler-service-times", "schema_version": 7}', "schema version 7"),
             ('{"schema": "dcache-butler-service-times", "schema_version": 1, "new": 1}', "new"),
         ],

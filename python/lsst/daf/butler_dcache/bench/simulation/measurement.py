@@ -86,6 +86,5 @@ def measure(tell: Callable[[str], None] = lambda text: None) -> ServiceTimes:
         resumed,
         full,
         resumed,
-        variation=0.0,
-        notes=("delete was not measured: as move",),
+        notes=("not measured: delete, which is as move, and how much times vary",),
     )

@@ -191,7 +191,7 @@ def _sections(document: Mapping[str, Any]) -> list[tuple[str, str, list[str], li
         text = (
             "All cores begin within a second, and do the input and output of one task."
             if "demand" in document
-            else f"{scenario['cores']} processes of {scenario['hosts']} host(s) begin together."
+            else f"{scenario['cores']} processes begin together; hosts: {scenario['hosts']}."
         )
         sections.append(
             (

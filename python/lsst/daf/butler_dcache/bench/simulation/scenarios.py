@@ -205,7 +205,7 @@ def dr1() -> Scenario:
         QUANTUM,
         cores=3000,
         hosts=47,
-        warm_up_seconds=60.0,
+        warm_up_seconds=30.0,
         window_seconds=120.0,
     )
 

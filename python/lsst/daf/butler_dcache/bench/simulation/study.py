@@ -33,9 +33,9 @@ _GOOD = 0.95
 """What gives less than this share of what it should is saturated."""
 _TOO_MUCH = 1.3
 """So many times what its limiter lets through is asked of a single door."""
-_SWEEP = (10.0, 20.0)
+_SWEEP = (8.0, 16.0)
 """Seconds of warm-up and window of each step of a sweep, at many times the load of the whole."""
-_OVERLOAD = (5.0, 10.0)
+_OVERLOAD = (4.0, 8.0)
 """The same with a single door."""
 RESOURCES = {
     "door utilisation": "processors of the doors",
@@ -119,9 +119,7 @@ def study(wanted: Study, tell: Callable[[str], None] = lambda text: None) -> dic
         parts = math.gcd(scenario.site.doors, scenario.site.pools)
         part = scenario.sliced(parts)
         document["parts"] = parts
-        document["together"] = [
-            _run(wanted, storm(part), client, tell, series=True, multiply=parts) for client in CLIENTS
-        ]
+        document["together"] = [_run(wanted, storm(part), client, tell, multiply=parts) for client in CLIENTS]
         warm_up, window = _SWEEP
         part = replace(part, warm_up_seconds=warm_up, window_seconds=window, title="more cores")
         document |= _sweep(wanted, part, parts, tell)
