@@ -8,6 +8,7 @@ import os
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -106,6 +107,12 @@ class TestMeeting:
             failed.set_exception(OSError("no disk"))
             with pytest.raises(MeetingError, match=f"^{socket.gethostname()}: OSError: no disk"):
                 round_.gather([Future(), failed], 30, STOP)
+
+    def test_long_stories_are_cut_short(self, round_: Round) -> None:
+        failed: Future[Any] = Future()
+        failed.set_exception(ValueError("it failed\n  a trace\n  another\nno socket\n\n"))
+        with pytest.raises(MeetingError, match=r"^a worker: ValueError: it failed … no socket$"):
+            round_.gather([failed, Future()], 30, STOP)
 
     def test_who_goes_away_is_named(self, round_: Round, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(meeting, "_LOST_SECONDS", 0.0)
@@ -290,7 +297,7 @@ class TestCrew:
 
 def test_too_few_workers(tmp_path: Path) -> None:
     with (
-        pytest.raises(CrewError, match="1 of 2 workers were ready after 1 s"),
+        pytest.raises(CrewError, match=r"[01] of 2 workers were ready after 1 s"),
         Crew(2, tmp_path, configuration(tmp_path, 1), 1.0),
     ):
         pass
@@ -306,18 +313,25 @@ def test_another_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         pass
 
 
-def test_the_command(tmp_path: Path) -> None:
+@pytest.fixture
+def short_path() -> Iterator[Path]:
+    """A folder whose name is short enough for sockets, which that of pytest is not."""
+    with tempfile.TemporaryDirectory(prefix="bench-") as folder:
+        yield Path(folder)
+
+
+def test_the_command(tmp_path: Path, short_path: Path) -> None:
     """With processes of Parsl's HighThroughputExecutor, as by default."""
     out = tmp_path / "out"
     command = ["bench", "run", "rename", "--executor", "parsl", "--workers", str(WORKERS)]
     command += ["--peer", "ours", "--scale", "0.1", "--repetitions", "1", "--budget", "60"]
     done = subprocess.run(
         [str(Path(sys.executable).with_name("dcache-butler")), *command, "--out", str(out)],
-        env={**os.environ, "TMPDIR": str(tmp_path)},
+        env={**os.environ, "TMPDIR": str(short_path)},
         capture_output=True,
         text=True,
         check=False,
-        timeout=120,
+        timeout=300,
     )
     assert done.returncode == 0, done.stderr
     document = json.loads((out / "results.json").read_text())
@@ -330,7 +344,7 @@ def test_the_command(tmp_path: Path) -> None:
         assert sample["operations"] == WORKERS * result["work"]["count"]
         assert sample["first_done_seconds"] <= sample["wall_seconds"]
         assert "2 workers on 1 host" in result["peers"]["ours"]["notes"][-1]
-    assert [path.name for path in tmp_path.iterdir()] == ["out"]  # nothing is left
+    assert list(short_path.iterdir()) == []  # nothing is left
 
 
 def test_what_is_started_here_is_not_reached_from_elsewhere(tmp_path: Path) -> None:
@@ -348,3 +362,15 @@ def test_options_that_need_another(option: tuple[str, str]) -> None:
     done = CliRunner().invoke(main, ["bench", "run", "rename", *option])
     assert done.exit_code == 2
     assert "--executor parsl" in done.output
+
+
+def test_the_documented_configuration(tmp_path: Path) -> None:
+    page = Path(__file__).parents[1] / "doc/lsst.daf.butler_dcache/benchmarks/many-nodes.md"
+    program = page.read_text().partition("```python\n")[2].partition("```")[0]
+    file = tmp_path / "slurm.py"
+    file.write_text(program.replace('"eth0"', '"lo"'))
+    config = spread._read(file)
+    assert spread._addresses(config) == ["127.0.0.1"]
+    (executor,) = config.executors
+    assert executor.provider.nodes_per_block * executor.max_workers_per_node == 64
+    assert "--workers 64" in page.read_text()

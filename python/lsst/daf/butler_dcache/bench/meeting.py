@@ -33,6 +33,7 @@ __all__ = ("Attendance", "CalledOffError", "Invitation", "Meeting", "MeetingErro
 _CONNECT_SECONDS = 10.0
 _LOOK_SECONDS = 0.2
 _LONGEST_LINE = 65536
+_LONGEST_WORDS = 250
 _LOST_SECONDS = 10.0
 """Within which the result comes of a worker that has ended its connection."""
 
@@ -343,7 +344,7 @@ class Round:
         said = self._said()
         for number, future in enumerate(futures):
             if future.done() and (error := future.exception()) is not None:
-                raise MeetingError(f"{self._host(number)}: {type(error).__name__}: {error}") from error
+                raise MeetingError(f"{self._host(number)}: {_shortened(error)}") from error
             if future.done() and number not in said:
                 raise MeetingError(f"{self._host(number)} ended before it was ready")
         for guest in self._guests:
@@ -398,3 +399,10 @@ class Round:
         except (ValueError, TypeError, KeyError):
             return False
         return True
+
+
+def _shortened(error: BaseException) -> str:
+    """Return an error in one line: Parsl's have whole logs in them, which end with the cause."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [""]
+    text = lines[0] if len(lines) == 1 else f"{lines[0][:_LONGEST_WORDS]} … {lines[-1][:_LONGEST_WORDS]}"
+    return f"{type(error).__name__}: {text}"

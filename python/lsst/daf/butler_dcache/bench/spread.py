@@ -47,6 +47,8 @@ _GRACE_SECONDS = 5.0
 """A child that is late says so itself; its worker kills it after so much more, then nobody waits any more."""
 _CLEANING_SECONDS = 50.0
 _PIECE_BYTES = 1024**2
+_LONGEST_FOLDER = 64
+"""The path of a socket has at most 107 bytes, of which Python's multiprocessing needs some."""
 _DISTRIBUTION = "lsst-daf-butler-dcache"
 
 
@@ -141,6 +143,10 @@ class Crew:
                 "    pip install 'lsst-daf-butler-dcache[bench]'"
             )
         config = _local(self.size, self._folder) if self._config_file is None else _read(self._config_file)
+        # Parsl's programs lie beside this interpreter, which need not be in the path.
+        path = os.environ.get("PATH", os.defpath)
+        os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{path}"
+        closing.callback(os.environ.__setitem__, "PATH", path)
         self._meeting = Meeting(_addresses(config))
         closing.callback(self._meeting.close)
         try:
@@ -398,15 +404,14 @@ def _settled(job: Job, scratch: Path) -> Job:
 def _local(size: int, folder: Path) -> Any:
     """Workers on this machine, which are reached over loopback alone."""
     htex = importlib.import_module("parsl.executors.high_throughput.executor")
-    launch = htex.DEFAULT_LAUNCH_CMD.replace(
-        "process_worker_pool.py", shlex.join(_program("process_worker_pool.py")), 1
-    )
+    # What its processes leave behind when they are killed goes with everything else, if sockets can be there.
+    is_short = len(os.fsencode(folder)) <= _LONGEST_FOLDER
+    temporary = str(folder) if is_short else "/tmp"  # noqa: S108
     executor = htex.HighThroughputExecutor(
         label="local",
         address="127.0.0.1",
-        launch_cmd=launch,
         # In a session of its own Ctrl-C at the terminal does not end it before it is told to end.
-        interchange_launch_cmd=[*(["setsid"] if shutil.which("setsid") else []), *_program("interchange.py")],
+        interchange_launch_cmd=[*(["setsid"] if shutil.which("setsid") else []), "interchange.py"],
         max_workers_per_node=size,
         cores_per_worker=1e-6,
         encrypted=False,
@@ -414,8 +419,7 @@ def _local(size: int, folder: Path) -> Any:
             init_blocks=1,
             min_blocks=1,
             max_blocks=1,
-            # What its processes leave behind when they are killed goes with everything else.
-            worker_init=f"export TMPDIR={shlex.quote(str(folder))}",
+            worker_init=f"export TMPDIR={shlex.quote(temporary)}",
         ),
     )
     return importlib.import_module("parsl.config").Config(
@@ -425,11 +429,6 @@ def _local(size: int, folder: Path) -> Any:
         initialize_logging=False,
         usage_tracking=0,
     )
-
-
-def _program(name: str) -> list[str]:
-    """A program of Parsl: it lies beside this interpreter, which need not be the first in the path."""
-    return [sys.executable, str(Path(sys.executable).parent / name)]
 
 
 def _read(file: Path) -> Any:
