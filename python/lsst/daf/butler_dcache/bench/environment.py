@@ -50,6 +50,7 @@ _PROGRAMS = (("curl", "--version"), ("haproxy", "-v"), ("xrdcp", "--version"), (
 _VARIABLES = ("LSST_RESOURCES_", "DAF_BUTLER_DCACHE_", "BEARER_TOKEN", "X509_", "AWS_", "S3_", "NETRC")
 _PLACES = ("_FILE", "_CONFIG", "_CERT_DIR", "_PROXY", "_CERT")
 """Ends of the names of variables that hold a path and no secret."""
+_PLAIN = ("base_url", "endpoint_url", "publish", "exclusive", "http_pools", "dialect", "request_checksum")
 _SET = "(set)"
 
 
@@ -112,7 +113,7 @@ def configuration(url: str) -> dict[str, Any]:
     Returns
     -------
     configuration : `dict`
-        Numbers and switches; of texts, other than the server's own address, that they are set.
+        Numbers, switches, choices and the address of the server; of other texts that they are set.
 
     Raises
     ------
@@ -129,7 +130,7 @@ def configuration(url: str) -> dict[str, Any]:
         if value is None or isinstance(value, bool | int | float):
             found[field.name] = value
         elif value:
-            found[field.name] = redact_text(value) if field.name in ("base_url", "endpoint_url") else _SET
+            found[field.name] = redact_text(value) if field.name in _PLAIN else _SET
     return found
 
 

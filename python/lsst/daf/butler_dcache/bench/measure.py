@@ -170,8 +170,10 @@ class Site:
             ]
             first = peer not in self._processes
             figures, counts, cpu = self._in_children(jobs, left)
-            # A Butler finds its own names, and looks itself.
-            if not figures["errors"] and PEERS[peer].level != "butler":
+            if figures["errors"]:
+                with self._server():
+                    self.target.check()  # or they are not the client's
+            elif PEERS[peer].level != "butler":  # which finds its own names, and looks itself
                 for own in names:
                     self._verify(work, own)
         except OSError as error:

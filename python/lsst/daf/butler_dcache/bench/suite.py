@@ -158,7 +158,7 @@ class Run:
                 self._measure_at(name, todo[name], until)
             except (MissingServerError, TargetGoneError, DcacheError) as error:
                 self._complain(f"{name}: {error}")
-                if isinstance(error, TargetGoneError):
+                if not isinstance(error, MissingServerError):
                     self.reason = self.problems[-1]
                 self._skip_rest(name, todo[name], str(error))
             except (NoSpaceError, StoppedError) as error:
