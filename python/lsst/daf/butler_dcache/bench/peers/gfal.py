@@ -17,7 +17,7 @@ from typing import Any, BinaryIO
 
 from ...redaction import redact_text
 from ..load import drive
-from ..work import Job, Outcome, UnsupportedWorkError
+from ..work import Job, Outcome, UnsupportedWorkError, Work
 from .client import Client, Done, Sink, Source
 from .plain import PlainClient
 from .program import ProgramFailedError
@@ -113,6 +113,10 @@ class _Gfal(PlainClient):
         settings = {"threads": job.work.threads, "headers": headers}
         self._begin: Callable[[], _Helper] = lambda: _Helper(settings, environment, job)
         self.idle = self._start_for_nothing
+
+    def notes(self, work: Work) -> list[str]:
+        into_files = work.operation == "get" and work.sink != "file"
+        return [*super().notes(work), *(["gfal2 puts the bytes into files"] if into_files else [])]
 
     def prepare(self, job: Job) -> Callable[[], Outcome]:
         self.connect(job)
