@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 import threading
 from dataclasses import dataclass, fields
@@ -47,17 +48,20 @@ class Record:
     resumed: bool = False
 
     def __getitem__(self, name: str) -> Any:
-        if name not in self.keys():
+        if name not in _NAMES:
             raise KeyError(name)
         return getattr(self, name)
 
     def get(self, name: str, default: Any = None) -> Any:
         """Return a field, or ``default`` if there is none of that name."""
-        return self[name] if name in self.keys() else default
+        return getattr(self, name) if name in _NAMES else default
 
     def keys(self) -> list[str]:
         """Return the names of the fields, so that ``dict(record)`` works."""
-        return [field.name for field in fields(self)]
+        return list(_NAMES)
+
+
+_NAMES = tuple(field.name for field in fields(Record))
 
 
 class Transcript:
@@ -80,7 +84,7 @@ class Transcript:
     def snapshot(self, since: int = 0) -> list[Record]:
         """Return copies of the records, or of those after the first ``since``."""
         with self._lock:
-            return [Record(**dict(record)) for record in self._records[since:]]
+            return [copy.copy(record) for record in self._records[since:]]
 
     def clear(self) -> None:
         """Forget all records."""
