@@ -162,10 +162,9 @@ class Crew:
         return future
 
     def _roll_call(self, stop: Stop) -> list[dict[str, Any]]:
+        patience = self._seconds + _END_SECONDS  # who waits longer than they do says better what is wrong
         with self._meeting.round(self.size) as roll:
-            futures = [
-                self._submit(_attend, roll.invitation(each), self._seconds) for each in range(self.size)
-            ]
+            futures = [self._submit(_attend, roll.invitation(each), patience) for each in range(self.size)]
             try:
                 said = roll.gather(futures, self._seconds, stop)
                 roll.begin(0.0)
@@ -368,7 +367,7 @@ def _work(
                 limit = Stop(seconds, 0.0)
                 with PeerProcess(job, limit, seconds + _GRACE_SECONDS, prefix) as child:
                     child.prepare()
-                    start_at = attendance.begin({"ready": True}, seconds)
+                    start_at = attendance.begin({"ready": True}, seconds + _GRACE_SECONDS)
                     attendance.if_called_off(child.kill)
                     figures = child.go(start_at)
             except UnsupportedWorkError as error:
