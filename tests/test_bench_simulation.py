@@ -302,6 +302,18 @@ class TestSimulation:
         assert ours.figures["asked the next door"] > 0
         assert nothing.figures["failed tasks"] > 0
 
+    def test_who_reads_from_a_pool_that_is_gone_waits_until_it_is_back(self):
+        base = _small(faults=(Fault("pool-down", 3.0, 4.0),))
+        task = Task((Operation("read", 10**6),), compute_seconds=0.5)
+        site = replace(base.site, pools=1)
+        scenario = replace(base, task=task, site=site, warm_up_seconds=0.0, window_seconds=12.0)
+        found = simulate(scenario, OURS, OURSELVES, RECORDED, 1)
+        done = dict(zip(found.series["at"], found.series["tasks"], strict=True))
+        assert found.figures["failed tasks"] == 0
+        assert max(found.series["cores waiting"]) == 40
+        assert max(rate for at, rate in done.items() if 5.5 < at < 6.9) == 0
+        assert max(rate for at, rate in done.items() if at > 7) > 40
+
     def test_a_refused_credential_blocks_the_host_of_who_goes_on_showing_it(self):
         """Once per process, as our client does it, is enough too where processes are short."""
         scenario = replace(_small(faults=(Fault("bad-token", 2.0, 20.0),)), hosts=1)
@@ -468,7 +480,14 @@ class TestCommand:
         assert "Not a directory" in done.output
 
     def test_the_whole_study_of_a_small_site(self):
-        small = replace(_small(), warm_up_seconds=2.0, window_seconds=6.0, cores=8)
+        small = _small()
+        small = replace(
+            small,
+            site=replace(small.site, limiter_rate=40.0),
+            cores=4,
+            warm_up_seconds=1.0,
+            window_seconds=6.0,
+        )
         document = study(Study(small, RECORDED, (1,)))
         assert {"demand", "load", "saturation", "overload", "together", "limits"} <= set(document)
         assert json.loads(json.dumps(document))["saturation"][0]["client"] == "ours"

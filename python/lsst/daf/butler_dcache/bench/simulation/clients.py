@@ -437,9 +437,10 @@ class Core:
             candidates = [pool for pool in candidates if pool.is_up] or candidates
         pool = candidates[int(draw.random() * len(candidates))]
         patience = site.spec.mover_patience_seconds
-        if not pool.is_up:
-            yield environment.timeout(patience)
-            raise _FailedError(Phase.ANSWERED, 500)
+        if not pool.is_up:  # nobody else has the file: the door waits for it to come back
+            yield pool.back | environment.timeout(patience)
+            if not pool.is_up:
+                raise _FailedError(Phase.ANSWERED, 500)
         movers, epoch = pool.movers, pool.epoch
         event = movers.take()
         if event is not None:

@@ -71,6 +71,8 @@ def saturation_text(one: Mapping[str, Any]) -> str:
     one : `~collections.abc.Mapping`
         One of a document's ``saturation``.
     """
+    if one["saturated"] is not None and not one["good"]:
+        return f"{one['client']}: already by these cores; {RESOURCES[one['because']]}: full."
     if one["saturated"] is None:
         return f"{one['client']}: not up to {one['good']:g} times the cores."
     return (

@@ -123,6 +123,7 @@ class Pool:
         self.number = number
         self._environment = environment
         self._slots = spec.movers
+        self.back = environment.event()
         self.movers = Slots(environment, spec.movers)
         self._used_before = 0.0
         self.link = Link(environment, spec.pool_bytes_per_second)
@@ -134,6 +135,7 @@ class Pool:
     def stop(self) -> None:
         """Go away: transfers break off."""
         self.is_up = False
+        self.back = self._environment.event()
         self.epoch += 1
         self.link.drop()
         self._used_before += self.movers.used_seconds
@@ -142,6 +144,7 @@ class Pool:
     def start(self) -> None:
         """Come back."""
         self.is_up = True
+        self.back.succeed()
 
     @property
     def mover_seconds(self) -> float:

@@ -122,14 +122,16 @@ def study(wanted: Study, tell: Callable[[str], None] = lambda text: None) -> dic
         document["together"] = [_run(wanted, storm(part), client, tell, multiply=parts) for client in CLIENTS]
         warm_up, window = _SWEEP
         part = replace(part, warm_up_seconds=warm_up, window_seconds=window, title="more cores")
-        document |= _sweep(wanted, part, parts, tell)
-        if scenario.site.limiter_rate:
-            asked = document["demand"][0]["figures"]["door requests"]["mean"]
-            document["overload"] = _overload(wanted, asked, tell)
+        alone = document["demand"][0]["figures"]
+        document |= _sweep(wanted, part, parts, alone["written files"]["mean"], tell)
+        if scenario.site.limiter_rate and alone["door requests"]["mean"]:
+            document["overload"] = _overload(wanted, alone["door requests"]["mean"], tell)
     return document
 
 
-def _sweep(wanted: Study, part: Scenario, parts: int, tell: Callable[[str], None]) -> dict[str, Any]:
+def _sweep(
+    wanted: Study, part: Scenario, parts: int, expected: float, tell: Callable[[str], None]
+) -> dict[str, Any]:
     """Have more and more cores work at the same site, until one step beyond where it is saturated."""
     load, saturation = [], []
     for client in ("ours", "upstream"):
@@ -139,7 +141,7 @@ def _sweep(wanted: Study, part: Scenario, parts: int, tell: Callable[[str], None
             is_last = found["saturated"] is not None
             step = _run(wanted, part.scaled(factor), client, tell, multiply=parts)
             steps.append({"factor": factor, "cores": round(wanted.scenario.cores * factor), **step})
-            found = _saturation(steps)
+            found = _saturation(steps, expected)
             if is_last:
                 break
         load += steps
@@ -163,12 +165,11 @@ def _overload(wanted: Study, requests: float, tell: Callable[[str], None]) -> di
     }
 
 
-def _saturation(steps: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Say between which loads less comes out than goes in, and what is full there."""
-    first = steps[0]["figures"]["written files"]["mean"] / steps[0]["factor"]
-    good = steps[0]["factor"]
+def _saturation(steps: Sequence[Mapping[str, Any]], expected: float) -> dict[str, Any]:
+    """Say between which loads less comes out than ``expected`` for each 1 of load, and what is full there."""
+    good = 0.0
     for step in steps:
-        if step["figures"]["written files"]["mean"] < _GOOD * first * step["factor"]:
+        if step["figures"]["written files"]["mean"] < _GOOD * expected * step["factor"]:
             full = {name: step["figures"].get(name, {"mean": 0.0})["mean"] for name in RESOURCES}
             name = max(full, key=lambda one: full[one])
             return {"good": good, "saturated": step["factor"], "because": name, "utilisation": full[name]}
