@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from lsst.daf.butler_dcache.bench.observation import COUNTS, PHASES, Observation, phases
 from lsst.daf.butler_dcache.embedded import EmbeddedDcache, Fault
+from lsst.daf.butler_dcache.redaction import redact_url
 from lsst.daf.butler_dcache.store.protocol import Store
 from lsst.daf.butler_dcache.transport.exchange import Exchange, Opening
 from lsst.daf.butler_dcache.transport.tls import tls_context
@@ -149,7 +150,7 @@ def test_phases() -> None:
     upload = dict(phases(exchange("PUT", role="pool", commit=8.0)))
     assert upload == {"mover": 4.0, "commit": 8.0, "transfer": 2.0}
     assert dict(phases(exchange("PROPFIND", commit=8.0))) == {"turn": 1.0, "door": 12.0, "transfer": 2.0}
-    end_of_parts = exchange("POST", url="https://s3/bucket/key?uploadId=***", commit=8.0)
+    end_of_parts = exchange("POST", url=redact_url("https://s3/bucket/key?uploadId=abc"), commit=8.0)
     for published in (end_of_parts, exchange("MOVE", commit=8.0), exchange("COPY", commit=8.0)):
         assert dict(phases(published)) == {"turn": 1.0, "publish": 14.0}
     assert dict(phases(exchange("GET", connection=0))) == {"turn": 1.0}  # there was no connection
