@@ -110,7 +110,7 @@ class Site:
         repetition : `int`
             Number of the sample.
         seconds : `float`
-            It is killed after so long.
+            It is killed after so long; placing files for it is not counted.
         observe : `bool`, optional
             Whether each request is recorded, which costs time.
 
@@ -138,7 +138,6 @@ class Site:
         TargetGoneError
             If the server does not answer any more.
         """
-        deadline = time.monotonic() + seconds
         whole = dataclasses.replace(row.work, count=row.work.count * self._workers)
         if reason := self.target.admit(whole):
             raise RefusedJobError(reason)
@@ -149,7 +148,7 @@ class Site:
         try:
             sources = self._sources(work)
             names = [shared or self._names(work, f"{uploads}-{each}") for each in range(self._workers)]
-            left = max(deadline - time.monotonic(), 1.0)
+            left = max(min(seconds, self._stop.seconds_left), 1.0)
             job = Job(
                 peer=peer,
                 work=work,
