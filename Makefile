@@ -16,6 +16,8 @@ JOBS ?= 3
 STORE ?= dcache
 ARGS ?=
 export DCACHE_URL
+# Some images set it. The tests start hundreds of interpreters, each of which would compile the package anew.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: demo test check lint types docstrings pytest bench env clean
 
