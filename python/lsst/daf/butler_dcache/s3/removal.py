@@ -178,19 +178,18 @@ class Removal:
             deadline=deadline,
             Delete={"Objects": [{"Key": key} for key in todo]},
         )
-        outcome: dict[str, DcacheError | None] = {
-            key: ProtocolError(
-                "the server does not say what became of it", operation="remove", url=address.url
-            )
-            for key, address in todo.items()
-        }
+        outcome: dict[str, DcacheError | None] = {}
         for entry in answer.get("Deleted", []):
-            if entry.get("Key") in outcome:
+            if entry.get("Key") in todo:
                 outcome[entry["Key"]] = None
         for entry in answer.get("Errors", []):
             key = entry.get("Key")
-            if key in outcome:
+            if key in todo:
                 outcome[key] = _error(entry, todo[key])
+        for key in todo.keys() - outcome.keys():
+            outcome[key] = ProtocolError(
+                "the server does not say what became of it", operation="remove", url=todo[key].url
+            )
         return outcome
 
 
