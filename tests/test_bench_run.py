@@ -567,6 +567,12 @@ def processes_with(variable: str) -> list[str]:
 
 
 class TestSelection:
+    def test_a_whole_name_is_one_row(self) -> None:
+        rows = [Row(name, name, WORK, ("ours",), ("door",)) for name in ("get", "get-large", "put", "look")]
+        assert [row.name for row in select(rows, ["get"])] == ["get"]
+        assert [row.name for row in select(rows, ["g", "pu"])] == ["get", "get-large", "put"]
+        assert len(select(rows)) == 4
+
     def test_levels_keep_programs(self) -> None:
         row = Row("get", "get", WORK, ("ours", "path", "curl", "butler-ours"), ("door",))
         assert select([row], levels=["path"])[0].peers == ("path", "curl")

@@ -51,7 +51,7 @@ def select(
     rows : `~collections.abc.Sequence` [`~.row.Row`]
         All of them.
     names : `~collections.abc.Sequence` [`str`], optional
-        Which ones, by name or by the beginning of the name; all if there are none.
+        Which ones, by name or, if no row has it, by its beginning; all if there are none.
     targets : `~collections.abc.Sequence` [`str`], optional
         At which servers, if they speak what a row needs; where each row wants if there are none.
     factor : `float`, optional
@@ -71,16 +71,20 @@ def select(
     ValueError
         If a name, a server or a client is not known, or nothing is left.
     """
+    known = [row.name for row in rows]
+    wanted = set(known if not names else ())
     for name in names:
-        if not any(row.name.startswith(name) for row in rows):
-            raise ValueError(f"no row is called {name}; there are {', '.join(row.name for row in rows)}")
+        found = [name] if name in known else [each for each in known if each.startswith(name)]
+        if not found:
+            raise ValueError(f"no row is called {name}; there are {', '.join(known)}")
+        wanted.update(found)
     for peer in peers:
         if peer not in PEERS:
             raise ValueError(f"no client is called {peer}; there are {', '.join(PEERS)}")
     kinds = {target: kind_of(target) for target in targets}
     left = []
     for row in rows:
-        if names and not row.name.startswith(tuple(names)):
+        if row.name not in wanted:
             continue
         places = tuple(name for name in targets if kinds[name] in row.kinds) if targets else row.targets
         spoken = {kind_of(place) for place in places}
