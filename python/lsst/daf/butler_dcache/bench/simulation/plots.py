@@ -20,6 +20,8 @@ _COLOURS = {
 }
 _RESOURCE_COLOURS = ("#0a58ca", "#c1121f", "#8a2fb0", "#8a5a00", "#267332", "#4d5966")
 _WIDTH = 720.0
+_FEW_STEPS = 3
+"""What is over so soon has no course."""
 
 
 def drawings(document: Mapping[str, Any]) -> dict[str, Drawing]:
@@ -179,6 +181,10 @@ def _bars(title: str, runs: Sequence[Mapping[str, Any]], panels: Sequence[tuple[
     def paint(*all_axes: Any) -> None:
         for number, (axes, (heading, name, factor)) in enumerate(zip(all_axes, panels, strict=True)):
             values = [mean(run, name) * factor for run in runs]
+            # The names stand at the first panel alone, so that all have room.
+            wide = (_WIDTH - 184.0) / len(panels)
+            _, bottom, _, height = axes.get_position().bounds
+            axes.set_position(((160 + number * wide) / _WIDTH, bottom, (wide - 24) / _WIDTH, height))
             axes.barh(range(len(runs)), values, 0.6, color=[_COLOURS[one] for one in names])
             for place, value in enumerate(values):
                 axes.text(value, place, f" {number_text(value)}", va="center", fontsize=9)
@@ -203,7 +209,7 @@ def _over_time(
     document: Mapping[str, Any] | None = None,
 ) -> Drawing:
     start = document["scenario"]["warm_up_seconds"] if document else 0.0
-    shown = [run for run in runs if "series" in run and any(run["series"][name])]
+    shown = [run for run in runs if any(run["series"][name]) and len(run["series"]["at"]) > _FEW_STEPS]
 
     def paint(axes: Any) -> None:
         ends = []

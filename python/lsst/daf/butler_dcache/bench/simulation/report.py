@@ -295,7 +295,7 @@ def _page(document: Mapping[str, Any], plots: Mapping[str, Drawing]) -> str:
 def _alone(plot: Drawing) -> str:
     """Return a plot as a file of its own: with the colours and the font of the page, on paper."""
     head, _, rest = plot.svg.partition(">")
-    style = f"{style_sheet()}svg{{background:var(--paper)}}:root{{--font:sans-serif}}"
+    style = f"{style_sheet()}svg{{background:var(--paper);font-family:sans-serif;--font:sans-serif}}"
     return f"{head}><style>{style}</style>{rest}\n"
 
 
