@@ -541,7 +541,7 @@ class TestCommand:
             (["put-document", "--peer", "boto3"], "none of these rows"),
             (["--rtt", "-1"], "is not between"),
             (["--budget", "0"], "--budget"),
-            (["--target", "davs://user:word@door.example.org/"], "user name and password"),
+            (["--target", "davs://user:word@door.example.org/"], "door.example.org"),
         ],
     )
     def test_bad_arguments(self, arguments: list[str], complaint: str) -> None:
