@@ -306,7 +306,8 @@ class DataAnswer:
             connection.is_unread = False
             if not self._held:
                 self._release(connection)
-        self._request.record(self.status, self.reason, self._received)
+        if self._request.course is not None:
+            self._request.record(self.status, self.reason, self._received)
 
     def __enter__(self) -> Self:
         return self
