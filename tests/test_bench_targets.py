@@ -239,8 +239,11 @@ class TestStandIns:
             "webdav",
             "s3",
         ]
-        with pytest.raises(ValueError, match="no server is called"):
-            kind_of("https://a/")
+        assert kind_of("S3://b/") == "s3"
+        for secret in ("https://me:hunter2@a/", "davs://me:hunter2@a/", "davs://a/?authz=hunter2"):
+            with pytest.raises(ValueError, match="no server is called|holds more than a place") as caught:
+                kind_of(secret)
+            assert "hunter2" not in str(caught.value)
         said = stand_in.describe()
         assert stand_in.admit(Work("get", 10**15, 10**6)) == ""
         assert stand_in.rate_limit(Work("get", 1)) == 0

@@ -30,7 +30,7 @@ from .stand_in import place_together
 from .target import Counts, TargetGoneError
 from .work import Access, Work, contents, pieces
 
-__all__ = ("RealTarget", "is_url", "real_target")
+__all__ = ("RealTarget", "is_url", "real_target", "see_that_it_is_a_place")
 
 _SCHEMES = ("davs://", "dav://", "s3://")
 _SAYS_DCACHE = re.compile(r"dCache\b")
@@ -50,6 +50,24 @@ def is_url(name: str) -> bool:
         The name.
     """
     return name.lower().startswith(_SCHEMES)
+
+
+def see_that_it_is_a_place(url: str) -> None:
+    """Refuse a URL that could hold a secret, since reports name the servers.
+
+    Parameters
+    ----------
+    url : `str`
+        Of a directory.
+
+    Raises
+    ------
+    ValueError
+        If it holds more than a place.
+    """
+    parts = urlsplit(url)
+    if parts.query or parts.fragment or ":" in parts.netloc.rpartition("@")[0]:
+        raise ValueError(f"{redact_url(url)} holds more than a place: credentials belong elsewhere")
 
 
 @contextlib.contextmanager
@@ -105,11 +123,9 @@ class RealTarget:
     child_prefix: tuple[str, ...] = ()
 
     def __init__(self, url: str, guard: Guard) -> None:
-        parts = urlsplit(url)
-        if parts.query or parts.fragment or (":" in parts.netloc.rpartition("@")[0]):
-            raise ValueError(f"{redact_url(url)} holds more than a place: credentials belong elsewhere")
+        see_that_it_is_a_place(url)
         self.name = redact_url(url)
-        self.kind = "s3" if parts.scheme.lower() == "s3" else "webdav"
+        self.kind = "s3" if url.lower().startswith("s3:") else "webdav"
         self._allowance = Allowance(guard)
         self._seen = 0.0
         self._placed: set[str] = set()

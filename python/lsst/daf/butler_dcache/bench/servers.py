@@ -28,12 +28,13 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from ..redaction import redact_url
 from .allowance import Guard
 from .door import Door, Pool
 from .embedded import Embedded
 from .link import Link, LinkUnavailableError, link_up
 from .processes import default_folder, stop
-from .real_target import is_url, real_target
+from .real_target import is_url, real_target, see_that_it_is_a_place
 from .s3_target import S3Target
 from .seaweedfs import kill
 from .stand_in import Ground, LocalTarget
@@ -64,13 +65,14 @@ def kind_of(name: str) -> str:
     Raises
     ------
     ValueError
-        If it is neither.
+        If it is neither, or a URL that holds more than a place.
     """
     if is_url(name):
-        return "s3" if name.startswith("s3:") else "webdav"
+        see_that_it_is_a_place(name)
+        return "s3" if name.lower().startswith("s3:") else "webdav"
     if name not in TARGETS:
         raise ValueError(
-            f"no server is called {name}; there are {', '.join(TARGETS)}, and URLs (davs, dav, s3)"
+            f"no server is called {redact_url(name)}; there are {', '.join(TARGETS)}, and URLs (davs, dav, s3)"
         )
     return "s3" if name.startswith("seaweedfs") else "webdav"
 

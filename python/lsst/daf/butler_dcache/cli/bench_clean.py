@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from ..bench.borrowed import clean
-from ..bench.real_target import is_url
+from ..bench.real_target import is_url, see_that_it_is_a_place
 from ..errors import DcacheError
 from ..redaction import redact_text, redact_url
 
@@ -24,6 +24,7 @@ def clean_command(url: str) -> None:
     if not is_url(url):
         raise click.UsageError(f"{redact_url(url)} is not the URL of a directory: davs, dav or s3")
     try:
+        see_that_it_is_a_place(url)
         removed = clean(url, tell=click.echo)
     except (DcacheError, ValueError) as error:
         raise click.ClickException(redact_text(str(error))) from error
