@@ -4,26 +4,19 @@ from __future__ import annotations
 
 import pytest
 from fresh_interpreter import run
+from lsst.daf.butler_dcache.config.switches import registration_wanted
 
 
-@pytest.mark.parametrize("scheme", ["dav", "davs"])
-def test_importing_the_package_registers(scheme: str) -> None:
-    run(f"""
+def test_importing_the_package_registers() -> None:
+    # A configuration that upstream would refuse when it is imported, which it is not until somebody wants it.
+    run(
+        """
 import lsst.daf.butler_dcache as package
 from lsst.resources import ResourcePath
 assert package.registered()
-assert is_ours(ResourcePath("{scheme}://door:2880/a/b"))
+for scheme in ("dav", "davs"):
+    assert is_ours(ResourcePath(f"{scheme}://door:2880/a/b")), scheme
 assert not is_ours(ResourcePath("https://door:2880/a/b"))
-""")
-
-
-def test_upstream_is_not_loaded_until_somebody_wants_it() -> None:
-    # A configuration that upstream would refuse when it is imported.
-    run(
-        """
-import lsst.daf.butler_dcache
-from lsst.resources import ResourcePath
-assert is_ours(ResourcePath("davs://door:2880/a/b"))
 assert "lsst.resources.davutils" not in sys.modules
 """,
         LSST_RESOURCES_WEBDAV_CONFIG="/there/is/no/such/file.yaml",
@@ -85,8 +78,14 @@ for uri in (ours, ours.dirname(), ours.parent(), ours.updatedFile("c"), ours.dir
 """)
 
 
-@pytest.mark.parametrize("value", ["no", "NO", "0", "false", "off"])
-def test_switched_off_by_the_environment(value: str) -> None:
+@pytest.mark.parametrize("value", ["no", "NO", " no ", "0", "false", "off", "none"])
+def test_words_that_switch_it_off(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    assert registration_wanted()
+    monkeypatch.setenv("DAF_BUTLER_DCACHE_REGISTER", value)
+    assert not registration_wanted()
+
+
+def test_switched_off_by_the_environment() -> None:
     run(
         """
 import lsst.daf.butler_dcache as package
@@ -95,7 +94,7 @@ assert "lsst.resources" not in sys.modules
 package.register()
 assert package.registered()
 """,
-        DAF_BUTLER_DCACHE_REGISTER=value,
+        DAF_BUTLER_DCACHE_REGISTER="off",
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from fresh_interpreter import run
+from lsst.daf.butler_dcache.config.switches import s3_profiles_wanted
 
 
 def test_importing_the_package_claims_every_profile() -> None:
@@ -63,7 +64,12 @@ assert not is_ours(ResourcePath("s3://one@bucket/key"))
 
 
 @pytest.mark.parametrize("value", ["none", "No", "off", "0"])
-def test_none_of_them(value: str) -> None:
+def test_words_for_none_of_them(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    monkeypatch.setenv("DAF_BUTLER_DCACHE_S3", value)
+    assert s3_profiles_wanted() == frozenset()
+
+
+def test_none_of_them() -> None:
     run(
         """
 import lsst.daf.butler_dcache as package
@@ -72,7 +78,7 @@ assert package.registered() and not package.registered("s3")
 assert "lsst.resources.s3" not in sys.modules
 assert type(ResourcePath("s3://bucket/key")).__module__ == "lsst.resources.s3"
 """,
-        DAF_BUTLER_DCACHE_S3=value,
+        DAF_BUTLER_DCACHE_S3="none",
     )
 
 
