@@ -71,10 +71,14 @@ def test_command():
 """
 
 
-@pytest.mark.parametrize("options", [[], ["-n", "2"]])
-def test_it_fails_what_leaks(pytester: pytest.Pytester, options: list[str]) -> None:
+@pytest.mark.parametrize("options", [[], ["-n", "1"]], ids=["here", "in a worker"])
+def test_it_fails_what_leaks(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, options: list[str]
+) -> None:
+    # Some plugins take seconds to be imported, in each process.
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
     pytester.makeconftest(CONFTEST.format(folder=str(Path(__file__).parent)))
     pytester.makepyfile(SUITE)
-    result = pytester.runpytest_subprocess("-p", "no:cacheprovider", "-rf", *options)
+    result = pytester.runpytest_subprocess("-p", "xdist", "-p", "no:cacheprovider", "-rf", *options)
     result.assert_outcomes(passed=1, failed=7)
     result.stdout.fnmatch_lines(["*shows a secret that ends with ...6789*"])
