@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import unicodedata
 from collections.abc import Iterator
 from urllib.parse import quote
@@ -158,48 +157,6 @@ def test_nothing_in_an_object(s3_url: str) -> None:
     writer = store.open_writer(f"{s3_url}written")
     writer.commit()
     assert store.read(f"{s3_url}written") == b""
-
-
-def test_a_listing_that_changes_while_it_is_read(s3_url: str) -> None:
-    """What is there all the time is listed, however many come and go; here over several pages."""
-    store = store_for(s3_url)
-    stays = [f"{s3_url}{number:04d}-stays" for number in range(1100)]
-    goes = [f"{s3_url}{number:04d}-goes" for number in range(0, 1100, 50)]
-    _write_all(store, [*stays, *goes])
-    stop = threading.Event()
-    troubles: list[BaseException] = []
-
-    def come_and_go() -> None:
-        try:
-            while not stop.is_set():
-                store.remove_many(goes)
-                _write_all(store, goes)
-        except BaseException as error:
-            troubles.append(error)
-
-    thread = threading.Thread(target=come_and_go)
-    thread.start()
-    try:
-        for _ in range(5):
-            found = names_of(store, s3_url)
-            assert len(found) == len(set(found))
-            assert set(stays) <= set(found) <= {*stays, *goes}
-    finally:
-        stop.set()
-        thread.join()
-    assert troubles == []
-
-
-def _write_all(store: Store, urls: list[str]) -> None:
-    def write(some: list[str]) -> None:
-        for url in some:
-            store.write(url, b"x")
-
-    threads = [threading.Thread(target=write, args=(urls[number::4],)) for number in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
 
 
 class TestAccounts:
