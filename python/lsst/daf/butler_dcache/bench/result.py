@@ -68,7 +68,9 @@ class Result:
         return warm if len(warm) >= _ENOUGH_WARM else samples
 
     def pairs(self, name: str, client: str, peer: str) -> list[tuple[float, float]]:
-        """Return a quantity of two peers for each repetition that both have.
+        """Return a quantity of two peers for each repetition in which both did all their work.
+
+        What failed at once would look like what was done fast.
 
         Parameters
         ----------
@@ -78,7 +80,11 @@ class Result:
             The peers.
         """
         figures = [
-            {sample.repetition: quantity(name, sample, self.row.work) for sample in self.timed(one)}
+            {
+                sample.repetition: quantity(name, sample, self.row.work)
+                for sample in self.timed(one)
+                if not sample.errors
+            }
             for one in (client, peer)
         ]
         pairs = ((value, figures[1].get(number)) for number, value in figures[0].items())
@@ -142,7 +148,7 @@ class Result:
         medians = {
             peer: statistics.median(sample.wall_seconds for sample in self.timed(peer))
             for peer, samples in self.samples.items()
-            if samples and peer not in OURS
+            if samples and peer not in OURS and not any(sample.errors for sample in samples)
         }
         return min(medians, key=medians.__getitem__, default="")
 

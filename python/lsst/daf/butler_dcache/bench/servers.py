@@ -72,7 +72,8 @@ def kind_of(name: str) -> str:
         return "s3" if name.lower().startswith("s3:") else "webdav"
     if name not in TARGETS:
         raise ValueError(
-            f"no server is called {redact_url(name)}; there are {', '.join(TARGETS)}, and URLs (davs, dav, s3)"
+            f"no server is called {redact_url(name)}; there are {', '.join(TARGETS)}, "
+            "and URLs (davs, dav, s3)"
         )
     return "s3" if name.startswith("seaweedfs") else "webdav"
 
