@@ -638,3 +638,29 @@ class TestProgress:
         progress.tell("done\nwith it")
         progress.end()
         assert stream.text == "   0/60 s  done with it\n"
+
+
+def test_what_failed_at_once_is_not_compared_as_fast() -> None:
+    row = Row("row", "look", WORK, ("ours", "curl"), ("embedded",))
+    result = Result(row, "embedded")
+    result.samples = {
+        "ours": [Sample(0, 1.0, 1.0), Sample(1, 0.01, 0.01, errors={"OSError": 2}), Sample(2, 1.0, 1.0)],
+        "curl": [Sample(0, 2.0, 1.0), Sample(1, 2.0, 1.0), Sample(2, 0.01, 0.01, errors={"OSError": 1})],
+    }
+    assert result.pairs("wall", "ours", "curl") == [(1.0, 2.0)]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("run", "--budget", "nan"),
+        ("run", "--budget", "inf"),
+        ("run", "--scale", "nan"),
+        ("run", "--max-rate", "nan"),
+        ("compare", "a", "b", "--threshold", "nan"),
+    ],
+)
+def test_a_number_must_be_one(arguments: tuple[str, ...]) -> None:
+    said = CliRunner().invoke(main, ["bench", *arguments])
+    assert said.exit_code == 2
+    assert arguments[-2] in said.output

@@ -5,6 +5,7 @@ from __future__ import annotations
 __all__ = ("compare_command",)
 
 import json
+import math
 import sys
 from pathlib import Path
 
@@ -37,6 +38,8 @@ def compare_command(before: Path, after: Path, threshold: float, as_json: bool) 
 
     The exit status is 1 if something is worse, 0 if nothing is, 2 if the runs cannot be compared.
     """
+    if math.isnan(threshold):  # nothing would ever be worse
+        raise click.BadParameter("nan is no number to compare with", param_hint="--threshold")
     try:
         records = [read(path) for path in (before, after)]
     except ResultsError as error:

@@ -9,6 +9,7 @@ import functools
 import importlib.util
 import itertools
 import json
+import math
 import os
 import shutil
 import sys
@@ -46,6 +47,13 @@ _SHARE_OF_REPORTS = 0.05
 """Reports of an unfinished run may take so much of the time."""
 
 
+def _finite(context: click.Context, option: click.Parameter, value: float | None) -> float | None:
+    """Refuse what compares with nothing, or never ends."""
+    if value is not None and not math.isfinite(value):
+        raise click.BadParameter(f"{value} is no number to count with")
+    return value
+
+
 @click.command(name="run")
 @click.argument("names", nargs=-1, metavar="[ROW]...")
 @click.option(
@@ -66,7 +74,14 @@ _SHARE_OF_REPORTS = 0.05
     type=click.Choice(("store", "path", "butler")),
     help="Only clients of this level; may be repeated.",
 )
-@click.option("--budget", type=click.FloatRange(1), default=300.0, show_default=True, help="Seconds for all.")
+@click.option(
+    "--budget",
+    type=click.FloatRange(1, 7 * 86400),
+    callback=_finite,
+    default=300.0,
+    show_default=True,
+    help="Seconds for all.",
+)
 @click.option(
     "--repetitions",
     type=click.IntRange(1),
@@ -76,6 +91,7 @@ _SHARE_OF_REPORTS = 0.05
 @click.option(
     "--scale",
     type=click.FloatRange(0, 1, min_open=True),
+    callback=_finite,
     default=1.0,
     show_default=True,
     help="Of sizes and numbers; anything but 1 is a trial.",
@@ -96,7 +112,12 @@ _SHARE_OF_REPORTS = 0.05
 )
 @click.option("--max-bytes", type=click.IntRange(1), help="That a real server is asked to carry.")
 @click.option("--max-requests", type=click.IntRange(1), help="That a real server is asked.")
-@click.option("--max-rate", type=click.FloatRange(0, min_open=True), help="Requests per second, likewise.")
+@click.option(
+    "--max-rate",
+    type=click.FloatRange(0, min_open=True),
+    callback=_finite,
+    help="Requests per second, likewise.",
+)
 @click.option(
     "--require",
     type=click.Choice(("counted", "all")),
@@ -116,7 +137,7 @@ def run_command(
 ) -> None:
     """Measure this client beside others, and report where the time goes.
 
-    Clients take turns in a drawn order, each time in a new process; figures are compared within a
+    Clients take turns in a drawn order, each time with a new session; figures are compared within a
     repetition. Everything ends within twice the budget and a minute. A real server is used only below
     one new directory, which is removed again; see --max-bytes and its neighbours, and bench clean.
 
