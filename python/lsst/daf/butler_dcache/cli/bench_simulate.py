@@ -5,6 +5,7 @@ from __future__ import annotations
 __all__ = ("command",)
 
 import json
+import math
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -139,6 +140,9 @@ def _changed(preset: str, limiter: bool, faults: tuple[str, ...], changes: dict[
     """Return the preset with what was asked for instead."""
     scenario = PRESETS[preset]()
     given = {name: value for name, value in changes.items() if value is not None}
+    for name, value in given.items():
+        if not math.isfinite(value):
+            raise click.UsageError(f"--{name.replace('_', '-')} {value} is no number to count with")
     site: dict[str, Any] = {
         name: given[name]
         for name in ("doors", "door_processors", "pools", "movers", "tls", "retry_after")

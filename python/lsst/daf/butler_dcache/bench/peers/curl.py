@@ -14,7 +14,7 @@ from .program import ProgramFailedError, run_program
 
 __all__ = ("make",)
 
-_SAID = r'write-out = "%{time_total} %{time_starttransfer} %{url}\n"'
+_SAID = r'write-out = "%{time_total} %{time_starttransfer} %{size_download} %{url}\n"'
 """After each transfer: its redirect belongs to the times, the first byte is of the last answer's head."""
 
 _TAKEN_IN_TURN = ("url", "upload-file", "output")
@@ -63,9 +63,12 @@ class _Curl(Client):
     def _outcome(self, work: Work, said: list[str]) -> Outcome:
         seconds: dict[str, list[float]] = defaultdict(list)
         together: dict[str, float] = defaultdict(float)
+        wanted = {"get": work.size_bytes, "read_random": work.piece_bytes}.get(work.operation)
         for step, text in enumerate(said):
             for line in text.splitlines():
-                total, first, url = line.split()
+                total, first, size, url = line.split()
+                if wanted is not None and int(size) != wanted:
+                    raise ProgramFailedError(f"curl received {size} bytes of {wanted}")
                 if self._moves:  # one after the other, to the same file
                     together[url.removesuffix(".tmp")] += float(total)
                 else:
