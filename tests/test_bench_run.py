@@ -303,6 +303,18 @@ class TestTargets:
         assert "it needs 17 MB in" in run.skipped[0]["reason"]
         assert run.skipped[0]["reason"] in run.problems[0]
 
+    @pytest.mark.parametrize("operation", ["read_random", "read_vector"])
+    def test_pieces_of_a_file_need_the_file_once(
+        self, stage: Stage, monkeypatch: pytest.MonkeyPatch, operation: str
+    ) -> None:
+        class Usage:
+            free = 30_000_000
+
+        monkeypatch.setattr(measure.shutil, "disk_usage", lambda path: Usage)
+        work = Work(operation, 1_000_000, 100, batch=5, piece_bytes=1000)
+        with Stop(10.0, 1.0) as stop:
+            measure.Site(Server("door", stage.actor), stage.folder, stop)._make_room("row", work)
+
 
 class TestTime:
     @staticmethod

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from . import partial
 from .allowance import GuardError
 from .peer_process import PeerFailedError, PeerProcess
 from .peers.registry import OURS, PEERS
@@ -34,6 +35,7 @@ _VERIFIED = 20
 """How many of many files are looked at afterwards."""
 _SPARE_BYTES = 16 * _MIB
 _READS = ("get", "look")
+_READS_OF_PARTS = partial.OPERATIONS | {"read_vector"}
 
 
 class NoSpaceError(Exception):
@@ -272,8 +274,11 @@ class Site:
 
     def _make_room(self, name: str, work: Work) -> None:
         """Forget other rows' files if those of this one would not fit beside them."""
-        steps = work.steps or (Step(work.operation, work.size_bytes, work.batch),)
-        needed = sum(step.size_bytes * step.count for step in steps) * max(work.count, work.files)
+        if work.operation in _READS_OF_PARTS:
+            needed = work.size_bytes * max(work.files, 1)  # their number and batch are of pieces
+        else:
+            steps = work.steps or (Step(work.operation, work.size_bytes, work.batch),)
+            needed = sum(step.size_bytes * step.count for step in steps) * max(work.count, work.files)
         # On the server, if they are not there yet, and in the scratch folder.
         needed = needed * (1 if name in self._made else 2) + _SPARE_BYTES
         if shutil.disk_usage(default_folder()).free >= needed:
