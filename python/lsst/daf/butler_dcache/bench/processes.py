@@ -40,12 +40,21 @@ class MissingServerError(Exception):
 
 
 def default_folder() -> Path:
-    """Return where files lie that are measured: where ``TMPDIR`` says, else in memory if there is enough."""
+    """Return where files lie that are measured: where ``TMPDIR`` says, else in memory if there is enough.
+
+    A ``TMPDIR`` into which the servers' user may not look is left alone.
+    """
     memory = Path("/dev/shm")  # noqa: S108
-    if "TMPDIR" in os.environ or not (memory.is_dir() and os.access(memory, os.W_OK)):
+    wanted = "TMPDIR" in os.environ and _lets_servers_in(Path(tempfile.gettempdir()))
+    if wanted or not (memory.is_dir() and os.access(memory, os.W_OK)):
         return Path(tempfile.gettempdir())
     # A container often has 64 MB of it.
     return memory if shutil.disk_usage(memory).free >= _MEMORY_BYTES else Path(tempfile.gettempdir())
+
+
+def _lets_servers_in(folder: Path) -> bool:
+    """Tell whether the user that servers run as, nobody where we are root, can reach what lies in a folder."""
+    return os.geteuid() != 0 or all(each.stat().st_mode & 0o001 for each in (folder, *folder.parents))
 
 
 def program(name: str, packages: str) -> str:
