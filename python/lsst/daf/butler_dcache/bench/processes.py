@@ -53,7 +53,7 @@ def default_folder() -> Path:
 
 
 def _lets_servers_in(folder: Path) -> bool:
-    """Tell whether the user that servers run as, nobody where we are root, can reach what lies in a folder."""
+    """Tell whether the user that servers run as (nobody, if we are root) can reach what lies in a folder."""
     return os.geteuid() != 0 or all(each.stat().st_mode & 0o001 for each in (folder, *folder.parents))
 
 
