@@ -544,3 +544,12 @@ def test_a_skew_is_told_by_whatever_says_the_time() -> None:
         Said(403, "", {"Date": "Tue, 24 Nov 2026 12:10:00 GMT"}, b""), operation="", url="", now=now
     )
     assert type(near) is AccessDeniedError
+
+
+@pytest.mark.parametrize(("code", "kind"), [("BadDigest", IntegrityError), ("", CredentialError)])
+def test_a_skew_is_not_the_reason_of_another_refusal(code: str, kind: type[Exception]) -> None:
+    body = f"<Error><Code>{code}</Code></Error>".encode() if code else b""
+    said = failures.Said(400, "Bad Request", {"Date": "Tue, 24 Nov 2026 12:00:00 GMT"}, body)
+    now = datetime(2026, 11, 24, 12, 30, tzinfo=UTC)
+    error = failures.failure(said, operation="write", url="s3://bucket/key", method="PUT", now=now)
+    assert isinstance(error, kind)

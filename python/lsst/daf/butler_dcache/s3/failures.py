@@ -236,7 +236,8 @@ def failure(
     kind, message, hint = _meaning(said)
     skew = _skew_seconds(said, now or datetime.now(UTC))
     is_skewed = said.code == "RequestTimeTooSkewed" and abs(skew) >= 60
-    if is_skewed or (said.status in (400, 401, 403) and abs(skew) > _SKEW_SECONDS):
+    is_refused = said.status in (401, 403) or (said.status == 400 and not said.code)
+    if is_skewed or (is_refused and abs(skew) > _SKEW_SECONDS):
         # A service that sees no valid signature, and HEAD, give no other reason.
         kind = CredentialError
         side = "behind" if skew > 0 else "ahead of"
