@@ -335,6 +335,8 @@ class TestLink:
                 check_link(target)
                 pump = int(target.child_prefix[1].split("/")[2])
         except LinkUnavailableError as reason:
+            if os.environ.get("CI") == "true":
+                raise
             pytest.skip(str(reason))
         assert not Path(f"/proc/{pump}").exists()
 
