@@ -355,6 +355,19 @@ class StoreConformance:
         assert [url for url in asked if found[url]] == [*there, f"{base}a/"]
         assert store.exists_many([]) == {}
 
+    def test_info_many(self, store: Store, base: str) -> None:
+        names = [f"{base}many/{number}" for number in range(5)]
+        for number, name in enumerate(names):
+            store.write(name, b"x" * number)
+        wanted = [*names, base + "many/none", base + "none/none"]
+        infos = store.info_many(wanted)
+        assert [info and info.size for info in infos.values()] == [0, 1, 2, 3, 4, None, None]
+        assert list(infos) == wanted
+
+    def test_iter_directory(self, store: Store, base: str) -> None:
+        store.write(base + "listed/file", b"1")
+        assert [info.name for info in store.iter_directory(base + "listed/")] == ["file"]
+
     def test_move(self, store: Store, base: str) -> None:
         store.write(base + "a", SMALL)
         store.write(base + "b", LARGE)

@@ -243,7 +243,7 @@ def test_unencrypted_pool_of_an_encrypted_door(embedded: Any, url: str, tmp_path
         (404, "Not Found", FileNotFoundError),
         (500, "Internal problem: File is broken", errors.FileBrokenError),
         (500, "Internal problem: File upload not yet completed", errors.FileBrokenError),
-        (500, "Internal problem: No pool candidates available for stage", errors.FileNearlineError),
+        (500, "Internal problem: No pool candidates available for stage", errors.NearlineError),
         (500, "Internal problem: something", errors.ServerError),
     ],
 )

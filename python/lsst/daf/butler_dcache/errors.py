@@ -15,7 +15,7 @@ local files keeps working::
     │   └── CredentialError         PermissionError      no credential, or one that the server refuses (401)
     │       └── CredentialConfigurationError ValueError      what the configuration says of it is wrong
     ├── StoreFullError              OSError (ENOSPC)     no space, or no right to that much (507)
-    ├── FileNearlineError           OSError (EAGAIN)     the file is on tape only and is not to be had now
+    ├── NearlineError               OSError (EAGAIN)     the file is on tape only and is not to be had now
     ├── FileBrokenError             OSError (EIO)        the name holds an unfinished or cut upload
     ├── IntegrityError              OSError (EIO)        bytes, size or checksum are not those of the file
     ├── UploadDisplacedError        OSError (EBUSY)      another writer took the name meanwhile
@@ -47,8 +47,8 @@ __all__ = (
     "DirectoryNotEmptyError",
     "DoorUnavailableError",
     "FileBrokenError",
-    "FileNearlineError",
     "IntegrityError",
+    "NearlineError",
     "OutcomeUnknownError",
     "ParentNotFoundError",
     "ProtocolError",
@@ -204,7 +204,7 @@ class StoreFullError(DcacheError, OSError):
     _default_errno = errno.ENOSPC
 
 
-class FileNearlineError(DcacheError, OSError):
+class NearlineError(DcacheError, OSError):
     """The file is on tape only and is not to be had at once."""
 
     _default_errno = errno.EAGAIN

@@ -8,16 +8,13 @@ not speak for. The connection to each is verified as any other.
 from __future__ import annotations
 
 import ipaddress
-import json
 import logging
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from ..config.settings import EndpointSettings, origin_of
-from ..errors import ProtocolError
-from ..transport.control import ControlPlane
+from ..config.settings import origin_of
 from ..transport.deadline import Deadline
-from ..transport.failures import failure
+from .api import Api, document_of
 
 __all__ = ("like_doors", "list_doors")
 
@@ -26,15 +23,15 @@ _log = logging.getLogger(__name__)
 _SAME = ("protocol", "root", "tags", "readPaths", "writePaths")
 
 
-def list_doors(settings: EndpointSettings, control: ControlPlane, deadline: Deadline) -> tuple[str, ...]:
+def list_doors(base_url: str, api: Api, deadline: Deadline) -> tuple[str, ...]:
     """Ask the frontend for the doors that can take the place of the configured one.
 
     Parameters
     ----------
-    settings : `EndpointSettings`
-        Settings of an endpoint with a ``frontend_url``.
-    control : `ControlPlane`
-        Sends the request.
+    base_url : `str`
+        URL of the door that is configured.
+    api : `Api`
+        The frontend's ``/api/v1``.
     deadline : `Deadline`
         When to give up.
 
@@ -48,17 +45,8 @@ def list_doors(settings: EndpointSettings, control: ControlPlane, deadline: Dead
     DcacheError
         Raised by cause.
     """
-    url = f"{settings.frontend_url}api/v1/doors"
-    answer = control.request("GET", url, headers={"Accept": "application/json"}, deadline=deadline)
-    if answer.status != 200:
-        raise failure(answer, operation="list doors", url=url, body=answer.body, attempts=answer.attempts)
-    try:
-        rows = json.loads(answer.body)
-    except ValueError:
-        rows = None
-    if not isinstance(rows, list):
-        raise ProtocolError("the list of doors is none", operation="list doors", url=url)
-    return like_doors(settings.base_url, rows)
+    answer = api.ask("GET", "/doors", operation="list doors", url=base_url, deadline=deadline)
+    return like_doors(base_url, document_of(answer, list, operation="list doors", url=base_url))
 
 
 def like_doors(base_url: str, rows: Iterable[Any]) -> tuple[str, ...]:

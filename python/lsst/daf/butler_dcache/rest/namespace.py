@@ -6,15 +6,14 @@ is without effect when source and target are one; DELETE is not recursive.
 
 from __future__ import annotations
 
-import json
+from collections.abc import Container
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from ..config.settings import EndpointSettings
 from ..errors import ResourceExistsError, ResourceIsDirectoryError
-from ..transport.control import Answer, ControlPlane
+from ..transport.control import Answer
 from ..transport.deadline import Deadline
-from ..transport.failures import failure
+from .api import Api, document_of
 
 __all__ = ("Namespace",)
 
@@ -24,16 +23,12 @@ class Namespace:
 
     Parameters
     ----------
-    settings : `EndpointSettings`
-        Settings of an endpoint with a ``frontend_url``.
-    control : `ControlPlane`
-        Sends the requests.
+    api : `Api`
+        The frontend's ``/api/v1``.
     """
 
-    def __init__(self, settings: EndpointSettings, control: ControlPlane) -> None:
-        assert settings.frontend_url is not None
-        self._base = settings.frontend_url.rstrip("/") + "/api/v1/namespace"
-        self._control = control
+    def __init__(self, api: Api) -> None:
+        self._api = api
 
     def move(self, source: str, target: str, *, operation: str, deadline: Deadline) -> None:
         """Rename a file and replace what has the target's name, in one step.
@@ -55,11 +50,9 @@ class Namespace:
             Raised if there is no source, or no directory for the target.
         """
         wish = {"action": "mv", "destination": unquote(urlsplit(target).path)}
-        answer = self._request("POST", source, deadline, wish)
-        if answer.status in (200, 201):
-            return
-        error = failure(answer, operation=operation, url=target, body=answer.body, attempts=answer.attempts)
-        if isinstance(error, ResourceExistsError):
+        try:
+            self._ask("POST", source, target, operation, deadline, wish, accept=(200, 201))
+        except ResourceExistsError as error:
             # Files are replaced: what is in the way is a directory.
             raise ResourceIsDirectoryError(
                 "a directory has this name",
@@ -67,8 +60,7 @@ class Namespace:
                 url=target,
                 status=error.status,
                 reason=error.reason,
-            )
-        raise error
+            ) from error
 
     def remove(self, url: str, *, operation: str, deadline: Deadline) -> None:
         """Remove a file or an empty directory.
@@ -89,9 +81,7 @@ class Namespace:
         DirectoryNotEmptyError
             Raised if it is a directory that holds something.
         """
-        answer = self._request("DELETE", url, deadline, None)
-        if answer.status not in (200, 204):
-            raise failure(answer, operation=operation, url=url, body=answer.body, attempts=answer.attempts)
+        self._ask("DELETE", url, url, operation, deadline, accept=(200, 204))
 
     def identifier(self, url: str, *, deadline: Deadline) -> str:
         """Return the identifier of an entry, which stays with it through renames.
@@ -108,22 +98,25 @@ class Namespace:
         identifier : `str`
             Its PNFSID, empty if the frontend does not say.
         """
-        answer = self._request("GET", url, deadline, None)
-        if answer.status != 200:
-            raise failure(answer, operation="look", url=url, body=answer.body, attempts=answer.attempts)
-        try:
-            return str(json.loads(answer.body).get("pnfsId", ""))
-        except (ValueError, AttributeError):
-            return ""
+        answer = self._ask("GET", url, url, "look", deadline)
+        return str(document_of(answer, dict, operation="look", url=url).get("pnfsId", ""))
 
-    def _request(self, method: str, url: str, deadline: Deadline, wish: Any) -> Answer:
-        headers = {"Accept": "application/json"}
-        if wish is not None:
-            headers["Content-Type"] = "application/json"
-        return self._control.request(
+    def _ask(
+        self,
+        method: str,
+        url: str,
+        about: str,
+        operation: str,
+        deadline: Deadline,
+        wish: Any = None,
+        accept: Container[int] = (200,),
+    ) -> Answer:
+        return self._api.ask(
             method,
-            self._base + urlsplit(url).path,
-            headers=headers,
-            body=None if wish is None else json.dumps(wish).encode(),
+            "/namespace" + urlsplit(url).path,
+            operation=operation,
+            url=about,
             deadline=deadline,
+            wish=wish,
+            accept=accept,
         )

@@ -22,8 +22,8 @@ from ..errors import (
     CredentialError,
     DcacheError,
     DoorUnavailableError,
-    FileNearlineError,
     IntegrityError,
+    NearlineError,
     ProtocolError,
     ResourceExistsError,
     ResourceNotFoundError,
@@ -99,7 +99,7 @@ _BY_CODE: dict[str, _Meaning] = {
     "InvalidDigest": (IntegrityError, "the service does not understand the checksum", ""),
     "InvalidPart": (IntegrityError, "the service has not the parts that were sent to it", ""),
     "InvalidPartOrder": (IntegrityError, "the parts of the object are not in their order", ""),
-    "InvalidObjectState": (FileNearlineError, "the object is in an archive", _RESTORE),
+    "InvalidObjectState": (NearlineError, "the object is in an archive", _RESTORE),
     "EntityTooLarge": (UnsupportedError, "the service takes no object or part of this size", ""),
     "EntityTooSmall": (UnsupportedError, "the service takes no part so small, but the last", ""),
     "KeyTooLongError": (

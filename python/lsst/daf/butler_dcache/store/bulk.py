@@ -24,7 +24,7 @@ from ..transport.deadline import Deadline
 from ..webdav.addresses import decoded_path, parent
 from ..webdav.door import Door
 
-__all__ = ("Listings", "at_once", "exists_many", "files_among")
+__all__ = ("Listings", "at_once", "exists_many", "files_among", "found")
 
 _log = logging.getLogger(__name__)
 
@@ -77,6 +77,22 @@ def at_once(function: Callable[[Item], Result], items: Sequence[Item]) -> list[R
         except BaseException:
             workers.shutdown(wait=False, cancel_futures=True)
             raise
+
+
+def found(look: Callable[[str], FileInfo], url: str) -> FileInfo | None:
+    """Return what a look at a name finds, `None` if the server says that there is nothing.
+
+    Parameters
+    ----------
+    look : `~collections.abc.Callable`
+        Asks for one name.
+    url : `str`
+        The name.
+    """
+    try:
+        return look(url)
+    except ResourceNotFoundError:
+        return None
 
 
 class Listings:

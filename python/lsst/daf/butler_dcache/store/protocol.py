@@ -135,6 +135,10 @@ class Store(Protocol):
         """Return what a directory holds (1 request, 2 for one that looks empty; on S3 1 per thousand)."""
         ...
 
+    def iter_directory(self, url: str) -> Iterator[FileInfo]:
+        """Yield what a directory holds as it comes, in memory that does not grow with it."""
+        ...
+
     def read(self, url: str) -> bytes:
         """Return the whole file, verified."""
         ...
@@ -203,6 +207,10 @@ class Store(Protocol):
 
     def exists_many(self, urls: Iterable[str]) -> dict[str, bool]:
         """Ask for many names with few requests; raises rather than guess."""
+        ...
+
+    def info_many(self, urls: Iterable[str]) -> dict[str, FileInfo | None]:
+        """As `info` for many names with few requests; `None` where the server says that there is nothing."""
         ...
 
     def remove_many(self, urls: Iterable[str]) -> Mapping[str, Exception | None]:

@@ -16,6 +16,7 @@ from ..config.loading import settings_for
 from ..config.s3 import S3Settings, s3_settings_for
 from ..config.settings import EndpointSettings
 from ..errors import ConfigurationError, DcacheError
+from ..rest.api import Api
 from ..rest.doors import list_doors
 from ..s3.address import parse
 from ..transport.control import ControlPlane
@@ -120,7 +121,8 @@ def _with_all_doors(settings: EndpointSettings) -> EndpointSettings:
                 control = ControlPlane(settings, source_for(settings), pacer)
                 doors: tuple[str, ...] = ()
                 try:
-                    doors = list_doors(settings, control, Deadline(_LONGEST_QUESTION_SECONDS))
+                    api = Api(f"{settings.frontend_url}api/v1", control)
+                    doors = list_doors(settings.base_url, api, Deadline(_LONGEST_QUESTION_SECONDS))
                 except DcacheError as error:
                     _log.warning("the frontend does not tell its doors, those configured are used: %s", error)
                 finally:

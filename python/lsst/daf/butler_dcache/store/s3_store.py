@@ -41,7 +41,7 @@ from ..s3.removal import BATCH_KEYS, Removal
 from ..s3.uploads import Uploads
 from ..transport.deadline import Deadline
 from ..transport.upload_body import UploadBody
-from .bulk import at_once
+from .bulk import at_once, found
 from .local_target import LocalTarget
 from .protocol import Landing, Progress, RemoteReader, RemoteWriter
 from .s3_existence import exist
@@ -112,6 +112,15 @@ class S3Store:
     def list_directory(self, url: str) -> list[FileInfo]:
         """See `.protocol.Store`."""
         return self._listing.entries(self._address(url), deadline=self._deadline())
+
+    def iter_directory(self, url: str) -> Iterator[FileInfo]:
+        """See `.protocol.Store`."""
+        return iter(self.list_directory(url))
+
+    def info_many(self, urls: Iterable[str]) -> dict[str, FileInfo | None]:
+        """See `.protocol.Store`."""
+        wanted = list(dict.fromkeys(urls))
+        return dict(zip(wanted, at_once(lambda url: found(self.info, url), wanted), strict=True))
 
     def exists_many(self, urls: Iterable[str]) -> dict[str, bool]:
         """See `.protocol.Store`."""

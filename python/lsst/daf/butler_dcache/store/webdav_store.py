@@ -25,6 +25,7 @@ from ..errors import (
     UnsupportedError,
 )
 from ..model import ByteRange, FileInfo, UnfinishedUpload
+from ..rest.api import Api
 from ..rest.namespace import Namespace
 from ..transport.control import ControlPlane
 from ..transport.data import DataPlane
@@ -38,7 +39,7 @@ from ..webdav.minting import mint
 from ..webdav.reader import WebdavReader
 from ..webdav.rights import Rights
 from ..webdav.third_party import Pushes
-from .bulk import Listings, at_once, exists_many, files_among
+from .bulk import Listings, at_once, exists_many, files_among, found
 from .copying import RemoteSource
 from .directories import Directories
 from .exclusion import Exclusion
@@ -98,8 +99,8 @@ class WebdavStore:
         if settings.frontend_url is not None:
             # The frontend has a limiter of its own, whose bucket starts empty too.
             pacer = pacer_for(settings, settings.frontend_url)
-            namespace = Namespace(settings, ControlPlane(settings, credentials, pacer))
-            frontend = Frontend(self._door, namespace)
+            api = Api(f"{settings.frontend_url}api/v1", ControlPlane(settings, credentials, pacer))
+            frontend = Frontend(self._door, Namespace(api))
         self._sizes = SizeCache() if sizes is None else sizes
         self._sizes.join([settings.base_url, *settings.door_urls])
         self._downloads = Downloads(self._door)
@@ -156,9 +157,18 @@ class WebdavStore:
         """See `.protocol.Store`."""
         return self._directories.list(url, deadline=self._deadline())
 
+    def iter_directory(self, url: str) -> Iterator[FileInfo]:
+        """See `.protocol.Store`."""
+        return iter(self.list_directory(url))
+
     def exists_many(self, urls: Iterable[str]) -> dict[str, bool]:
         """See `.protocol.Store`."""
         return exists_many(self._listings, urls, self.exists)
+
+    def info_many(self, urls: Iterable[str]) -> dict[str, FileInfo | None]:
+        """See `.protocol.Store`."""
+        wanted = list(dict.fromkeys(urls))
+        return dict(zip(wanted, at_once(lambda url: found(self.info, url), wanted), strict=True))
 
     # Reading
 

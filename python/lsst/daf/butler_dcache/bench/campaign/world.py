@@ -40,7 +40,7 @@ _OURS_TO_SAY = frozenset(
         "DoorUnavailableError",
         "DirectoryNotEmptyError",
         "FileBrokenError",
-        "FileNearlineError",
+        "NearlineError",
         "IntegrityError",
         "OutcomeUnknownError",
         "ParentNotFoundError",
