@@ -695,8 +695,13 @@ def test_frontend_with_another_root(embedded: Any, tmp_path: Path, with_macaroon
     for decoy in decoys:
         embedded.place(decoy, b"decoy")
     with endpoint(embedded, tmp_path, **changes) as store:
-        assert store._publisher._frontend is not None
-        store._publisher._frontend._namespace._base += f"{path}/elsewhere"
+        frontend = store._frontends.for_single_files
+        assert frontend is not None
+        ask = frontend.api.ask
+        elsewhere = f"/namespace{path}/elsewhere"
+        frontend.api.ask = lambda method, place, **more: ask(
+            method, place.replace("/namespace", elsewhere, 1), **more
+        )
         if not with_macaroon:
             embedded.faults.add(Fault("status", method="POST", server="door", status=400, times=None))
         base = f"{embedded.url}{folder}/"

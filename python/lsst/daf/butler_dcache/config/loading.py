@@ -260,6 +260,7 @@ class _Endpoint(Entry):
         frontend = own.text("frontend_url")
         if frontend is not None:
             own.found["frontend_url"] = _base(*own.origin("frontend_url", frontend))
+        own.flag("discover_frontend", "discover_frontend")
         own.flag("discover_doors", "discover_doors")
         if own.found.get("discover_doors") and not (frontend or "").startswith("https:"):
             raise own.error("discover_doors", "needs an https frontend_url: its doors get the credential")

@@ -164,6 +164,9 @@ class EndpointSettings:
         Whether ``to_fsspec`` returns a file system (``enable_fsspec``).
     frontend_url : `str` or `None`
         Base URL of the REST frontend, ``https://host:3880/`` (``dcache: frontend_url``).
+    discover_frontend : `bool`
+        Whether the door is asked for the frontend and the tape API where none is configured, when something
+        wants it that only they can do.
     proxy_upload_max_bytes : `int`
         Uploads up to this size go through the door in one request.
     held_pool_urls : `int`
@@ -232,6 +235,7 @@ class EndpointSettings:
     request_checksum: str | None = None
     enable_fsspec: bool = True
     frontend_url: str | None = None
+    discover_frontend: bool = True
     proxy_upload_max_bytes: int = 100_000
     held_pool_urls: int = 32
     requests_per_second: float | None = None

@@ -40,6 +40,7 @@ _OWN_KEYS = (
     "exclusive",
     "dialect",
     "http_pools",
+    "discover_frontend",
     "discover_doors",
     "stall_bytes_per_second",
     "stall_seconds",

@@ -7,7 +7,6 @@ not speak for. The connection to each is verified as any other.
 
 from __future__ import annotations
 
-import ipaddress
 import logging
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -15,6 +14,7 @@ from typing import Any
 from ..config.settings import origin_of
 from ..transport.deadline import Deadline
 from .api import Api, document_of
+from .one_site import is_of_one_site
 
 __all__ = ("like_doors", "list_doors")
 
@@ -72,7 +72,7 @@ def like_doors(base_url: str, rows: Iterable[Any]) -> tuple[str, ...]:
         return (base_url,)
     found = {base_url: None}
     for row in known:
-        names = [name for name in _hosts(row) if _is_of_one_site(host, name)]
+        names = [name for name in _hosts(row) if is_of_one_site(host, name)]
         if names and all(_plain(row.get(key)) == _plain(ours.get(key)) for key in _SAME):
             name = host if host in names else names[0]
             found[f"{scheme}://{f'[{name}]' if ':' in name else name}:{row['port']}/"] = None
@@ -86,15 +86,3 @@ def _hosts(row: Mapping[str, Any]) -> list[str]:
 
 def _plain(value: Any) -> Any:
     return sorted(map(str, value)) if isinstance(value, list) else value
-
-
-def _is_of_one_site(host: str, other: str) -> bool:
-    """Tell whether two hosts differ in the first part of their names alone, as a wildcard allows."""
-    if host == other:
-        return True
-    try:
-        ipaddress.ip_address(other)
-        return False
-    except ValueError:
-        domain = host.partition(".")[2]
-        return "." in domain and domain == other.partition(".")[2]

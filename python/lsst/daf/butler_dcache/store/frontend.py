@@ -5,25 +5,37 @@ so that one path may name two files. What is done to a file that somebody named,
 to the frontend only after the two were seen to speak of one file: by a rename of a temporary name, which is
 found nowhere else, or by the identifier of an entry, which the door's entity tag begins with (protocol page,
 section 1.9).
+
+A frontend that no configuration names is found through the door, once, when something wants it that only a
+frontend can do. What a single file costs does not depend on whether that has happened: renames and removals
+of single files go to a frontend that was found only once it is proven.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import logging
+import threading
 import time
 from collections.abc import Callable
+from typing import NamedTuple
 
-from ..errors import CredentialError, DcacheError
+from ..errors import CredentialError, DcacheError, DeadlineError, UnsupportedError
+from ..rest.api import Api
+from ..rest.discovery import TapeEndpoint, find_tape_endpoint
 from ..rest.namespace import Namespace
+from ..transport.control import ControlPlane
 from ..transport.deadline import Deadline
+from ..transport.pacing import pacer_for
 from ..webdav.addresses import is_temporary
 from ..webdav.door import Door
 
-__all__ = ("Frontend",)
+__all__ = ("Frontend", "Frontends")
 
 _log = logging.getLogger(__name__)
 
 _ASK_AGAIN_SECONDS = 600.0
+_LONGEST_QUESTION_SECONDS = 10.0
 
 
 class Frontend:
@@ -33,15 +45,16 @@ class Frontend:
     ----------
     door : `Door`
         The endpoint's doors.
-    namespace : `Namespace`
-        What the frontend can do.
+    api : `Api`
+        Its ``/api/v1``.
     clock : `~collections.abc.Callable`, optional
         Monotonic time in seconds.
     """
 
-    def __init__(self, door: Door, namespace: Namespace, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, door: Door, api: Api, clock: Callable[[], float] = time.monotonic) -> None:
+        self.api = api
         self._door = door
-        self._namespace = namespace
+        self._namespace = Namespace(api)
         self._clock = clock
         self._failed_at: float | None = None
         self.is_proven = False
@@ -131,3 +144,139 @@ class Frontend:
 
 def _is_ours(url: str) -> bool:
     return is_temporary(url.rstrip("/").rpartition("/")[2])
+
+
+class Frontends:
+    """The frontend of an endpoint, as far as it is known, and its tape API.
+
+    Parameters
+    ----------
+    door : `Door`
+        The endpoint's doors, with its settings.
+    clock : `~collections.abc.Callable`, optional
+        Monotonic time in seconds.
+
+    Notes
+    -----
+    Thread-safe. The door is asked at most once, and after a failure not for ten minutes.
+    """
+
+    def __init__(self, door: Door, clock: Callable[[], float] = time.monotonic) -> None:
+        self._door = door
+        self._clock = clock
+        self._lock = threading.Lock()
+        url = door.settings.frontend_url
+        self._is_configured = url is not None
+        self._found = None if url is None else self._at(TapeEndpoint(f"{url}api/v1/tape", url))
+
+    @property
+    def for_single_files(self) -> Frontend | None:
+        """The one that is configured, or that was found and is proven; nobody is asked for it."""
+        frontend = None if self._found is None else self._found.frontend
+        return frontend if frontend is not None and (self._is_configured or frontend.is_proven) else None
+
+    def get(self, deadline: Deadline) -> Frontend | None:
+        """Return the frontend, `None` if there is none; to be proven before it is trusted with a name.
+
+        Parameters
+        ----------
+        deadline : `Deadline`
+            When to give up looking for it.
+        """
+        return self._find(deadline).frontend
+
+    def tape(self, deadline: Deadline) -> Api:
+        """Return the tape API, of the configured frontend or as the door tells.
+
+        Parameters
+        ----------
+        deadline : `Deadline`
+            When to give up looking for it.
+
+        Raises
+        ------
+        UnsupportedError
+            Raised if there is none, or none that is known; its text says why.
+        """
+        found = self._find(deadline)
+        if found.tape is None:
+            raise UnsupportedError(
+                f"no tape API is known: {found.why}",
+                operation="look for the tape API",
+                url=self._door.settings.base_url,
+                hint="Set `frontend_url` under `dcache:` of this endpoint, if the site has one.",
+            )
+        return found.tape
+
+    def after_fork(self) -> None:
+        """Make what a forked child must not share its own."""
+        self._lock = threading.Lock()
+
+    def _find(self, deadline: Deadline) -> _Found:
+        if not self._lock.acquire(timeout=deadline.limit(_LONGEST_QUESTION_SECONDS)):
+            raise DeadlineError("another thread looks for the frontend", url=self._door.settings.base_url)
+        try:
+            if self._found is None or self._found.is_stale(self._clock()):
+                self._found = self._ask(deadline)
+            return self._found
+        finally:
+            self._lock.release()
+
+    def _ask(self, deadline: Deadline) -> _Found:
+        """Ask the door; no operation fails because of this question."""
+        settings = self._door.settings
+        if not settings.discover_frontend:
+            return _Found(why="`discover_frontend` is false")
+        base_url = self._door.place(settings.base_url)
+        try:
+            endpoint = find_tape_endpoint(
+                base_url,
+                self._door.control,
+                Deadline(deadline.limit(_LONGEST_QUESTION_SECONDS)),
+                is_dcache=self._door.dialect == "dcache",
+            )
+        except UnsupportedError as error:
+            _log.info("no frontend is known, so there is no staging, and requests are single ones: %s", error)
+            return _Found(why=str(error))
+        except DcacheError as error:
+            _log.warning(
+                "looking for the frontend failed, so for ten minutes there is no staging, and requests are "
+                "single ones: %s",
+                error,
+            )
+            return _Found(why=str(error), until=self._clock() + _ASK_AGAIN_SECONDS)
+        return self._at(endpoint)
+
+    def _at(self, endpoint: TapeEndpoint) -> _Found:
+        """Prepare to ask a server: one that may see our credential, and has a limiter of its own."""
+        settings = dataclasses.replace(self._door.settings, frontend_url=endpoint.api_base)
+        pacer = pacer_for(settings, endpoint.api_base)
+        control = ControlPlane(settings, self._door.credentials, pacer)
+        base = endpoint.frontend_base
+        frontend = None if base is None else Frontend(self._door, Api(f"{base}api/v1", control), self._clock)
+        return _Found(frontend, Api(endpoint.api_base, control))
+
+
+class _Found(NamedTuple):
+    """What the door told.
+
+    Parameters
+    ----------
+    frontend : `Frontend` or `None`
+        The frontend.
+    tape : `Api` or `None`
+        The tape API.
+    why : `str`
+        Why there is none.
+    until : `float` or `None`
+        When to ask again, if ever.
+    """
+
+    frontend: Frontend | None = None
+    tape: Api | None = None
+    why: str = ""
+    until: float | None = None
+
+    def is_stale(self, now: float) -> bool:
+        """Tell whether to ask again."""
+        return self.until is not None and now >= self.until

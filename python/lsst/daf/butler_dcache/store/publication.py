@@ -53,7 +53,7 @@ from ..webdav.door import Door
 from ..webdav.rights import Rights
 from ..webdav.upload import StreamedPut, Uploads, may_clean_up
 from .exclusion import Exclusion, holds
-from .frontend import Frontend
+from .frontend import Frontends
 from .space import Space
 
 __all__ = ("Publisher", "look")
@@ -73,14 +73,14 @@ class Publisher:
         The endpoint's doors.
     rights : `Rights`
         Its narrowed credentials.
-    frontend : `Frontend` or `None`
+    frontends : `Frontends`
         Its frontend, where one is known.
     """
 
-    def __init__(self, door: Door, rights: Rights, frontend: Frontend | None) -> None:
+    def __init__(self, door: Door, rights: Rights, frontends: Frontends) -> None:
         self._door = door
         self._rights = rights
-        self._frontend = frontend
+        self._frontends = frontends
         self._uploads = Uploads(door)
         self._exclusion = Exclusion(door, rights)
         self._space = Space()
@@ -323,9 +323,10 @@ class Publisher:
         self, source: str, target: str, deadline: Deadline, place: str, by_frontend: bool
     ) -> str:
         door = self._door
-        if by_frontend and self._frontend is not None and self._frontend.may_move(source, deadline):
+        frontend = self._frontends.for_single_files
+        if by_frontend and frontend is not None and frontend.may_move(source, deadline):
             try:
-                self._frontend.move(source, target, operation="write", deadline=deadline)
+                frontend.move(source, target, operation="write", deadline=deadline)
                 return ""
             except (DoorUnavailableError, UnsupportedError) as error:
                 if not was_not_sent(error) and not isinstance(error, UnsupportedError):

@@ -149,7 +149,12 @@ def _guest(settings: EndpointSettings, credential: Credential) -> WebdavStore:
     may write one name only cannot write under another and rename.
     """
     bare = dataclasses.replace(
-        settings, user_certificate=None, user_key=None, frontend_url=None, publish="in_place"
+        settings,
+        user_certificate=None,
+        user_key=None,
+        frontend_url=None,
+        discover_frontend=False,
+        publish="in_place",
     )
     key = (bare, credential.fingerprint)
     guest = _guests.get(key)

@@ -29,7 +29,7 @@ from ..transport.retry import Phase, rounds
 from ..webdav.door import Door
 from ..webdav.rights import Rights
 from .directories import Directories
-from .frontend import Frontend
+from .frontend import Frontend, Frontends
 from .publication import look
 
 __all__ = ("Remover",)
@@ -46,18 +46,16 @@ class Remover:
         The endpoint's doors.
     rights : `Rights`
         Its narrowed credentials.
-    frontend : `Frontend` or `None`
+    frontends : `Frontends`
         Its frontend, where one is known.
     directories : `Directories`
         Its directories.
     """
 
-    def __init__(
-        self, door: Door, rights: Rights, frontend: Frontend | None, directories: Directories
-    ) -> None:
+    def __init__(self, door: Door, rights: Rights, frontends: Frontends, directories: Directories) -> None:
         self._door = door
         self._rights = rights
-        self._frontend = frontend
+        self._frontends = frontends
         self._directories = directories
 
     def remove(self, url: str, *, deadline: Deadline, known_file: bool = False) -> None:
@@ -126,7 +124,7 @@ class Remover:
         deadline : `Deadline`
             When to give up asking for a macaroon.
         """
-        if self._is_proven or self._door.dialect == "xrootd":
+        if self._proven is not None or self._door.dialect == "xrootd":
             return False
         try:
             return self.blind(deadline) is None
@@ -134,19 +132,24 @@ class Remover:
             return False  # it is the answer to each removal
 
     @property
-    def _is_proven(self) -> bool:
-        return self._frontend is not None and self._frontend.is_proven
+    def _proven(self) -> Frontend | None:
+        frontend = self._frontends.for_single_files
+        return frontend if frontend is not None and frontend.is_proven else None
 
     def _remove_once(self, url: str, deadline: Deadline, known_file: bool) -> None:
-        if self._is_proven and self._remove_by_frontend(url, deadline):
+        if (proven := self._proven) is not None and self._remove_by_frontend(proven, url, deadline):
             return
         if known_file or self._door.dialect == "xrootd":
             self._delete(url, deadline)
             return
         blind = self.blind(deadline)
         if blind is None:
-            proven = self._frontend is not None and self._frontend.prove(url, deadline)
-            if not proven or not self._remove_by_frontend(url, deadline):
+            frontend = self._frontends.for_single_files
+            if (
+                frontend is None
+                or not frontend.prove(url, deadline)
+                or not self._remove_by_frontend(frontend, url, deadline)
+            ):
                 self._remove_after_look(url, deadline)
             return
         try:
@@ -167,11 +170,11 @@ class Remover:
             else:
                 raise
 
-    def _remove_by_frontend(self, url: str, deadline: Deadline) -> bool:
+    @staticmethod
+    def _remove_by_frontend(frontend: Frontend, url: str, deadline: Deadline) -> bool:
         """Return whether the frontend was there to do it."""
-        assert self._frontend is not None
         try:
-            self._frontend.remove(url, operation="remove", deadline=deadline)
+            frontend.remove(url, operation="remove", deadline=deadline)
         except DoorUnavailableError as error:
             if not was_not_sent(error):
                 raise

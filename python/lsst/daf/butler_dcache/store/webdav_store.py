@@ -25,8 +25,6 @@ from ..errors import (
     UnsupportedError,
 )
 from ..model import ByteRange, FileInfo, UnfinishedUpload
-from ..rest.api import Api
-from ..rest.namespace import Namespace
 from ..transport.control import ControlPlane
 from ..transport.data import DataPlane
 from ..transport.deadline import Deadline
@@ -43,7 +41,7 @@ from .bulk import Listings, at_once, exists_many, files_among, found
 from .copying import RemoteSource
 from .directories import Directories
 from .exclusion import Exclusion
-from .frontend import Frontend
+from .frontend import Frontends
 from .local_target import LocalTarget
 from .protocol import Landing, Progress, RemoteReader, RemoteWriter
 from .publication import Publisher
@@ -95,21 +93,16 @@ class WebdavStore:
         control, data = planes
         self._door = Door(settings, control, data, credentials, is_guest=is_guest)
         self._rights = Rights(self._door)
-        frontend = None
-        if settings.frontend_url is not None:
-            # The frontend has a limiter of its own, whose bucket starts empty too.
-            pacer = pacer_for(settings, settings.frontend_url)
-            api = Api(f"{settings.frontend_url}api/v1", ControlPlane(settings, credentials, pacer))
-            frontend = Frontend(self._door, Namespace(api))
+        self._frontends = Frontends(self._door)
         self._sizes = SizeCache() if sizes is None else sizes
         self._sizes.join([settings.base_url, *settings.door_urls])
         self._downloads = Downloads(self._door)
         self._pushes = Pushes(self._door)
-        self._publisher = Publisher(self._door, self._rights, frontend)
+        self._publisher = Publisher(self._door, self._rights, self._frontends)
         self._exclusion = Exclusion(self._door, self._rights)
         self._directories = Directories(self._door)
         self._listings = Listings(self._door)
-        self._remover = Remover(self._door, self._rights, frontend, self._directories)
+        self._remover = Remover(self._door, self._rights, self._frontends, self._directories)
         _stores.add(self)
 
     @property
@@ -363,6 +356,7 @@ class WebdavStore:
     def _after_fork(self) -> None:
         self._rights.after_fork()
         self._publisher.after_fork()
+        self._frontends.after_fork()
         self._directories.after_fork()
         self._listings.after_fork()
 
