@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from lsst.daf.butler_dcache.config import loading
 from lsst.daf.butler_dcache.config.loading import load_file, settings_for
-from lsst.daf.butler_dcache.config.settings import EndpointSettings, origin_of
+from lsst.daf.butler_dcache.config.settings import BulkSettings, EndpointSettings, origin_of
 from lsst.daf.butler_dcache.errors import ConfigurationError
 
 URL = "davs://door.example.org:2880/a/b"
@@ -105,6 +105,7 @@ def test_our_keys(configure: Callable[[str], Path], tmp_path: Path) -> None:
     exclusive: best_effort
     http_pools: allow
     dialect: xrootd
+    bulk: {{list_from_names: 5, entries_per_question: 12.5, delete_from_files: 50}}
 """
     )
     settings = settings_for(URL)
@@ -115,6 +116,7 @@ def test_our_keys(configure: Callable[[str], Path], tmp_path: Path) -> None:
     assert settings.token_file == str(token)
     assert (settings.publish, settings.exclusive, settings.dialect) == ("in_place", "best_effort", "xrootd")
     assert settings.http_pools == "allow"
+    assert settings.bulk == BulkSettings(5, 12.5, 50, archive_info_from_names=20)
 
 
 @pytest.mark.parametrize(
@@ -135,6 +137,12 @@ def test_our_keys(configure: Callable[[str], Path], tmp_path: Path) -> None:
         ("- base_url: davs://x/\n  dcache: 3", "dcache"),
         ("- base_url: davs://x/\n  dcache: {frontend: 'https://x'}", "dcache: frontend"),
         ("- base_url: davs://x/\n  dcache: {publish: sometimes}", "dcache: publish"),
+        ("- base_url: davs://x/\n  dcache: {bulk: 3}", "dcache: bulk"),
+        (
+            "- base_url: davs://x/\n  dcache: {bulk: {delete_from_files: 0}}",
+            "dcache: bulk: delete_from_files",
+        ),
+        ("- base_url: davs://x/\n  dcache: {bulk: {delete_from: 3}}", "dcache: bulk: delete_from"),
         ("- base_url: davs://x/\n  token: abc\n  dcache: {token_file: t}", "dcache: token_file"),
         ("- base_url: davs://x/\n- base_url: davs://X:443", "base_url"),
         ("- just text", "entry 1"),

@@ -18,7 +18,7 @@ from lsst.daf.butler_dcache import WorkerCredential, errors, worker_credential
 from lsst.daf.butler_dcache.auth.macaroon import Activity, Macaroon
 from lsst.daf.butler_dcache.auth.secret_writing import write_secret
 from lsst.daf.butler_dcache.config.loading import load_file
-from lsst.daf.butler_dcache.config.settings import EndpointSettings
+from lsst.daf.butler_dcache.config.settings import BulkSettings, EndpointSettings
 from lsst.daf.butler_dcache.config.writing import configuration_with_token
 from lsst.daf.butler_dcache.redaction import Secret
 from lsst.daf.butler_dcache.store.registry import store_for
@@ -167,6 +167,7 @@ def test_nothing_of_a_credential_is_copied(tmp_path: Path) -> None:
         "buffer_size_bytes": 3 * 1024 * 1024,
         "block_size_bytes": 2 * 1024 * 1024,
         "oidc": "hidden",
+        "bulk": BulkSettings(delete_from_files=7),
     }
     changed: dict[str, Any] = {"base_url": "https://door.example:2880/"}
     for field in dataclasses.fields(EndpointSettings):

@@ -22,7 +22,7 @@ from ..errors import ConfigurationError, CredentialConfigurationError, hides_loc
 from .credentials import read_own_credential, read_site_credential
 from .discovery import VARIABLES, discover, is_open
 from .entry import Entry
-from .settings import EndpointSettings, origin_of
+from .settings import BulkSettings, EndpointSettings, origin_of
 
 __all__ = ("entry_for", "environment", "load_file", "reset", "settings_for")
 
@@ -278,6 +278,7 @@ class _Endpoint(Entry):
         own.number("stall_bytes_per_second", "stall_bytes_per_second", int)
         own.number("stall_seconds", "stall_seconds", float, smallest=0.001)
         own.flag("hedge", "hedge")
+        _bulk(own)
         own.end()
         self.found |= own.found
 
@@ -297,6 +298,19 @@ def _doors(entry: Entry, key: str, scheme: str) -> set[str]:
     if any(other != scheme for other, _, _ in origins):
         raise entry.error(key, "must have the scheme of base_url")
     return {_base(*one) for one in origins}
+
+
+def _bulk(entry: Entry) -> None:
+    """Take the mapping of the crossovers."""
+    values = entry.values.pop("bulk", None)
+    if values is None:
+        return
+    below = entry.below("bulk", values)
+    for key in ("list_from_names", "delete_from_files", "archive_info_from_names"):
+        below.number(key, key, int, smallest=1)
+    below.number("entries_per_question", "entries_per_question", float, smallest=0.001)
+    below.end()
+    entry.found["bulk"] = BulkSettings(**below.found)
 
 
 def _base(scheme: str, host: str, port: int) -> str:

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 from ..errors import ConfigurationError
 from ..redaction import Secret, has_credential
 
-__all__ = ("EndpointSettings", "OidcSettings", "Origin", "origin_of")
+__all__ = ("BulkSettings", "EndpointSettings", "OidcSettings", "Origin", "origin_of")
 
 Origin = tuple[str, str, int]
 """Scheme (``http`` or ``https``), host in lower case, port."""
@@ -92,6 +92,32 @@ class OidcSettings:
     trusted_authorities: str | None = None
     timeout_seconds: float = 20.0
     origin: str = ""
+
+
+@dataclass(frozen=True)
+class BulkSettings:
+    """From where on one request for many names is cheaper than one for each.
+
+    Parameters
+    ----------
+    list_from_names : `int`
+        Names in one directory from which on the directory is listed.
+    entries_per_question : `float`
+        Entries of a listing that cost as much as one more question.
+    delete_from_files : `int`
+        Names from which on a frontend removes them by bulk requests.
+    archive_info_from_names : `int`
+        Names from which on a frontend's tape API is asked whether they exist.
+
+    Notes
+    -----
+    ``dcache-butler bench crossover`` measures them.
+    """
+
+    list_from_names: int = 3
+    entries_per_question: float = 20.0
+    delete_from_files: int = 400
+    archive_info_from_names: int = 20
 
 
 @dataclass(frozen=True)
@@ -193,6 +219,8 @@ class EndpointSettings:
         See there.
     hedge : `bool`
         Whether a small read that has not begun when 95 % of the others had is asked for a second time.
+    bulk : `BulkSettings`
+        From where on many names are asked for, or removed, together.
     max_body_bytes : `int`
         Largest answer that is read into memory on the control plane.
     source : `str`
@@ -246,6 +274,7 @@ class EndpointSettings:
     stall_bytes_per_second: int = 10_000
     stall_seconds: float = 30.0
     hedge: bool = False
+    bulk: BulkSettings = BulkSettings()
     max_body_bytes: int = 256 * 1024 * 1024
     source: str = ""
     unknown_keys: tuple[str, ...] = field(default=())

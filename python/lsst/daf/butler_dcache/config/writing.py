@@ -77,6 +77,8 @@ def configuration_with_token(settings: EndpointSettings, token_file: str) -> str
                 value = max(1, value // _MIB)
             entry[key] = list(value) if isinstance(value, tuple) else value
     own = {name: changed[name] for name in _OWN_KEYS if name in changed}
+    if "bulk" in changed:
+        own["bulk"] = dataclasses.asdict(settings.bulk)
     if own:
         entry["dcache"] = own
     return yaml.safe_dump([entry], sort_keys=False)

@@ -6,7 +6,7 @@ from typing import Any
 
 from .access import Login
 from .bulk import ACTIVITIES, BulkRequest, BulkService, BulkTarget, RequestTooLargeError, TooManyRequestsError
-from .caveats import normal_path
+from .caveats import is_below, normal_path
 from .exchange import Exchange
 from .operations import Operator
 from .rest import RestError, answer_json, answer_nothing, read_json
@@ -104,7 +104,9 @@ class BulkResource:
             raise RestError(400, f"unsupported arguments: [{', '.join(unknown)}]")
         targets = document.get("target") or []
         if isinstance(targets, str):
-            targets = [target for target in re.sub(r"\s", "", targets).split(",") if target]
+            targets = re.sub(r"\s", "", targets).split(",")
+        # ``extractTarget`` strips the targets of an array, so that a trailing blank names another file.
+        targets = [target for one in targets if (target := str(one).strip())]
         if not targets:
             raise RestError(400, "request contains no targets.")
         if activity not in ACTIVITIES:
@@ -122,7 +124,7 @@ class BulkResource:
             clear_on_failure=_flag(document, "clearOnFailure"),
             cancel_on_failure=_flag(document, "cancelOnFailure"),
         )
-        submit_request(self._service, request, [str(target) for target in targets])
+        submit_request(self._service, request, targets)
         url = f"{exchange.base}/api/v1/bulk-requests/{request.identifier}"
         answer_nothing(exchange, 201, [("request-url", url), ("Content-Type", "application/json")])
 
@@ -136,17 +138,19 @@ class BulkResource:
         operator : `Operator`
             Who asks.
         """
-        status = exchange.parameter("status")
+        status, path = exchange.parameter("status"), exchange.parameter("path")
         rows = [
             {
-                "requestId": request.identifier,
-                "arrivedAt": request.arrived,
+                "id": number,
+                "url": f"{exchange.base}/api/v1/bulk-requests/{request.identifier}",
                 "activity": request.activity,
                 "status": request.status,
                 "owner": str(request.operator.login.uid),
+                "active": 0 if request.is_finished else 1,
             }
-            for request in self._service.requests()
-            if status is None or request.status in status.upper().split(",")
+            for number, request in enumerate(self._service.requests())
+            if (status is None or request.status in status.upper().split(","))
+            and (path is None or any(is_below(target.full, path) for target in request.targets))
         ]
         answer_json(exchange, 200, rows[_offset(exchange) :][:_PAGE])
 
