@@ -9,6 +9,8 @@
 `xrootd`
     A cluster of real XRootD servers, where one is built (see ``.ci/xrootd-build``). A test that cannot have
     it is skipped with the reason, and fails in CI.
+`xrootd_tape`
+    One real XRootD server with its tape API, likewise.
 `seaweed`
     A SeaweedFS, a real S3 server; one process of tests starts one, when it first wants it.
 `s3`, `s3_url`
@@ -28,6 +30,7 @@ import os
 import re
 import uuid
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Protocol
 
 import fsspec
@@ -128,14 +131,25 @@ def base_url(dcache: Server, request: pytest.FixtureRequest) -> Iterator[str]:
 @pytest.fixture(scope="module")
 def xrootd() -> Iterator[xrootd_server.XrootdCluster]:
     """Cluster of XRootD servers, which the client of this process is set up for."""
+    with xrootd_server.run(_xrootd_prefix()) as cluster, client_environment(cluster):
+        yield cluster
+
+
+@pytest.fixture(scope="module")
+def xrootd_tape() -> Iterator[xrootd_server.XrootdTape]:
+    """XRootD with its tape API, which the client of this process is set up for."""
+    with xrootd_server.run_tape(_xrootd_prefix()) as server, client_environment(server):
+        yield server
+
+
+def _xrootd_prefix() -> Path:
     prefix = xrootd_server.find()
     if prefix is None:
         reason = "no XRootD 6 server here, neither as .xrootd nor on PATH: build one with .ci/xrootd-build"
         if os.environ.get("CI") == "true":
             pytest.fail(reason)
         pytest.skip(reason)
-    with xrootd_server.run(prefix) as cluster, client_environment(cluster):
-        yield cluster
+    return prefix
 
 
 @pytest.fixture(scope="session")

@@ -2,9 +2,9 @@
 
 One redirector and its data servers, over TLS with a certificate authority of their own, with macaroons and
 one shared name space: GET at the redirector is 302, nearly everything else 307, so that a client meets the
-answers of another author. The processes run as nobody where the tests run as root, since XRootD refuses to
-run as root; each has its own small file of configuration. XRootD listens on every address (it cannot do
-otherwise) but serves this machine only.
+answers of another author. Or one server with a tape API, which works on two folders. The processes run as
+nobody where the tests run as root, since XRootD refuses to run as root; each has its own small file of
+configuration. XRootD listens on every address (it cannot do otherwise) but serves this machine only.
 
 ``python tests/xrootd_server.py`` runs a cluster until it is interrupted, and prints a client's variables.
 """
@@ -87,6 +87,24 @@ def _library_path(prefix: Path) -> dict[str, str]:
     return {**os.environ, "LD_LIBRARY_PATH": str(prefix / "lib")}
 
 
+@dataclass(frozen=True)
+class XrootdTape(XrootdCluster):
+    """A running server with a tape API; everybody may read and write there, without a credential.
+
+    A file is on disk if it is in ``disk``, on tape if it is in ``archive``. Staging copies it at once.
+    """
+
+    @property
+    def disk(self) -> Path:
+        """What the server shows."""
+        return self.folder / "tape" / "disk"
+
+    @property
+    def archive(self) -> Path:
+        """What is on tape."""
+        return self.folder / "tape" / "archive"
+
+
 @contextlib.contextmanager
 def run(prefix: Path, data_servers: int = 2) -> Iterator[XrootdCluster]:
     """Run a cluster for as long as the context lasts.
@@ -103,16 +121,7 @@ def run(prefix: Path, data_servers: int = 2) -> Iterator[XrootdCluster]:
     cluster : `XrootdCluster`
         The cluster, ready to be written to.
     """
-    folder = Path(tempfile.mkdtemp(prefix="xrootd-"))
-    folder.chmod(0o755)
-    processes: list[subprocess.Popen[bytes]] = []
-    try:
-        # The programs lie where the user nobody can reach them, whatever the mode of our own folders.
-        for part in ("bin", "lib"):
-            shutil.copytree(prefix / part, folder / part, symlinks=True)
-        for part in ("run", "log", "data/rw"):
-            (folder / part).mkdir(parents=True)
-        write_certificates(folder)
+    with _prepared(prefix, "data/rw") as (folder, processes):
         (folder / "macaroon.secret").write_bytes(base64.encodebytes(secrets.token_bytes(64)))
         (folder / "gridmap").write_text(f'"{USER_DN}" tester\n')
         (folder / "authdb").write_text("u tester / a\n")
@@ -126,15 +135,83 @@ def run(prefix: Path, data_servers: int = 2) -> Iterator[XrootdCluster]:
             for name in names:
                 processes.append(_start(folder, program, name))
         url = f"https://localhost:{ports[0]}/rw/"
-        _wait_until_ready(folder, url, processes)
+        _wait_until_ready(folder, "PUT", f"{url}ready", 307, processes)
         yield XrootdCluster(
             url=url.replace("https:", "davs:", 1),
             environment=_client_environment(folder, url),
             folder=folder,
         )
+
+
+@contextlib.contextmanager
+def run_tape(prefix: Path) -> Iterator[XrootdTape]:
+    """Run a server with a tape API for as long as the context lasts.
+
+    Parameters
+    ----------
+    prefix : `~pathlib.Path`
+        Folder with the server's ``bin/`` and ``lib/``, from `find`.
+
+    Yields
+    ------
+    tape : `XrootdTape`
+        The server; its files are made and looked at in its folders.
+    """
+    with _prepared(prefix, "tape/archive", "tape/disk", "tape/requests") as (folder, processes):
+        port, other = _free_ports(2)
+        (folder / "tape.cfg").write_text(_tape_configuration(folder, port, other))
+        _give_to_nobody(folder)
+        processes.append(_start(folder, "xrootd", "tape"))
+        url = f"https://localhost:{port}/"
+        _wait_until_ready(folder, "GET", f"{url}.well-known/wlcg-tape-rest-api", 200, processes)
+        yield XrootdTape(
+            url=url.replace("https:", "davs:", 1),
+            environment={
+                "LSST_RESOURCES_WEBDAV_CONFIG": _write_entry(folder, url, {"anonymous": True}),
+                "BEARER_TOKEN_FILE": "",
+            },
+            folder=folder,
+        )
+
+
+@contextlib.contextmanager
+def _prepared(prefix: Path, *folders: str) -> Iterator[tuple[Path, list[subprocess.Popen[bytes]]]]:
+    """Make a folder with programs and certificates; stop what was started there, and remove it."""
+    folder = Path(tempfile.mkdtemp(prefix="xrootd-"))
+    folder.chmod(0o755)
+    processes: list[subprocess.Popen[bytes]] = []
+    try:
+        # The programs lie where the user nobody can reach them, whatever the mode of our own folders.
+        for part in ("bin", "lib"):
+            shutil.copytree(prefix / part, folder / part, symlinks=True)
+        for part in ("run", "log", *folders):
+            (folder / part).mkdir(parents=True)
+        write_certificates(folder)
+        yield folder, processes
     finally:
         _stop(processes)
         shutil.rmtree(folder)
+
+
+def _tape_configuration(folder: Path, port: int, other_port: int) -> str:
+    return f"""\
+all.role server
+all.sitename TEST
+all.export /
+all.adminpath {folder}/run
+all.pidpath {folder}/run
+oss.localroot {folder}/tape/disk
+xrd.network nodnr norpipa
+xrd.allow host 127.0.0.1
+xrd.allow host localhost
+xrd.port {other_port}
+xrd.protocol http:{port} libXrdHttp.so
+xrd.tls {folder}/host.pem {folder}/host.key
+xrd.tlsca certfile {folder}/ca.pem
+xrootd.chksum max 2 adler32 md5
+http.listingdeny no
+http.exthandler xrdhttptapeapi libXrdHttpTapeApi.so {folder}/tape 4m
+"""
 
 
 def _configuration(folder: Path, role: str, port: int, cluster_port: int) -> str:
@@ -297,8 +374,10 @@ def _start(folder: Path, program: str, name: str) -> subprocess.Popen[bytes]:
         )
 
 
-def _wait_until_ready(folder: Path, url: str, processes: list[subprocess.Popen[bytes]]) -> None:
-    """Return once the redirector sends an upload to a data server."""
+def _wait_until_ready(
+    folder: Path, method: str, url: str, status: int, processes: list[subprocess.Popen[bytes]]
+) -> None:
+    """Return once a request is answered as it should be; a redirector sends an upload to a data server."""
     deadline = time.monotonic() + START_TIMEOUT_SECONDS
     answer = "none"
     while time.monotonic() < deadline:
@@ -306,9 +385,9 @@ def _wait_until_ready(folder: Path, url: str, processes: list[subprocess.Popen[b
             break
         with contextlib.suppress(requests.ConnectionError, requests.Timeout):
             with _session(folder) as session:
-                response = session.put(f"{url}ready", data=b"", timeout=2, allow_redirects=False)
+                response = session.request(method, url, data=b"", timeout=2, allow_redirects=False)
             answer = str(response.status_code)
-            if response.status_code == 307:
+            if response.status_code == status:
                 return
         time.sleep(0.05)
     logs = "\n".join(
@@ -341,20 +420,21 @@ def _client_environment(folder: Path, url: str) -> dict[str, str]:
     token = folder / "token"
     token.touch(0o600)
     token.write_text(response.json()["macaroon"])
+    configuration = _write_entry(folder, url.removesuffix("rw/"), token=str(token))
+    return {"LSST_RESOURCES_WEBDAV_CONFIG": configuration, "BEARER_TOKEN_FILE": str(token)}
+
+
+def _write_entry(folder: Path, url: str, own: Mapping[str, Any] | None = None, **more: str) -> str:
+    """Write a client's configuration, and return its name."""
     configuration = folder / "webdav.yaml"
-    configuration.write_text(
-        yaml.safe_dump(
-            [
-                {
-                    "base_url": url.replace("https:", "davs:", 1).removesuffix("rw/"),
-                    "trusted_authorities": str(folder / "ca.pem"),
-                    "token": str(token),
-                    "dcache": {"requests_per_second": 0},  # here nobody limits
-                }
-            ]
-        )
-    )
-    return {"LSST_RESOURCES_WEBDAV_CONFIG": str(configuration), "BEARER_TOKEN_FILE": str(token)}
+    entry = {
+        "base_url": url.replace("https:", "davs:", 1),
+        "trusted_authorities": str(folder / "ca.pem"),
+        "dcache": {"requests_per_second": 0, **(own or {})},  # here nobody limits
+        **more,
+    }
+    configuration.write_text(yaml.safe_dump([entry]))
+    return str(configuration)
 
 
 def _stop(processes: list[subprocess.Popen[bytes]]) -> None:
