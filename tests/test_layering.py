@@ -28,6 +28,8 @@ LEVELS = {
     "orphans": 5,
     "tree": 5,
     "transfers": 5,
+    "places": 5,
+    "copies": 5,
     "read_cache": 5,
     "read_ahead": 5,
     "remote_file": 5,

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from urllib.parse import SplitResult, unquote, urlsplit
 
-from .errors import ResourceNotFoundError
+from .errors import CredentialError, DcacheError, ResourceNotFoundError
 from .model import FileInfo
 from .store.protocol import Store
 
@@ -15,7 +15,9 @@ __all__ = ("are_one", "remove_tree", "walk_tree")
 _LISTINGS_IN_FLIGHT = 4
 
 
-def walk_tree(store: Store, url: str) -> Iterator[tuple[str, list[FileInfo], list[FileInfo]]]:
+def walk_tree(
+    store: Store, url: str, on_error: Callable[[DcacheError], object] | None = None
+) -> Iterator[tuple[str, list[FileInfo], list[FileInfo]]]:
     """Walk a directory tree, parents before children (1 request per directory).
 
     Parameters
@@ -24,6 +26,9 @@ def walk_tree(store: Store, url: str) -> Iterator[tuple[str, list[FileInfo], lis
         Where.
     url : `str`
         The directory to begin with.
+    on_error : `~collections.abc.Callable`, optional
+        Is told of each directory that cannot be listed, and may raise; if not given, its error is raised. A
+        `CredentialError` always is: it holds for all of them, and the third 401 blocks this host.
 
     Yields
     ------
@@ -53,6 +58,11 @@ def walk_tree(store: Store, url: str) -> Iterator[tuple[str, list[FileInfo], lis
                 try:
                     entries = sorted(listing.result(), key=lambda entry: entry.name)
                 except ResourceNotFoundError:
+                    continue
+                except DcacheError as error:
+                    if on_error is None or isinstance(error, CredentialError):
+                        raise
+                    on_error(error)
                     continue
                 directories = [entry for entry in entries if entry.is_directory]
                 yield directory, directories, [entry for entry in entries if entry.is_file]

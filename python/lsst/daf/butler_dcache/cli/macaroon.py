@@ -25,8 +25,8 @@ from ..auth.token_text import token_in
 from ..config.loading import settings_for
 from ..store.registry import store_for
 from ..webdav.addresses import decoded_path, origin
-from .files import one_line_errors
 from .handing_out import FORMS, Handout, qr_code
+from .output import one_line_errors
 
 __all__ = ("command",)
 

@@ -41,19 +41,23 @@ class Subcommand:
 
 SUBCOMMANDS = {
     "bench": Subcommand("cli.bench", "Measure this client beside others."),
-    "cat": Subcommand("cli.files", "Write files to the standard output.", attribute="cat"),
-    "checksum": Subcommand("cli.files", "Print the checksums of files.", attribute="checksum"),
+    "cat": Subcommand("cli.reading", "Write files to the standard output.", attribute="cat"),
+    "checksum": Subcommand("cli.reading", "Print the checksums of files.", attribute="checksum"),
     "clean-orphans": Subcommand("cli.orphans", "Remove what killed writers left."),
-    "cp": Subcommand("cli.files", "Copy files, every one verified by its checksum.", attribute="cp"),
+    "cp": Subcommand("cli.copying", "Copy files, every one verified by its checksum.", attribute="cp"),
     "demo": Subcommand("cli.demo", "Run a small sky survey on a dCache or S3 and check it.", extra="demo"),
     "doctor": Subcommand("cli.doctor", "Check, step by step, whether an endpoint can be used from here."),
+    "du": Subcommand("cli.finding", "Print bytes and number of files of directories.", attribute="du"),
     "embedded": Subcommand("cli.embedded", "Run a dCache in one process, to try things on."),
-    "ls": Subcommand("cli.files", "List directories.", attribute="ls"),
+    "find": Subcommand(
+        "cli.finding", "Print what in directory trees fits some conditions.", attribute="find"
+    ),
+    "ls": Subcommand("cli.listing", "List directories.", attribute="ls"),
     "macaroon": Subcommand("cli.macaroon", "Make, read, narrow and share macaroons."),
-    "mkdir": Subcommand("cli.files", "Make directories and their parents.", attribute="mkdir"),
-    "mv": Subcommand("cli.files", "Rename a file.", attribute="mv"),
-    "rm": Subcommand("cli.files", "Remove files.", attribute="rm"),
-    "stat": Subcommand("cli.files", "Say what is known of files and directories.", attribute="stat"),
+    "mkdir": Subcommand("cli.removing", "Make directories and their parents.", attribute="mkdir"),
+    "mv": Subcommand("cli.removing", "Rename files, or move them to another server.", attribute="mv"),
+    "rm": Subcommand("cli.removing", "Remove files, many at a time, and directory trees.", attribute="rm"),
+    "stat": Subcommand("cli.listing", "Say all that is known of files and directories.", attribute="stat"),
     "token": Subcommand("cli.token", "Say what a token is, without showing it."),
 }
 

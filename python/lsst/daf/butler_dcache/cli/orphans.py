@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import sys
 
 import click
@@ -11,20 +10,12 @@ import click
 from ..config.loading import settings_for
 from ..orphans import Orphan, find_orphans, remove_orphans
 from ..store.registry import store_for
-from .files import one_line_errors
+from .output import one_line_errors
+from .quantities import duration
 
 __all__ = ("command",)
 
-_UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _LOCK_MARGIN_SECONDS = 60.0
-
-
-def _seconds(_context: click.Context, _option: click.Parameter, value: str) -> float:
-    """Return the seconds of a text such as ``90m`` or ``7d``."""
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd]?)", value)
-    if found is None:
-        raise click.BadParameter(f"{value!r} is not a duration such as 90m or 7d")
-    return float(found[1]) * _UNITS[found[2] or "s"]
 
 
 @click.command(name="clean-orphans")
@@ -32,7 +23,7 @@ def _seconds(_context: click.Context, _option: click.Parameter, value: str) -> f
 @click.option("--remove", is_flag=True, help="Remove what may go; without it all is only listed.")
 @click.option(
     "--older-than",
-    callback=_seconds,
+    type=duration,
     metavar="DURATION",
     default="7d",
     show_default=True,

@@ -23,7 +23,7 @@ from ..config.discovery import discover, places
 from ..config.loading import environment, settings_for
 from ..config.settings import EndpointSettings
 from ..errors import CredentialError, hides_locals
-from .files import one_line_errors
+from .output import one_line_errors
 
 __all__ = ("command", "described", "lifetime")
 

@@ -1,0 +1,91 @@
+"""A line on the terminal that says how far a command is."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import threading
+import time
+
+from .quantities import human
+
+__all__ = ("Meter",)
+
+_SECONDS_BETWEEN = 0.2
+_WIPE = "\r\x1b[K"
+
+
+class Meter:
+    """Counts files and bytes, and shows them on the standard error if it is a terminal.
+
+    Parameters
+    ----------
+    verb : `str`
+        What is done to the files: ``copied``.
+    quiet : `bool`
+        Whether to show nothing anyway.
+
+    Notes
+    -----
+    Thread-safe.
+    """
+
+    def __init__(self, verb: str, *, quiet: bool) -> None:
+        self._stream = sys.stderr
+        self._is_shown = not quiet and self._stream.isatty()
+        self._verb = verb
+        self._lock = threading.Lock()
+        self._begun = time.monotonic()
+        self._last_shown = self._begun
+        self._files = self._bytes = self._carried = 0
+        self._all_files: int | None = None
+        self._all_bytes = 0
+
+    def __enter__(self) -> Meter:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.wipe()
+
+    def expect(self, files: int, size: int) -> None:
+        """Be told how many there will be in all, as far as that is known."""
+        self._all_files, self._all_bytes = files, size
+
+    def advance(self, files: int, size: int = 0, carried: int = 0) -> None:
+        """Count files and bytes that are done, and of the bytes those that were carried just now."""
+        with self._lock:
+            self._files += files
+            self._bytes += size
+            self._carried += carried
+            now = time.monotonic()
+            if self._is_shown and now - self._last_shown >= _SECONDS_BETWEEN:
+                self._last_shown = now
+                width = shutil.get_terminal_size().columns - 1
+                self._stream.write(_WIPE + self._line(now - self._begun)[:width])
+                self._stream.flush()
+
+    def wipe(self) -> None:
+        """Leave the line to whoever writes next."""
+        if self._is_shown:
+            with self._lock:
+                self._stream.write(_WIPE)
+                self._stream.flush()
+
+    def _line(self, elapsed: float) -> str:
+        line = f"{self._verb} {self._files}"
+        if self._all_files is not None:
+            line += f" of {self._all_files}"
+        line += " files"
+        if self._bytes or self._all_bytes:
+            line += f", {human(self._bytes)}"
+            if self._all_bytes:
+                line += f" of {human(self._all_bytes)}"
+            rate = self._carried / elapsed if elapsed else 0.0
+            line += f", {human(rate)}/s"
+            left = self._all_bytes - self._bytes
+            if rate and left > 0:
+                seconds = int(left / rate)
+                line += f", {seconds // 3600}:{seconds // 60 % 60:02}:{seconds % 60:02} left"
+        else:
+            line += f", {self._files / elapsed if elapsed else 0:.0f}/s"
+        return line

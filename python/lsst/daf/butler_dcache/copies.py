@@ -1,0 +1,569 @@
+"""Many files from anywhere to anywhere: a bounded number in flight, and what is verified there is left alone.
+
+A list of copies is worked through in chunks. The names of a chunk are looked up together, by few listings;
+what has the same bytes at its target is skipped, so that a list which was interrupted is simply begun anew.
+The first file of each pair of servers goes ahead alone: an error that holds for all of them, such as a
+refused login, is then met once. dCache blocks a host for its third 401 within 20 s, and answers a copy
+between servers that it does not allow with 401 (protocol page, sections 1.2 and 5): so after one of those
+nothing more is sent to that directory, and after two nothing more to that server.
+"""
+
+from __future__ import annotations
+
+import enum
+import errno
+import hashlib
+import itertools
+import os
+import stat
+import threading
+import uuid
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field
+from typing import Any, BinaryIO
+from urllib.parse import urlsplit
+
+from .errors import (
+    AccessDeniedError,
+    CredentialError,
+    DcacheError,
+    DeadlineError,
+    DoorUnavailableError,
+    FileBrokenError,
+    IntegrityError,
+    ResourceExistsError,
+    ResourceIsDirectoryError,
+)
+from .model import Adler32, EntryKind, FileInfo
+from .places import Place, look_up
+from .store.protocol import Progress
+from .transfers import transfer
+from .transport.deadline import Deadline
+
+__all__ = ("Copy", "CopyResult", "Digest", "Outcome", "checksums_of", "copy_many", "copy_one")
+
+_CHUNK = 1000
+_PIECE_BYTES = 1024 * 1024
+_PARTIAL = ".dcb-"
+_HASHES = {"md5": "md5", "sha-1": "sha1", "sha-256": "sha256", "sha-512": "sha512"}
+_MOST_REFUSALS = 2
+
+
+class Outcome(enum.Enum):
+    """What became of a copy."""
+
+    SERVER = "server"
+    """The servers moved the bytes."""
+    CLIENT = "client"
+    """The bytes passed through this process."""
+    SKIPPED = "skipped"
+    """The same bytes were there already."""
+    FAILED = "failed"
+    """There is an error."""
+    NOT_TRIED = "not tried"
+    """An error of another copy holds for this one, too."""
+
+
+@dataclass(frozen=True, slots=True)
+class Copy:
+    """One copy that is to be made.
+
+    Parameters
+    ----------
+    source, target : `~.places.Place`
+        The file, and where its copy shall be.
+    info : `~.model.FileInfo`, optional
+        What a listing of a moment ago says of the source, which is not asked about again then.
+    """
+
+    source: Place
+    target: Place
+    info: FileInfo | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CopyResult:
+    """What became of it.
+
+    Parameters
+    ----------
+    copy : `Copy`
+        Which one.
+    outcome : `Outcome`
+        What became of it.
+    info : `~.model.FileInfo`, optional
+        The copy, if there is one.
+    error : `Exception`, optional
+        A `DcacheError` or `OSError`, if there is none.
+    """
+
+    copy: Copy
+    outcome: Outcome
+    info: FileInfo | None = None
+    error: Exception | None = None
+
+
+def copy_many(
+    copies: Iterable[Copy],
+    *,
+    overwrite: bool,
+    in_flight: int = 8,
+    deadline_seconds: float | None = None,
+    on_progress: Callable[[int], object] | None = None,
+    skip_verified: bool = True,
+    trust_size: bool = False,
+) -> Generator[CopyResult]:
+    """Copy many files.
+
+    Parameters
+    ----------
+    copies : `~collections.abc.Iterable` [`Copy`]
+        What is to be copied; taken as it is needed, so that a million take no memory.
+    overwrite : `bool`
+        Whether files with other bytes may be replaced.
+    in_flight : `int`, optional
+        How many at a time.
+    deadline_seconds : `float`, optional
+        Time for all together. What is under way then is given up.
+    on_progress : `~collections.abc.Callable`, optional
+        Is told, by several threads, how many further bytes have arrived; fewer than none if a copy begins
+        anew. What it raises ends that copy.
+    skip_verified : `bool`, optional
+        Whether what has the same size and checksum at its target is left alone; if not, an existing file is
+        replaced or an error.
+    trust_size : `bool`, optional
+        Whether the same size is enough for that.
+
+    Yields
+    ------
+    result : `CopyResult`
+        One for each copy, as they end.
+
+    Notes
+    -----
+    Errors are never raised, but those of ``copies`` itself. Whoever closes the iterator, or interrupts it,
+    ends all that is in flight and waits for it; nothing but whole files is left at the targets.
+    """
+    run = _Run(overwrite, in_flight, deadline_seconds, on_progress, skip_verified, trust_size)
+    try:
+        yield from run.results(iter(copies))
+    finally:
+        run.stop()
+
+
+def copy_one(
+    copy: Copy, *, overwrite: bool, progress: Progress | None = None, deadline: Deadline | None = None
+) -> tuple[Outcome, FileInfo]:
+    """Copy a file between any two places.
+
+    Parameters
+    ----------
+    copy : `Copy`
+        What and where to.
+    overwrite : `bool`
+        Whether an existing file may be replaced.
+    progress : `~.store.protocol.Progress`, optional
+        Is told what arrives.
+    deadline : `~.transport.deadline.Deadline`, optional
+        When to give up.
+
+    Returns
+    -------
+    outcome : `Outcome`
+        Who moved the bytes.
+    info : `~.model.FileInfo`
+        The copy.
+
+    Raises
+    ------
+    DcacheError
+        Raised by cause; the target is as it was then.
+    OSError
+        Raised if a file of this machine cannot be read or written.
+    """
+    source, target = copy.source, copy.target
+    if target.store is None:
+        return Outcome.CLIENT, _to_this_machine(source, target.url, overwrite, progress)
+    if source.store is None:
+        with _open(source.url) as file:
+            stream: Any = file if progress is None else _Watched(file, progress)
+            return Outcome.CLIENT, target.store.write(target.url, stream, overwrite=overwrite)
+    if source.store is target.store:
+        return Outcome.CLIENT, source.store.copy(source.url, target.url, overwrite=overwrite)
+    info = transfer(source.store, source.url, target.store, target.url, overwrite=overwrite)
+    return Outcome.CLIENT, info
+
+
+class _Watched:
+    """A file of this machine that says how much of it was read."""
+
+    def __init__(self, file: BinaryIO, progress: Progress) -> None:
+        self._file = file
+        self._progress = progress
+        progress.set_size(os.fstat(file.fileno()).st_size)
+
+    def tell(self) -> int:
+        return self._file.tell()
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        return self._file.seek(offset, whence)
+
+    def read(self, size: int = -1) -> bytes:
+        piece = self._file.read(size)
+        self._progress.absolute_update(self._file.tell())
+        return piece
+
+
+def _open(path: str) -> BinaryIO:
+    """Open a plain file; a pipe or a device may never end."""
+    if not stat.S_ISREG(os.stat(path).st_mode):
+        raise OSError(errno.EINVAL, "not a plain file", path)
+    return open(path, "rb")
+
+
+def _to_this_machine(source: Place, path: str, overwrite: bool, progress: Progress | None) -> FileInfo:
+    """Copy a file under a temporary name, and give it its name when it is complete and verified."""
+    path = path.rstrip("/")
+    directory = os.path.dirname(path)
+    os.makedirs(directory, exist_ok=True)
+    partial = os.path.join(directory, f"{_PARTIAL}{uuid.uuid4().hex}")
+    try:
+        with open(partial, "xb") as file:
+            if source.store is not None:
+                info = source.store.download(source.url, file, progress)
+            else:
+                info = _copied_here(source.url, file, progress)
+        if overwrite:
+            os.replace(partial, path)
+        else:
+            # Unlike a rename it fails if somebody else was faster.
+            os.link(partial, path)
+            os.unlink(partial)
+    except BaseException as error:
+        if os.path.lexists(partial):
+            os.unlink(partial)
+        if isinstance(error, FileExistsError):
+            raise FileExistsError(errno.EEXIST, "the name is taken", path) from None
+        raise
+    return info
+
+
+def _copied_here(path: str, target: BinaryIO, progress: Progress | None) -> FileInfo:
+    total = Adler32()
+    with _open(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        if progress is not None:
+            progress.set_size(size)
+        while piece := file.read(_PIECE_BYTES):
+            target.write(piece)
+            total.update(piece)
+            if progress is not None:
+                progress.absolute_update(total.size)
+    if total.size != size:
+        raise IntegrityError(
+            f"it had {size} bytes and ended after {total.size}: something changes it: {path}"
+        )
+    return FileInfo(path, EntryKind.FILE, size, checksums={"adler32": total.hexdigest()})
+
+
+def checksums_of(path: str, algorithms: Iterable[str]) -> dict[str, str]:
+    """Compute checksums of a file of this machine.
+
+    Parameters
+    ----------
+    path : `str`
+        The file.
+    algorithms : `~collections.abc.Iterable` [`str`]
+        Names as in `~.model.FileInfo.checksums`; those that are not known are left out.
+
+    Returns
+    -------
+    checksums : `dict` [`str`, `str`]
+        Lower-case hexadecimal values by algorithm.
+    """
+    digest = Digest(algorithms)
+    with _open(path) as file:
+        while piece := file.read(_PIECE_BYTES):
+            digest.write(piece)
+    return digest.values()
+
+
+class Digest:
+    """Takes the bytes of a file and keeps their checksums alone.
+
+    Parameters
+    ----------
+    algorithms : `~collections.abc.Iterable` [`str`]
+        Names as in `~.model.FileInfo.checksums`; those that are not known are left out.
+    """
+
+    def __init__(self, algorithms: Iterable[str]) -> None:
+        self._sums: dict[str, Any] = {}
+        for name in algorithms:
+            if name == "adler32":
+                self._sums[name] = Adler32()
+            elif name in _HASHES:
+                self._sums[name] = hashlib.new(_HASHES[name], usedforsecurity=False)
+
+    def write(self, data: bytes | memoryview) -> int:
+        """Take further bytes into account.
+
+        Parameters
+        ----------
+        data : bytes-like
+            The next ones.
+
+        Returns
+        -------
+        count : `int`
+            How many there were.
+        """
+        for each in self._sums.values():
+            each.update(data)
+        return len(data)
+
+    def seekable(self) -> bool:
+        """Return `False`: what has gone by cannot be taken back."""
+        return False
+
+    def values(self) -> dict[str, str]:
+        """Return the checksums, lower-case and hexadecimal, by algorithm."""
+        return {name: each.hexdigest() for name, each in self._sums.items()}
+
+
+def _is_same(copy: Copy, source: FileInfo, target: FileInfo, trust_size: bool) -> bool:
+    """Tell whether a file has the bytes of another, as far as both ends say so."""
+    if target.size is None or target.size != source.size:
+        return False
+    if trust_size:
+        return True
+    ours, theirs = source.checksums, target.checksums
+    if copy.source.is_local:
+        ours = checksums_of(copy.source.url, theirs or ("adler32",))
+    if copy.target.is_local:
+        theirs = checksums_of(copy.target.url, ours or ("adler32",))
+    common = {name for name in ours if name in theirs}
+    if copy.target.has_locality and "adler32" not in theirs:
+        # What dCache says of MD5 alone may be what an upload announced, and not what came (protocol page,
+        # "What surprised us", 2).
+        return False
+    return bool(common) and all(ours[name] == theirs[name] for name in common)
+
+
+def _hindrance(
+    copy: Copy, source: FileInfo | Exception, target: FileInfo | Exception | None
+) -> Exception | None:
+    """Return why a copy cannot be made, as far as both names tell."""
+    if isinstance(source, Exception):
+        return source
+    if source.is_directory:
+        return _is_directory(copy.source)
+    if source.size is None:
+        return FileBrokenError("the upload of this file has not ended", operation="copy", url=copy.source.url)
+    if isinstance(target, CredentialError):
+        return target
+    if isinstance(target, FileInfo) and target.is_directory:
+        return _is_directory(copy.target)
+    return None  # a target that may not be looked at may be written to
+
+
+def _is_directory(place: Place) -> OSError:
+    if place.is_local:
+        return IsADirectoryError(errno.EISDIR, "a directory", place.url)
+    return ResourceIsDirectoryError("a directory", operation="copy", url=place.url)
+
+
+def _taken(place: Place) -> OSError:
+    if place.is_local:
+        return FileExistsError(errno.EEXIST, "the name is taken", place.url)
+    return ResourceExistsError("the name is taken", operation="copy", url=place.url)
+
+
+@dataclass(slots=True)
+class _Lane:
+    """What is known of one pair of servers."""
+
+    is_proven: bool = False
+    in_flight: int = 0
+    refused: dict[str, Exception] = field(default_factory=dict)
+    closed: Exception | None = None
+
+
+@dataclass(slots=True)
+class _Task:
+    """A copy that is to be tried."""
+
+    copy: Copy
+    source: FileInfo
+    target: FileInfo | None
+
+    @property
+    def lane(self) -> tuple[str, str]:
+        return urlsplit(self.copy.source.url).netloc, urlsplit(self.copy.target.url).netloc
+
+    @property
+    def directory(self) -> str:
+        return self.copy.target.path.rpartition("/")[0]
+
+
+class _Ending(Deadline):
+    """A deadline that may be called early."""
+
+    __slots__ = ()
+
+    def end(self) -> None:
+        self._end = self._clock()
+
+
+class _Watch:
+    """Passes on the progress of one copy, and ends it where all are to end."""
+
+    def __init__(self, run: _Run) -> None:
+        self._run = run
+        self._known = 0
+
+    def set_size(self, size: int) -> None:
+        self._run.check()
+
+    def absolute_update(self, value: int) -> None:
+        self._run.check()
+        self.complete(value)
+
+    def complete(self, value: int) -> None:
+        """Be told how many bytes have arrived, when it is too late to end anything."""
+        if self._run.on_progress is not None and value != self._known:
+            self._run.on_progress(value - self._known)
+        self._known = value
+
+
+class _Run:
+    """One call of `copy_many`."""
+
+    def __init__(
+        self,
+        overwrite: bool,
+        in_flight: int,
+        deadline_seconds: float | None,
+        on_progress: Callable[[int], object] | None,
+        skip_verified: bool,
+        trust_size: bool,
+    ) -> None:
+        self.on_progress = on_progress
+        self._overwrite = overwrite
+        self._in_flight = in_flight
+        self._deadline = None if deadline_seconds is None else _Ending(deadline_seconds)
+        self._skip_verified = skip_verified
+        self._trust_size = trust_size
+        self._lanes: dict[tuple[str, str], _Lane] = {}
+        self._is_over = threading.Event()
+        self._workers = ThreadPoolExecutor(in_flight, thread_name_prefix="copy")
+
+    def check(self) -> None:
+        """Raise `DeadlineError` if nothing more is to be done."""
+        if self._is_over.is_set():
+            raise DeadlineError("given up before it was complete", operation="copy")
+        if self._deadline is not None:
+            self._deadline.remaining()
+
+    def stop(self) -> None:
+        """End what is in flight, and wait for it."""
+        self._is_over.set()
+        if self._deadline is not None:
+            self._deadline.end()
+        self._workers.shutdown(wait=True, cancel_futures=True)
+
+    def results(self, copies: Iterator[Copy]) -> Iterator[CopyResult]:
+        """Yield what becomes of each copy."""
+        running: dict[Future[CopyResult], _Task] = {}
+        ready: deque[_Task | CopyResult] = deque()
+        while True:
+            while len(running) < self._in_flight:
+                if not ready:
+                    ready.extend(self._prepared(list(itertools.islice(copies, _CHUNK))))
+                if not ready:
+                    break
+                item = ready.popleft()
+                if isinstance(item, _Task):
+                    lane = self._lanes.setdefault(item.lane, _Lane())
+                    if not lane.is_proven and lane.in_flight:
+                        ready.appendleft(item)
+                        break
+                    cause = self._cause(lane, item)
+                    if cause is None:
+                        lane.in_flight += 1
+                        running[self._workers.submit(self._one, item)] = item
+                        continue
+                    item = CopyResult(item.copy, Outcome.NOT_TRIED, error=cause)
+                yield item
+            if not running:
+                return
+            done, _ = wait(running, return_when=FIRST_COMPLETED)
+            for future in done:
+                task = running.pop(future)
+                result = future.result()
+                self._learn(self._lanes[task.lane], task, result.error)
+                yield result
+
+    def _cause(self, lane: _Lane, task: _Task) -> Exception | None:
+        """Return the error that holds for a copy before it is tried."""
+        try:
+            self.check()
+        except DeadlineError as error:
+            return error
+        return lane.closed or lane.refused.get(task.directory)
+
+    @staticmethod
+    def _learn(lane: _Lane, task: _Task, error: Exception | None) -> None:
+        """Take into account what a copy says of those that follow."""
+        lane.in_flight -= 1
+        if isinstance(error, AccessDeniedError) and error.status == 401:
+            lane.refused[task.directory] = error
+            if isinstance(error, CredentialError) or len(lane.refused) >= _MOST_REFUSALS:
+                lane.closed = error
+        elif isinstance(error, CredentialError) or (
+            isinstance(error, DoorUnavailableError) and not lane.is_proven
+        ):
+            lane.closed = error
+        else:
+            lane.is_proven = True
+
+    def _prepared(self, copies: list[Copy]) -> Iterator[_Task | CopyResult]:
+        """Look up the names of some copies, and yield what is to be done about each."""
+        try:
+            self.check()
+        except DeadlineError as error:
+            yield from (CopyResult(copy, Outcome.NOT_TRIED, error=error) for copy in copies)
+            return
+        answers = iter(look_up([copy.source for copy in copies if copy.info is None]))
+        targets: list[FileInfo | Exception | None] = [None] * len(copies)
+        if self._skip_verified or not self._overwrite:
+            targets = list(look_up([copy.target for copy in copies]))
+        for copy, target in zip(copies, targets, strict=True):
+            source = next(answers) if copy.info is None else copy.info
+            hindrance = _hindrance(copy, source, target)
+            if hindrance is not None:
+                is_shared = isinstance(hindrance, CredentialError)
+                outcome = Outcome.NOT_TRIED if is_shared else Outcome.FAILED
+                yield CopyResult(copy, outcome, error=hindrance)
+            else:
+                assert isinstance(source, FileInfo)
+                yield _Task(copy, source, target if isinstance(target, FileInfo) else None)
+
+    def _one(self, task: _Task) -> CopyResult:
+        """Make one copy."""
+        copy = task.copy
+        try:
+            self.check()
+            if task.target is not None:
+                if self._skip_verified and _is_same(copy, task.source, task.target, self._trust_size):
+                    return CopyResult(copy, Outcome.SKIPPED, task.target)
+                if not self._overwrite:
+                    raise _taken(copy.target)
+            watch = _Watch(self)
+            outcome, info = copy_one(copy, overwrite=self._overwrite, progress=watch, deadline=self._deadline)
+            watch.complete(info.size or 0)
+            return CopyResult(copy, outcome, info)
+        except (DcacheError, OSError) as error:
+            return CopyResult(copy, Outcome.FAILED, error=error)
