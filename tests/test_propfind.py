@@ -44,7 +44,7 @@ LISTING = b"""<?xml version="1.0" encoding="utf-8" ?>
 
 
 def test_listing() -> None:
-    own, first, growing, sub = propfind.parse_multistatus(LISTING, URL)
+    own, first, growing, sub = propfind.parse_multistatus([LISTING], URL)
     assert own.url == URL
     assert own.kind is EntryKind.DIRECTORY
     assert first.url == "davs://door:2880/data/ns/a%20b%26%2B%25.bin"
@@ -61,20 +61,20 @@ def test_listing() -> None:
 
 
 def test_directory_asked_for_without_slash() -> None:
-    assert propfind.parse_multistatus(LISTING, URL.rstrip("/"))[0].url == URL
+    assert next(propfind.parse_multistatus([LISTING], URL.rstrip("/"))).url == URL
 
 
 def test_hrefs_that_are_not_quoted() -> None:
     body = b"""<D:multistatus xmlns:D="DAV:"><D:response><D:href>/d/</D:href></D:response>
     <D:response><D:href>/d/100%25 #1?.txt</D:href></D:response></D:multistatus>"""
-    child = propfind.parse_multistatus(body, "davs://door/d/", encoded=False)[1]
+    child = list(propfind.parse_multistatus([body], "davs://door/d/", encoded=False))[1]
     assert child.url == "davs://door/d/100%2525%20%231%3F.txt"
 
 
 def test_relay_that_adds_a_prefix() -> None:
     body = b"""<D:multistatus xmlns:D="DAV:"><D:response><D:href>https://in/x/d/</D:href></D:response>
     <D:response><D:href>https://in/x/d/f</D:href></D:response></D:multistatus>"""
-    assert [entry.name for entry in propfind.parse_multistatus(body, "davs://door/d/")] == ["d", "f"]
+    assert [entry.name for entry in propfind.parse_multistatus([body], "davs://door/d/")] == ["d", "f"]
 
 
 @pytest.mark.parametrize(
@@ -90,7 +90,7 @@ def test_relay_that_adds_a_prefix() -> None:
 )
 def test_what_is_no_listing(body: bytes) -> None:
     with pytest.raises(errors.ProtocolError):
-        propfind.parse_multistatus(body, URL)
+        list(propfind.parse_multistatus([body], URL))
 
 
 def test_checksums_in_both_forms() -> None:

@@ -23,6 +23,7 @@ from ..model import FileInfo
 from ..transport.deadline import Deadline
 from ..webdav.addresses import decoded_path, parent
 from ..webdav.door import Door
+from ..webdav.listing import read_listing
 
 __all__ = ("Listings", "at_once", "exists_many", "files_among", "found")
 
@@ -159,7 +160,7 @@ class Listings:
             )
         )
         try:
-            entries = self._door.propfind(directory, 1, operation="look for many", deadline=share)[1:]
+            entries = read_listing(self._door, directory, operation="look for many", deadline=share)[1:]
         except CredentialError:
             raise
         except (AccessDeniedError, DeadlineError, ProtocolError) as error:

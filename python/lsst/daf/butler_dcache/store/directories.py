@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import threading
 from collections import OrderedDict
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing
 
 from ..auth.macaroon import Activity
 from ..errors import (
@@ -26,6 +28,7 @@ from ..transport.deadline import Deadline
 from ..transport.retry import Phase, rounds
 from ..webdav.addresses import as_directory, decoded_path, join, parent, temporary_name
 from ..webdav.door import Door
+from ..webdav.listing import iter_listing, read_listing
 from ..webdav.listing_page import shows_names
 from ..webdav.rights import lacks
 
@@ -58,7 +61,7 @@ class Directories:
         self._lock = threading.Lock()
 
     def list(self, url: str, *, deadline: Deadline) -> list[FileInfo]:
-        """Return what a directory holds.
+        """Return what a directory holds, as `iter` does; a listing that breaks off is asked for again.
 
         Parameters
         ----------
@@ -71,6 +74,28 @@ class Directories:
         -------
         entries : `list` [ `FileInfo` ]
             Files and directories in it.
+        """
+        url = as_directory(url)
+
+        def ask() -> Generator[FileInfo]:
+            yield from read_listing(self._door, url, operation="list", deadline=deadline)
+
+        return [*self._entries(url, ask, deadline)]
+
+    def iter(self, url: str, *, deadline: Deadline) -> Iterator[FileInfo]:
+        """Yield what a directory holds as it arrives.
+
+        Parameters
+        ----------
+        url : `str`
+            The directory.
+        deadline : `Deadline`
+            When to give up.
+
+        Yields
+        ------
+        entry : `FileInfo`
+            Files and directories in it.
 
         Raises
         ------
@@ -80,30 +105,40 @@ class Directories:
             Raised if it may not be listed, which looks like an empty one at first.
         ProtocolError
             Raised if it looks empty in the listing, again and again, and not on the door's page.
+        DoorUnavailableError
+            Raised if the connection breaks after entries were yielded.
         """
         url = as_directory(url)
-        entries = self._entries(url, deadline)
-        if not entries and self._door.dialect == "dcache":
+        return self._entries(
+            url, lambda: iter_listing(self._door, url, operation="list", deadline=deadline), deadline
+        )
+
+    def _entries(
+        self, url: str, ask: Callable[[], Generator[FileInfo]], deadline: Deadline
+    ) -> Iterator[FileInfo]:
+        is_empty = True
+        for is_first in (True, False):
+            with closing(ask()) as entries:
+                if next(entries).is_file:
+                    raise ResourceIsFileError("not a directory", operation="list", url=url)
+                for entry in entries:
+                    is_empty = False
+                    yield entry
+            if not is_empty or self._door.dialect != "dcache":
+                break
             # dCache answers 207 without entries where it may not list or fails to; GET says 403, or shows
             # what there is (protocol page, section 4.1).
-            answer = self._door.ask("GET", url, operation="list", deadline=deadline, accept=(200,))
-            if shows_names(answer.body, url):
-                entries = self._entries(url, deadline)
-                if not entries:
-                    raise ProtocolError(
-                        "the listing of a directory is empty, and its page is not",
-                        operation="list",
-                        url=url,
-                        hint="The name space of the server may be overloaded: try again later.",
-                    )
+            if not is_first:
+                raise ProtocolError(
+                    "the listing of a directory is empty, and its page is not",
+                    operation="list",
+                    url=url,
+                    hint="The name space of the server may be overloaded: try again later.",
+                )
+            page = self._door.ask("GET", url, operation="list", deadline=deadline, accept=(200,))
+            if not shows_names(page.body, url):
+                break
         self._remember(url)
-        return [*entries]
-
-    def _entries(self, url: str, deadline: Deadline) -> tuple[FileInfo, ...]:
-        own, *entries = self._door.propfind(url, 1, operation="list", deadline=deadline)
-        if own.is_file:
-            raise ResourceIsFileError("not a directory", operation="list", url=url)
-        return tuple(entries)
 
     def make(self, url: str, *, deadline: Deadline) -> None:
         """Make a directory and its parents.

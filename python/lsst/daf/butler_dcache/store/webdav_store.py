@@ -152,7 +152,7 @@ class WebdavStore:
 
     def iter_directory(self, url: str) -> Iterator[FileInfo]:
         """See `.protocol.Store`."""
-        return iter(self.list_directory(url))
+        return self._directories.iter(url, deadline=self._deadline())
 
     def exists_many(self, urls: Iterable[str]) -> dict[str, bool]:
         """See `.protocol.Store`."""

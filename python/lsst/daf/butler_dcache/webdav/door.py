@@ -432,7 +432,7 @@ class Door:
             body=PROPFIND_BODY,
             accept=(207,),
         )
-        return parse_multistatus(answer.body, url, encoded=self._dialect != "xrootd")
+        return list(parse_multistatus([answer.body], url, encoded=self._dialect != "xrootd"))
 
     def move(
         self,
