@@ -22,6 +22,7 @@ from urllib.parse import quote, unquote, urlsplit
 from ..errors import (
     AccessDeniedError,
     DcacheError,
+    NearlineError,
     OutcomeUnknownError,
     ProtocolError,
     ResourceNotFoundError,
@@ -34,12 +35,12 @@ from ..transport.deadline import Deadline
 from ..transport.failures import words
 from .api import Api, document_of
 
-__all__ = ("ARCHIVE_INFO_PATHS", "STAGE_LIMIT", "RecallState", "StageState", "TapeApi", "tape_path")
+__all__ = ("STAGE_LIMIT", "RecallState", "StageState", "TapeApi", "recall_error", "tape_path")
 
 STAGE_LIMIT = 500
 """Files in one request (dCache ``bulk.limits.max.targets-per-flat-request``)."""
 
-ARCHIVE_INFO_PATHS = 1000
+_ARCHIVE_INFO_PATHS = 1000
 """Paths in one question: 3 s of the server's time, far below the 10,000 at which it cuts."""
 
 _QUESTION_ATTEMPTS = 3
@@ -164,7 +165,7 @@ class TapeApi:
                 asked.setdefault(tape_path(url), []).append(url)
             except UnsupportedError as error:
                 found[url] = error
-        size = ARCHIVE_INFO_PATHS
+        size = _ARCHIVE_INFO_PATHS
         paths = list(asked)
         while paths:
             try:
@@ -388,10 +389,45 @@ def _locality(url: str, row: Mapping[str, Any] | None) -> Locality | DcacheError
     return locality
 
 
+def recall_error(url: str, said: str) -> DcacheError:
+    """Return the error for a file that a stage request did not bring.
+
+    Parameters
+    ----------
+    url : `str`
+        URL of the file.
+    said : `str`
+        The server's own words, which may be none.
+    """
+    kind = _kind(url, said)
+    if kind is ResourceNotFoundError:
+        return kind("no such file or directory", operation="stage", url=url, reason=said)
+    if kind is AccessDeniedError:
+        return kind(
+            "this identity may not stage the file",
+            operation="stage",
+            url=url,
+            reason=said,
+            hint="Ask the site to stage it, or use a credential with the STAGE right.",
+        )
+    return NearlineError("the server did not bring the file to disk", operation="stage", url=url, reason=said)
+
+
 def _cause(url: str, said: str) -> DcacheError:
+    kind = _kind(url, said)
+    if kind is ResourceNotFoundError:
+        message = "no such file or directory"
+    elif kind is AccessDeniedError:
+        message = "the server refuses to tell where the file is"
+    else:
+        message = "the server cannot tell where the file is"
+    return kind(message, operation="locality", url=url, reason=said)
+
+
+def _kind(url: str, said: str) -> type[DcacheError]:
     lower = said.replace(tape_path(url), "").lower()  # a name may hold any of these words
     if "no such file" in lower or "does not exist" in lower:
-        return ResourceNotFoundError("no such file or directory", operation="locality", url=url, reason=said)
-    if "permission denied" in lower:
-        return AccessDeniedError("the server refuses to tell", operation="locality", url=url, reason=said)
-    return ServerError("the server cannot tell where the file is", operation="locality", url=url, reason=said)
+        return ResourceNotFoundError
+    if "permission denied" in lower or "not allowed" in lower:
+        return AccessDeniedError
+    return ServerError

@@ -13,6 +13,8 @@ from typing import BinaryIO, Protocol
 from ..auth.credential import Credential
 from ..auth.macaroon import Activity
 from ..model import ByteRange, FileInfo, UnfinishedUpload
+from ..transport.deadline import Deadline
+from .tape import Tape
 
 __all__ = ("Progress", "RemoteReader", "RemoteWriter", "Store")
 
@@ -235,6 +237,10 @@ class Store(Protocol):
 
     def abort_upload(self, upload: UnfinishedUpload) -> None:
         """Abort one of them; `ResourceNotFoundError` if it has ended meanwhile."""
+        ...
+
+    def tape(self, deadline: Deadline | None = None) -> Tape:
+        """Return what the site's tape can be asked, found by then; `UnsupportedError` where it has none."""
         ...
 
     def presign(self, url: str, method: str, lifetime_seconds: int) -> str:

@@ -49,6 +49,7 @@ from .s3_landing import S3Landing
 from .s3_writer import S3Writer
 from .size_cache import SizeCache
 from .space import Space
+from .tape import Tape
 
 __all__ = ("S3Store",)
 
@@ -344,6 +345,10 @@ class S3Store:
         self._unfinished.abort(upload)
 
     # Giving rights to others
+
+    def tape(self, deadline: Deadline | None = None) -> Tape:
+        """Raise `UnsupportedError`: S3 has no tape API."""
+        raise UnsupportedError("an S3 server has no tape API", operation="tape")
 
     def presign(self, url: str, method: str, lifetime_seconds: int) -> str:
         """See `.protocol.Store`."""

@@ -25,6 +25,8 @@ from ..errors import (
     UnsupportedError,
 )
 from ..model import ByteRange, FileInfo, UnfinishedUpload
+from ..rest.bulk import BulkRequests
+from ..rest.tape import TapeApi
 from ..transport.control import ControlPlane
 from ..transport.data import DataPlane
 from ..transport.deadline import Deadline
@@ -48,6 +50,7 @@ from .publication import Publisher
 from .removal import Remover
 from .sharing import presign
 from .size_cache import SizeCache
+from .tape import Tape
 from .writer import StreamingWriter
 
 __all__ = ("WebdavStore",)
@@ -306,6 +309,14 @@ class WebdavStore:
     def abort_upload(self, upload: UnfinishedUpload) -> None:
         """See `.protocol.Store`."""
         raise ResourceNotFoundError("no such upload", operation="abort", url=upload.url)
+
+    def tape(self, deadline: Deadline | None = None) -> Tape:
+        """See `.protocol.Store`."""
+        deadline = self._deadline() if deadline is None else deadline
+        api = TapeApi(self._frontends.tape(deadline))
+        frontend = self._frontends.get(deadline)
+        bulk = None if frontend is None else BulkRequests(frontend.api)
+        return Tape(api, bulk, self.settings.total_timeout_seconds)
 
     def presign(self, url: str, method: str, lifetime_seconds: int) -> str:
         """See `.protocol.Store`."""

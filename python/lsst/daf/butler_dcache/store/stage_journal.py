@@ -1,0 +1,242 @@
+"""What a staging campaign has asked for so far, in a file that outlives its process.
+
+One JSON document per line, appended and on disk before the next request is sent. What a line says is kept by
+the position of files in the campaign's list, so that the same list, given again, is all that is needed to go
+on. The paths stand there too, for whoever releases the files later; no credential ever does.
+
+A process may be killed between a request and its answer. Then the journal holds a ``posting`` that nothing
+follows, and the files are asked for once more: the server then has two requests for them, each with a pin of
+its own, which run out by themselves.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from .. import errors
+from ..errors import ConfigurationError, DcacheError
+
+__all__ = ("RecordedPart", "StageJournal", "recorded_requests")
+
+_FORMAT = 1
+
+
+@dataclass(frozen=True)
+class RecordedPart:
+    """Neighbours in the list whose fate the journal knows.
+
+    Parameters
+    ----------
+    start, stop : `int`
+        Positions of the first file and behind the last one.
+    request : `str`
+        Name of the request that is under way, empty if all has ended.
+    failures : `~collections.abc.Mapping`
+        By position, why a file did not come; only where all has ended.
+    """
+
+    start: int
+    stop: int
+    request: str
+    failures: Mapping[int, DcacheError] = field(default_factory=dict)
+
+
+class StageJournal:
+    """The journal of one campaign, for one process at a time.
+
+    Parameters
+    ----------
+    path : `~pathlib.Path`
+        The file; it and its directory are made if need be, readable by their owner alone.
+    campaign : `~collections.abc.Mapping`
+        What makes two campaigns the same: endpoint, list, lifetime. A journal of another one is refused.
+    lifetime_seconds : `int`
+        How long files stay on disk. What came longer ago is asked for again.
+    clock : `~collections.abc.Callable`, optional
+        Seconds since 1970.
+
+    Raises
+    ------
+    ConfigurationError
+        Raised if another process works with it, or it is the journal of another campaign.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        campaign: Mapping[str, Any],
+        *,
+        lifetime_seconds: int,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.path = path
+        self._clock = clock
+        self._lifetime_seconds = lifetime_seconds
+        self.parts: list[RecordedPart] = []
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._file: BinaryIO = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600), "r+b")
+        try:
+            self._begin(dict(campaign))
+        except BaseException:
+            self._file.close()
+            raise
+
+    def posting(self, start: int, stop: int) -> None:
+        """Note that a request is about to be sent.
+
+        Parameters
+        ----------
+        start, stop : `int`
+            Positions of its files.
+        """
+        self._append({"posting": [start, stop]})
+
+    def accepted(self, request: str, start: int, stop: int, paths: Iterable[str]) -> None:
+        """Note the server's name for a request.
+
+        Parameters
+        ----------
+        request : `str`
+            Its name.
+        start, stop : `int`
+            Positions of its files.
+        paths : `~collections.abc.Iterable` [ `str` ]
+            Their paths, as the server knows them.
+        """
+        self._append({"request": request, "files": [start, stop], "paths": list(paths)})
+
+    def ended(self, start: int, stop: int, failures: Mapping[int, DcacheError]) -> None:
+        """Note that nothing is left to do for some files.
+
+        Parameters
+        ----------
+        start, stop : `int`
+            Their positions.
+        failures : `~collections.abc.Mapping`
+            By position, why a file did not come.
+        """
+        failed = {str(position): [type(error).__name__, str(error)] for position, error in failures.items()}
+        self._append({"ended": [start, stop], "failed": failed})
+
+    def given_up(self, start: int) -> None:
+        """Note that a request is cancelled, or forgotten by the server.
+
+        Parameters
+        ----------
+        start : `int`
+            Position of its first file.
+        """
+        self._append({"given_up": start})
+
+    def done(self) -> None:
+        """Note that the campaign is over: the same list, given again, is a new one."""
+        self._append({"done": True})
+
+    def close(self) -> None:
+        """Let another process have it."""
+        self._file.close()
+
+    def _begin(self, campaign: dict[str, Any]) -> None:
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise ConfigurationError(f"another process works with the journal {self.path}") from error
+        known: dict[str, Any] | None = None
+        is_done = True
+        parts: dict[int, RecordedPart] = {}
+        latest = 0.0
+        for record in _records(self._file):
+            at = float(record.get("at", 0))
+            latest = max(latest, at)
+            if "campaign" in record:
+                known, is_done, parts = record["campaign"], False, {}
+            elif "request" in record:
+                start, stop = record["files"]
+                parts[start] = RecordedPart(start, stop, record["request"])
+            elif "ended" in record:
+                start, stop = record["ended"]
+                failures = {int(key): _error(*value) for key, value in record["failed"].items()}
+                parts[start] = RecordedPart(start, stop, "", failures)
+                if at + self._lifetime_seconds < self._clock():
+                    del parts[start]
+            elif "given_up" in record:
+                parts.pop(record["given_up"], None)
+            elif "done" in record:
+                is_done = True
+        self._cut_torn_line()
+        if known is not None and known != campaign:
+            raise ConfigurationError(
+                f"the journal {self.path} is that of other files, another endpoint or another lifetime",
+                hint="Name another journal, or give the same list and options.",
+            )
+        if not is_done:
+            self.parts = [parts[start] for start in sorted(parts)]
+            return
+        if latest + self._lifetime_seconds < self._clock():
+            self._file.truncate(0)  # nothing of what it says is on disk for our sake any more
+        self._append({"campaign": campaign, "format": _FORMAT})
+
+    def _cut_torn_line(self) -> None:
+        """Remove what a process that was killed while it wrote has left at the end."""
+        end = self._file.seek(0, os.SEEK_END)
+        position = end
+        while position:
+            self._file.seek(position - 1)
+            if self._file.read(1) == b"\n":
+                break
+            position -= 1
+        if position != end:
+            self._file.truncate(position)
+
+    def _append(self, record: dict[str, Any]) -> None:
+        line = json.dumps({**record, "at": round(self._clock(), 3)}).encode() + b"\n"
+        self._file.seek(0, os.SEEK_END)
+        self._file.write(line)
+        self._file.flush()
+        os.fsync(self._file.fileno())
+
+
+def recorded_requests(path: Path) -> Iterator[tuple[str, list[str]]]:
+    """Yield the requests of a journal and the paths of their files.
+
+    Parameters
+    ----------
+    path : `~pathlib.Path`
+        The file.
+
+    Yields
+    ------
+    request, paths : `tuple` [ `str`, `list` [ `str` ] ]
+        Every request that the server has accepted, whatever became of it.
+    """
+    with path.open("rb") as file:
+        for record in _records(file):
+            if "request" in record:
+                yield record["request"], record["paths"]
+
+
+def _records(file: BinaryIO) -> Iterator[dict[str, Any]]:
+    """Yield what a journal says, up to a line that was not written to its end."""
+    file.seek(0)
+    for number, line in enumerate(file, 1):
+        if not line.endswith(b"\n"):
+            return
+        try:
+            record = json.loads(line)
+        except ValueError:
+            record = None
+        if not isinstance(record, dict):
+            raise ConfigurationError(f"line {number} of the journal {getattr(file, 'name', '')} is no record")
+        yield record
+
+
+def _error(name: str, text: str) -> DcacheError:
+    kind = getattr(errors, name, None)
+    return kind(text) if isinstance(kind, type) and issubclass(kind, DcacheError) else DcacheError(text)

@@ -1,0 +1,534 @@
+"""Campaigns that bring many files from tape to disk.
+
+The files go to the server 500 to a request, a bounded number of files at a time, and one thread asks for each
+request in turn, ever more rarely: 20 requests for 10,000 files, and no question before them. A file that is
+on disk already costs nothing more: the server pins it and is done.
+
+What a request says of a file is believed when it is good. When it is not, the place where the file is decides
+(one question for all of them): the server fails a file that is on disk only with ``Cannot stage DISK only
+files``, a directory with the same words, and goes on saying ``STARTED`` of a file that its tape system has
+refused. Requests are not deleted when they have ended: their pins are what keeps the files on disk.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import logging
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+
+from ..errors import (
+    AccessDeniedError,
+    ConfigurationError,
+    CredentialError,
+    DcacheError,
+    DeadlineError,
+    DoorUnavailableError,
+    NearlineError,
+    OutcomeUnknownError,
+    ProtocolError,
+    ResourceIsDirectoryError,
+    ResourceNotFoundError,
+    ServerBusyError,
+    UnsupportedError,
+)
+from ..model import Locality
+from ..rest.tape import STAGE_LIMIT, RecallState, StageState, TapeApi, recall_error, tape_path
+from ..transport.deadline import Deadline
+from .stage_journal import RecordedPart, StageJournal
+from .stage_progress import FileChange, FileState, StageReport
+
+__all__ = ("FILES_UNDER_WAY", "StageCampaign")
+
+_log = logging.getLogger(__name__)
+
+FILES_UNDER_WAY = 20 * STAGE_LIMIT
+"""Files that are asked for at a time; what has come makes room."""
+
+_MOST_REQUESTS = 4000
+"""Requests under way; dCache refuses a user the 5001st (protocol page, section 7.6)."""
+
+_FIRST_POLL_SECONDS = 1.0
+_LONGEST_POLL_SECONDS = 60.0
+_MOST_SETBACKS = 8
+_MOST_LOSSES = 3
+_LAST_QUESTION_SECONDS = 60.0
+
+_ON_DISK = (Locality.ONLINE, Locality.ONLINE_AND_NEARLINE)
+
+
+@dataclass(slots=True)
+class _File:
+    url: str
+    path: str
+    state: FileState = FileState.WAITING
+
+
+@dataclass(eq=False)
+class _Part:
+    """Neighbours in the list, and the request that brings those which are not there yet."""
+
+    start: int
+    stop: int
+    pending: dict[int, _File]
+    request: str = ""
+    failures: dict[int, DcacheError] = field(default_factory=dict)
+    wait_seconds: float = _FIRST_POLL_SECONDS
+    setbacks: int = 0
+    losses: int = 0
+
+    @property
+    def urls(self) -> list[str]:
+        return [file.url for file in self.pending.values()]
+
+
+class StageCampaign:
+    """Many files, on their way from tape to disk.
+
+    Parameters
+    ----------
+    api : `TapeApi`
+        The site's tape API.
+    urls : `~collections.abc.Iterable` [ `str` ]
+        The files, read once and as far as there is room; in the same order each time if there is a journal.
+    files : `int`
+        How many there are.
+    lifetime_seconds : `int`
+        How long each file stays on disk once it is there.
+    deadline : `Deadline`
+        When to stop waiting. Requests go on without us.
+    request_seconds : `float`
+        Longest time for a single request of ours.
+    journal : `StageJournal`, optional
+        Where it is kept what has been asked for; without one a campaign ends with its process.
+    on_change : `~collections.abc.Callable`, optional
+        Called with a `FileChange` whenever a file comes further.
+    files_under_way : `int`, optional
+        Files that are asked for at a time.
+    clock, sleep : `~collections.abc.Callable`, optional
+        Monotonic time in seconds, and waiting.
+
+    Notes
+    -----
+    For one thread. Its memory is that of the files under way, however long the list is.
+    """
+
+    def __init__(
+        self,
+        api: TapeApi,
+        urls: Iterable[str],
+        files: int,
+        *,
+        lifetime_seconds: int,
+        deadline: Deadline,
+        request_seconds: float,
+        journal: StageJournal | None = None,
+        on_change: Callable[[FileChange], object] | None = None,
+        files_under_way: int = FILES_UNDER_WAY,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self._api = api
+        self._files = files
+        self._lifetime_seconds = lifetime_seconds
+        self._deadline = deadline
+        self._request_seconds = request_seconds
+        self._journal = journal
+        self._on_change = on_change
+        self._files_under_way = files_under_way
+        self._clock = clock
+        self._sleep = sleep
+        self._limit = STAGE_LIMIT
+        self._parts = self._read(iter(urls), [] if journal is None else list(journal.parts))
+        self._open: set[_Part] = set()
+        self._agenda: list[tuple[float, int, _Part]] = []
+        self._numbers = itertools.count()
+        self._stopped: DcacheError | None = None
+        self._counts: Counter[FileState] = Counter({FileState.WAITING: files})
+
+    @property
+    def report(self) -> StageReport:
+        """Where it stands."""
+        return StageReport(self._files, Counter(self._counts), self._stopped)
+
+    def run(self, *, wait: bool = True) -> StageReport:
+        """Ask for the files, and wait for them.
+
+        Parameters
+        ----------
+        wait : `bool`, optional
+            `False` returns when all files are asked for.
+
+        Returns
+        -------
+        report : `StageReport`
+            How it ended; the single files were told to ``on_change``.
+
+        Raises
+        ------
+        UnsupportedError
+            Raised if the site has no tape API.
+
+        Notes
+        -----
+        Whatever ends it, an exception included, the same list with the same journal goes on from there.
+        """
+        is_over = False
+        try:
+            is_over = self._work(wait)
+        except CredentialError as error:
+            self._stopped = error
+        if self._stopped is None and not is_over and wait:
+            self._stopped = DeadlineError(
+                f"not all files came within {self._deadline.seconds:g} s", operation="stage"
+            )
+            self._look_after_overdue()
+        is_left = bool(self._open)
+        for _ in self._parts:  # what has ended before counts, although nobody gets to ask for the rest
+            is_left = True
+        if self._journal is not None and not is_left:
+            self._journal.done()
+        return self.report
+
+    def cancel(self) -> list[DcacheError]:
+        """Cancel what is under way, and have the server forget it (2 requests for each of its requests).
+
+        Returns
+        -------
+        errors : `list` [ `DcacheError` ]
+            Why a request may still be under way.
+        """
+        errors: list[DcacheError] = []
+        # With those of an earlier process, for which there was no room yet.
+        for part in itertools.chain(list(self._open), self._parts):
+            if not part.request:
+                continue
+            deadline = Deadline(self._request_seconds)
+            try:
+                try:
+                    self._api.cancel(part.request, part.urls, deadline=deadline)
+                except (ProtocolError, ResourceNotFoundError) as error:
+                    _log.info(
+                        "the files of %s are not cancelled, the request as such is: %s", part.request, error
+                    )
+                self._api.delete(part.request, deadline=deadline)
+            except DcacheError as error:
+                errors.append(error)
+                if isinstance(error, CredentialError):
+                    break
+                continue
+            for file in part.pending.values():
+                self._move(file, FileState.CANCELLED)
+            self._open.discard(part)
+            if self._journal is not None:
+                self._journal.given_up(part.start)
+        return errors
+
+    # What is to be done
+
+    def _read(self, urls: Iterator[str], recorded: list[RecordedPart]) -> Iterator[_Part]:
+        """Yield the parts of the list in which something is left to do."""
+        position = 0
+        while True:
+            known = recorded[0] if recorded and recorded[0].start == position else None
+            if known is not None:
+                count = known.stop - known.start
+                del recorded[0]
+            else:
+                count = min(self._limit, recorded[0].start - position if recorded else self._limit)
+            chunk = list(itertools.islice(urls, count))
+            if not chunk:
+                return
+            part = _Part(position, position + len(chunk), {})
+            position = part.stop
+            for number, url in enumerate(chunk, part.start):
+                self._take(part, number, url, known)
+            if known is not None:
+                part.request = known.request
+            if part.pending:
+                yield part
+            elif known is None:
+                self._end(part)
+
+    def _take(self, part: _Part, position: int, url: str, known: RecordedPart | None) -> None:
+        file = _File(url, "")
+        if known is not None and not known.request:
+            error = known.failures.get(position)
+            self._move(file, FileState.STAGED if error is None else FileState.FAILED, error)
+            return
+        try:
+            file.path = tape_path(url)
+        except UnsupportedError as error:
+            part.failures[position] = error
+            self._move(file, FileState.FAILED, error)
+            return
+        part.pending[position] = file
+        if known is not None:
+            self._move(file, FileState.SUBMITTED)
+
+    def _work(self, wait: bool) -> bool:
+        """Go on until nothing is left, or the deadline has passed; return whether nothing is left."""
+        is_exhausted = False
+        while True:
+            while not is_exhausted and self._has_room(wait) and not self._deadline.expired:
+                part = next(self._parts, None)
+                if part is None:
+                    is_exhausted = True
+                else:
+                    self._open.add(part)
+                    self._put(part, 0.0)
+            if not self._agenda:
+                return is_exhausted
+            if not wait and all(part.request for part in self._open):
+                return False
+            due, _, part = self._agenda[0]
+            pause = due - self._clock()
+            if self._deadline.left <= max(pause, 0.0):
+                if self._deadline.left > 0:
+                    self._sleep(self._deadline.left)
+                return False
+            if pause > 0:
+                self._sleep(pause)
+            heapq.heappop(self._agenda)
+            self._advance(part)
+
+    def _has_room(self, wait: bool) -> bool:
+        if len(self._open) >= _MOST_REQUESTS:
+            return False
+        return not wait or sum(len(part.pending) for part in self._open) < self._files_under_way
+
+    def _put(self, part: _Part, seconds: float) -> None:
+        heapq.heappush(self._agenda, (self._clock() + seconds, next(self._numbers), part))
+
+    def _advance(self, part: _Part) -> None:
+        try:
+            if part.request:
+                self._poll(part)
+            else:
+                self._post(part)
+        except (ConfigurationError, CredentialError, UnsupportedError):
+            self._put(part, 0.0)
+            raise
+        except DcacheError as error:
+            self._set_back(part, error)
+
+    def _set_back(self, part: _Part, error: DcacheError) -> None:
+        """Try again later, for as long as that can do no harm."""
+        part.setbacks += 1
+        log = _log.warning if part.setbacks == 1 else _log.info
+        log("staging goes on in %.0f s in spite of: %s", part.wait_seconds, error)
+        may_have_been_taken = not isinstance(error, DoorUnavailableError | ServerBusyError)
+        if not part.request and may_have_been_taken and part.setbacks > _MOST_SETBACKS:
+            # Each attempt may have left a request with the server.
+            self._fail_all(part, error)
+            return
+        self._later(part)
+
+    def _later(self, part: _Part) -> None:
+        self._put(part, part.wait_seconds)
+        part.wait_seconds = min(part.wait_seconds * 2, _LONGEST_POLL_SECONDS)
+
+    # Requests
+
+    def _post(self, part: _Part) -> None:
+        if len(part.pending) > self._limit:
+            self._split(part)
+            return
+        if self._journal is not None:
+            self._journal.posting(part.start, part.stop)
+        try:
+            request = self._api.stage(
+                part.urls, lifetime_seconds=self._lifetime_seconds, deadline=self._moment()
+            )
+        except ProtocolError as error:
+            if error.status == 413 and len(part.pending) > 1:
+                self._limit = max(1, len(part.pending) // 2)
+                _log.info("the site takes fewer files in a request; trying %d", self._limit)
+                self._split(part)
+            elif error.status in (400, 413):
+                self._fail_all(part, error)
+            else:
+                raise
+            return
+        except CredentialError:
+            raise
+        except AccessDeniedError as error:
+            self._fail_all(part, error)
+            return
+        if self._journal is not None:
+            paths = (file.path for file in part.pending.values())
+            self._journal.accepted(request, part.start, part.stop, paths)
+        part.request = request
+        part.setbacks, part.wait_seconds = 0, _FIRST_POLL_SECONDS
+        for file in part.pending.values():
+            self._move(file, FileState.SUBMITTED)
+        self._later(part)
+
+    def _split(self, part: _Part) -> None:
+        """Put parts on the agenda that are small enough, in the place of one that is not."""
+        self._open.discard(part)
+        positions = list(part.pending)
+        bounds = [part.start, *positions[self._limit :: self._limit], part.stop]
+        for start, stop in itertools.pairwise(bounds):
+            pending = {position: part.pending[position] for position in positions if start <= position < stop}
+            failures = {key: error for key, error in part.failures.items() if start <= key < stop}
+            piece = _Part(start, stop, pending, failures=failures, losses=part.losses)
+            self._open.add(piece)
+            self._put(piece, 0.0)
+
+    def _poll(self, part: _Part) -> None:
+        try:
+            rows = {row.path: row for row in self._api.state(part.request, deadline=self._moment())}
+        except CredentialError:
+            raise
+        except (AccessDeniedError, ResourceNotFoundError) as error:
+            self._lost(part, error)  # or it belongs to somebody else, as whom it was asked for before
+            return
+        is_over = bool(rows) and all(row.state.is_final for row in rows.values())
+        unsure: dict[int, StageState | None] = {}
+        for position, file in list(part.pending.items()):
+            row = rows.get(file.path)
+            if row is None:
+                # Targets appear after the request has been accepted.
+                if is_over:
+                    unsure[position] = None
+            elif row.state is RecallState.COMPLETED:
+                self._finish(part, position, FileState.STAGED)
+            elif row.state.is_final:
+                failure = recall_error(file.url, row.error)
+                if isinstance(failure, ResourceNotFoundError):
+                    self._finish(part, position, FileState.FAILED, failure)
+                else:
+                    unsure[position] = row
+            else:
+                self._move(file, FileState[row.state.name])
+        if unsure:
+            self._settle(part, unsure)
+        part.setbacks = 0
+        if part.pending:
+            self._later(part)
+        else:
+            self._end(part)
+
+    def _settle(self, part: _Part, unsure: Mapping[int, StageState | None]) -> None:
+        """Look where files are that their request did not bring."""
+        where = self._where(part, unsure, self._moment())
+        for position, row in unsure.items():
+            url = part.pending[position].url
+            verdict = where[position]
+            if isinstance(verdict, DcacheError):
+                self._finish(part, position, FileState.FAILED, verdict)
+            elif verdict in _ON_DISK:
+                note = "the server does not say how it came" if row is None else row.error
+                self._finish(part, position, FileState.STAGED, note=note or "it is on disk")
+            elif row is None:
+                missing = ProtocolError(
+                    "the server does not say what became of it", operation="stage", url=url
+                )
+                self._finish(part, position, FileState.FAILED, missing)
+            else:
+                state = FileState.CANCELLED if row.state is RecallState.CANCELLED else FileState.FAILED
+                self._finish(part, position, state, recall_error(url, row.error or row.state.name.lower()))
+
+    def _lost(self, part: _Part, error: DcacheError) -> None:
+        """Ask again for what a request that the server has forgotten did not bring."""
+        _log.warning(
+            "the server has forgotten a request, what it has not brought is asked for again: %s", error
+        )
+        for position, verdict in self._where(part, list(part.pending), self._moment()).items():
+            if isinstance(verdict, DcacheError):
+                self._finish(part, position, FileState.FAILED, verdict)
+            elif verdict in _ON_DISK:
+                note = "on disk, but for how long is unknown: the server has forgotten the request"
+                self._finish(part, position, FileState.STAGED, note=note)
+        part.request = ""
+        part.losses += 1
+        if self._journal is not None:
+            self._journal.given_up(part.start)
+        if not part.pending:
+            self._end(part)
+        elif part.losses > _MOST_LOSSES:
+            unknown = OutcomeUnknownError("the server forgets what it is asked for", operation="stage")
+            self._fail_all(part, unknown)
+        else:
+            for file in part.pending.values():
+                self._move(file, FileState.WAITING)
+            self._later(part)
+
+    def _look_after_overdue(self) -> None:
+        """Tell of the files that were asked for and are not there; what came by another way is."""
+        deadline = Deadline(_LAST_QUESTION_SECONDS)
+        for part in [part for part in self._open if part.request]:
+            try:
+                where = self._where(part, list(part.pending), deadline)
+            except DcacheError as error:
+                _log.warning("where files that are overdue are cannot be found out: %s", error)
+                where = {}
+            for position, file in list(part.pending.items()):
+                verdict = where.get(position)
+                if verdict in _ON_DISK:
+                    note = "on disk, although its request is still under way"
+                    self._finish(part, position, FileState.STAGED, note=note)
+                    continue
+                if not isinstance(verdict, DcacheError):
+                    known = "" if verdict is None else f" and {verdict.value}"
+                    verdict = NearlineError(
+                        f"still {file.state.value}{known} after {self._deadline.seconds:g} s",
+                        operation="stage",
+                        url=file.url,
+                        hint="The recall may have failed or wait for a drive: a GET of the file may tell the "
+                        "tape system's own words.",
+                    )
+                self._move(file, FileState.OVERDUE, verdict)
+            if not part.pending:
+                self._end(part)
+
+    def _where(
+        self, part: _Part, positions: Iterable[int], deadline: Deadline
+    ) -> dict[int, Locality | DcacheError]:
+        """Where files are, with an error for what stands for no file and for what nothing can bring."""
+        files = {position: part.pending[position] for position in positions}
+        found = self._api.archive_info([file.url for file in files.values()], deadline=deadline)
+        return {position: _verdict(file.url, found[file.url]) for position, file in files.items()}
+
+    def _moment(self) -> Deadline:
+        return Deadline(self._deadline.limit(self._request_seconds))
+
+    # Files
+
+    def _move(self, file: _File, state: FileState, error: DcacheError | None = None, note: str = "") -> None:
+        if state is file.state and error is None:
+            return
+        self._counts[file.state] -= 1
+        self._counts[state] += 1
+        file.state = state
+        if self._on_change is not None:
+            self._on_change(FileChange(file.url, state, error, note))
+
+    def _finish(
+        self, part: _Part, position: int, state: FileState, error: DcacheError | None = None, note: str = ""
+    ) -> None:
+        if error is not None:
+            part.failures[position] = error
+        self._move(part.pending.pop(position), state, error, note)
+
+    def _fail_all(self, part: _Part, error: DcacheError) -> None:
+        for position in list(part.pending):
+            self._finish(part, position, FileState.FAILED, error)
+        self._end(part)
+
+    def _end(self, part: _Part) -> None:
+        self._open.discard(part)
+        if self._journal is not None:
+            self._journal.ended(part.start, part.stop, part.failures)
+
+
+def _verdict(url: str, where: Locality | DcacheError) -> Locality | DcacheError:
+    if where is Locality.NONE:
+        return ResourceIsDirectoryError("a directory has no copy on tape", operation="stage", url=url)
+    if where is Locality.LOST:
+        return NearlineError("the site has lost the file", operation="stage", url=url, hint="Ask the site.")
+    return where
