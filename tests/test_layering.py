@@ -29,6 +29,7 @@ LEVELS = {
     "tree": 5,
     "transfers": 5,
     "places": 5,
+    "single_copy": 5,
     "copies": 5,
     "read_cache": 5,
     "read_ahead": 5,

@@ -10,19 +10,13 @@ nothing more is sent to that directory, and after two nothing more to that serve
 
 from __future__ import annotations
 
-import enum
 import errno
-import hashlib
 import itertools
-import os
-import stat
 import threading
-import uuid
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
-from typing import Any, BinaryIO
 from urllib.parse import urlsplit
 
 from .errors import (
@@ -32,55 +26,18 @@ from .errors import (
     DeadlineError,
     DoorUnavailableError,
     FileBrokenError,
-    IntegrityError,
     ResourceExistsError,
     ResourceIsDirectoryError,
 )
-from .model import Adler32, EntryKind, FileInfo
+from .model import FileInfo
 from .places import Place, look_up
-from .store.protocol import Progress
-from .transfers import transfer
+from .single_copy import Copy, Outcome, copy_one, is_same
 from .transport.deadline import Deadline
 
-__all__ = ("Copy", "CopyResult", "Digest", "Outcome", "checksums_of", "copy_many", "copy_one")
+__all__ = ("CopyResult", "copy_many")
 
 _CHUNK = 1000
-_PIECE_BYTES = 1024 * 1024
-_PARTIAL = ".dcb-"
-_HASHES = {"md5": "md5", "sha-1": "sha1", "sha-256": "sha256", "sha-512": "sha512"}
 _MOST_REFUSALS = 2
-
-
-class Outcome(enum.Enum):
-    """What became of a copy."""
-
-    SERVER = "server"
-    """The servers moved the bytes."""
-    CLIENT = "client"
-    """The bytes passed through this process."""
-    SKIPPED = "skipped"
-    """The same bytes were there already."""
-    FAILED = "failed"
-    """There is an error."""
-    NOT_TRIED = "not tried"
-    """An error of another copy holds for this one, too."""
-
-
-@dataclass(frozen=True, slots=True)
-class Copy:
-    """One copy that is to be made.
-
-    Parameters
-    ----------
-    source, target : `~.places.Place`
-        The file, and where its copy shall be.
-    info : `~.model.FileInfo`, optional
-        What a listing of a moment ago says of the source, which is not asked about again then.
-    """
-
-    source: Place
-    target: Place
-    info: FileInfo | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,205 +108,6 @@ def copy_many(
         yield from run.results(iter(copies))
     finally:
         run.stop()
-
-
-def copy_one(
-    copy: Copy, *, overwrite: bool, progress: Progress | None = None, deadline: Deadline | None = None
-) -> tuple[Outcome, FileInfo]:
-    """Copy a file between any two places.
-
-    Parameters
-    ----------
-    copy : `Copy`
-        What and where to.
-    overwrite : `bool`
-        Whether an existing file may be replaced.
-    progress : `~.store.protocol.Progress`, optional
-        Is told what arrives.
-    deadline : `~.transport.deadline.Deadline`, optional
-        When to give up.
-
-    Returns
-    -------
-    outcome : `Outcome`
-        Who moved the bytes.
-    info : `~.model.FileInfo`
-        The copy.
-
-    Raises
-    ------
-    DcacheError
-        Raised by cause; the target is as it was then.
-    OSError
-        Raised if a file of this machine cannot be read or written.
-    """
-    source, target = copy.source, copy.target
-    if target.store is None:
-        return Outcome.CLIENT, _to_this_machine(source, target.url, overwrite, progress)
-    if source.store is None:
-        with _open(source.url) as file:
-            stream: Any = file if progress is None else _Watched(file, progress)
-            return Outcome.CLIENT, target.store.write(target.url, stream, overwrite=overwrite)
-    if source.store is target.store:
-        return Outcome.CLIENT, source.store.copy(source.url, target.url, overwrite=overwrite)
-    info = transfer(source.store, source.url, target.store, target.url, overwrite=overwrite)
-    return Outcome.CLIENT, info
-
-
-class _Watched:
-    """A file of this machine that says how much of it was read."""
-
-    def __init__(self, file: BinaryIO, progress: Progress) -> None:
-        self._file = file
-        self._progress = progress
-        progress.set_size(os.fstat(file.fileno()).st_size)
-
-    def tell(self) -> int:
-        return self._file.tell()
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        return self._file.seek(offset, whence)
-
-    def read(self, size: int = -1) -> bytes:
-        piece = self._file.read(size)
-        self._progress.absolute_update(self._file.tell())
-        return piece
-
-
-def _open(path: str) -> BinaryIO:
-    """Open a plain file; a pipe or a device may never end."""
-    if not stat.S_ISREG(os.stat(path).st_mode):
-        raise OSError(errno.EINVAL, "not a plain file", path)
-    return open(path, "rb")
-
-
-def _to_this_machine(source: Place, path: str, overwrite: bool, progress: Progress | None) -> FileInfo:
-    """Copy a file under a temporary name, and give it its name when it is complete and verified."""
-    path = path.rstrip("/")
-    directory = os.path.dirname(path)
-    os.makedirs(directory, exist_ok=True)
-    partial = os.path.join(directory, f"{_PARTIAL}{uuid.uuid4().hex}")
-    try:
-        with open(partial, "xb") as file:
-            if source.store is not None:
-                info = source.store.download(source.url, file, progress)
-            else:
-                info = _copied_here(source.url, file, progress)
-        if overwrite:
-            os.replace(partial, path)
-        else:
-            # Unlike a rename it fails if somebody else was faster.
-            os.link(partial, path)
-            os.unlink(partial)
-    except BaseException as error:
-        if os.path.lexists(partial):
-            os.unlink(partial)
-        if isinstance(error, FileExistsError):
-            raise FileExistsError(errno.EEXIST, "the name is taken", path) from None
-        raise
-    return info
-
-
-def _copied_here(path: str, target: BinaryIO, progress: Progress | None) -> FileInfo:
-    total = Adler32()
-    with _open(path) as file:
-        size = os.fstat(file.fileno()).st_size
-        if progress is not None:
-            progress.set_size(size)
-        while piece := file.read(_PIECE_BYTES):
-            target.write(piece)
-            total.update(piece)
-            if progress is not None:
-                progress.absolute_update(total.size)
-    if total.size != size:
-        raise IntegrityError(
-            f"it had {size} bytes and ended after {total.size}: something changes it: {path}"
-        )
-    return FileInfo(path, EntryKind.FILE, size, checksums={"adler32": total.hexdigest()})
-
-
-def checksums_of(path: str, algorithms: Iterable[str]) -> dict[str, str]:
-    """Compute checksums of a file of this machine.
-
-    Parameters
-    ----------
-    path : `str`
-        The file.
-    algorithms : `~collections.abc.Iterable` [`str`]
-        Names as in `~.model.FileInfo.checksums`; those that are not known are left out.
-
-    Returns
-    -------
-    checksums : `dict` [`str`, `str`]
-        Lower-case hexadecimal values by algorithm.
-    """
-    digest = Digest(algorithms)
-    with _open(path) as file:
-        while piece := file.read(_PIECE_BYTES):
-            digest.write(piece)
-    return digest.values()
-
-
-class Digest:
-    """Takes the bytes of a file and keeps their checksums alone.
-
-    Parameters
-    ----------
-    algorithms : `~collections.abc.Iterable` [`str`]
-        Names as in `~.model.FileInfo.checksums`; those that are not known are left out.
-    """
-
-    def __init__(self, algorithms: Iterable[str]) -> None:
-        self._sums: dict[str, Any] = {}
-        for name in algorithms:
-            if name == "adler32":
-                self._sums[name] = Adler32()
-            elif name in _HASHES:
-                self._sums[name] = hashlib.new(_HASHES[name], usedforsecurity=False)
-
-    def write(self, data: bytes | memoryview) -> int:
-        """Take further bytes into account.
-
-        Parameters
-        ----------
-        data : bytes-like
-            The next ones.
-
-        Returns
-        -------
-        count : `int`
-            How many there were.
-        """
-        for each in self._sums.values():
-            each.update(data)
-        return len(data)
-
-    def seekable(self) -> bool:
-        """Return `False`: what has gone by cannot be taken back."""
-        return False
-
-    def values(self) -> dict[str, str]:
-        """Return the checksums, lower-case and hexadecimal, by algorithm."""
-        return {name: each.hexdigest() for name, each in self._sums.items()}
-
-
-def _is_same(copy: Copy, source: FileInfo, target: FileInfo, trust_size: bool) -> bool:
-    """Tell whether a file has the bytes of another, as far as both ends say so."""
-    if target.size is None or target.size != source.size:
-        return False
-    if trust_size:
-        return True
-    ours, theirs = source.checksums, target.checksums
-    if copy.source.is_local:
-        ours = checksums_of(copy.source.url, theirs or ("adler32",))
-    if copy.target.is_local:
-        theirs = checksums_of(copy.target.url, ours or ("adler32",))
-    common = {name for name in ours if name in theirs}
-    if copy.target.has_locality and "adler32" not in theirs:
-        # What dCache says of MD5 alone may be what an upload announced, and not what came (protocol page,
-        # "What surprised us", 2).
-        return False
-    return bool(common) and all(ours[name] == theirs[name] for name in common)
 
 
 def _hindrance(
@@ -556,9 +314,10 @@ class _Run:
         copy = task.copy
         try:
             self.check()
-            if task.target is not None:
-                if self._skip_verified and _is_same(copy, task.source, task.target, self._trust_size):
-                    return CopyResult(copy, Outcome.SKIPPED, task.target)
+            there = task.target
+            if there is not None:
+                if self._skip_verified and is_same(copy, task.source, there, trust_size=self._trust_size):
+                    return CopyResult(copy, Outcome.SKIPPED, there)
                 if not self._overwrite:
                     raise _taken(copy.target)
             watch = _Watch(self)

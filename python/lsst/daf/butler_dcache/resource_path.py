@@ -24,6 +24,7 @@ from lsst.resources._resourcePath import MBulkResult
 from lsst.resources.utils import get_tempdir
 
 from .config.loading import settings_for
+from .copies import copy_many
 from .errors import (
     FileBrokenError,
     ResourceIsDirectoryError,
@@ -32,8 +33,10 @@ from .errors import (
 )
 from .filesystem import DcacheFileSystem
 from .model import FileInfo
+from .places import Place
 from .redaction import redact_url
 from .remote_file import RemoteFile
+from .single_copy import Copy
 from .spooled_upload import SpooledUpload
 from .store.protocol import Store
 from .store.registry import store_for
@@ -527,6 +530,41 @@ class DcacheResourcePath(ResourcePath):
         if not settings_for(self._url).enable_fsspec:
             raise ImportError(f"fsspec is disabled by the configuration of {self.root_uri()}")
         return DcacheFileSystem(), self._presigned_url
+
+    @classmethod
+    def _mtransfer(
+        cls,
+        transfer: str,
+        from_to: Iterable[tuple[ResourcePath, ResourcePath]],
+        *,
+        overwrite: bool = False,
+        transaction: TransactionProtocol | None = None,
+    ) -> dict[ResourcePath, MBulkResult]:
+        results: dict[ResourcePath, MBulkResult] = {}
+        others: list[tuple[ResourcePath, ResourcePath]] = []
+        copies: list[Copy] = []
+        targets: dict[Place, ResourcePath] = {}
+        for source, target in from_to:
+            if source == target:
+                results[target] = MBulkResult(True, None)
+            elif (
+                isinstance(source, DcacheResourcePath)
+                and isinstance(target, DcacheResourcePath)
+                and transfer in ("copy", "auto")
+                and not (source.isdir() or target.isdir())
+            ):
+                copies.append(Copy(Place(source._url, source._store), Place(target._url, target._store)))
+                targets[copies[-1].target] = target
+            else:
+                others.append((source, target))
+        # A file that has the same bytes is as good as replaced by them; where none may be it is in the way.
+        for result in copy_many(copies, overwrite=overwrite, skip_verified=overwrite):
+            results[targets[result.copy.target]] = MBulkResult(result.error is None, result.error)
+            if result.info is not None:
+                _note_publication(result.info)
+        if others:
+            results |= super()._mtransfer(transfer, others, overwrite=overwrite, transaction=transaction)
+        return results
 
     @classmethod
     def _mexists(

@@ -12,8 +12,9 @@ from typing import Any
 
 import click
 
-from ..copies import Copy, CopyResult, Outcome, copy_many
+from ..copies import CopyResult, copy_many
 from ..places import Place
+from ..single_copy import Copy, Outcome
 from .output import Failures, Rows, json_option, one_line, one_line_errors, printable
 from .progress import Meter
 from .quantities import duration, human

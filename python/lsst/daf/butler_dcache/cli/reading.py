@@ -10,10 +10,10 @@ from typing import BinaryIO, cast
 
 import click
 
-from ..copies import Digest
 from ..errors import IntegrityError, ResourceIsDirectoryError, UnsupportedError
 from ..model import FileInfo
 from ..places import Place
+from ..single_copy import Digest
 from .listing import looked_up, named
 from .output import Failures, Rows, json_option, one_line_errors, printable
 

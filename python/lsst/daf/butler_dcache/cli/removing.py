@@ -12,9 +12,9 @@ from typing import Any, TypeVar
 
 import click
 
-from ..copies import Copy, copy_one
 from ..errors import DcacheError, ResourceIsDirectoryError, UnsupportedError
 from ..places import Place, look_up
+from ..single_copy import Copy, copy_one
 from ..store.protocol import Store
 from ..tree import are_one, remove_tree
 from .output import Failures, Rows, json_option, one_line, one_line_errors
