@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import enum
 import errno
 import hashlib
@@ -19,7 +20,7 @@ from .store.protocol import Progress
 from .transfers import transfer
 from .transport.deadline import Deadline
 
-__all__ = ("Copy", "Digest", "Outcome", "checksums_of", "copy_one", "is_same")
+__all__ = ("Copy", "Digest", "Outcome", "checksums_of", "copy_one", "is_same", "remove_partial_files")
 
 _PIECE_BYTES = 1024 * 1024
 _PARTIAL = ".dcb-"
@@ -121,6 +122,16 @@ class _Watched:
         return piece
 
 
+_partial_files: set[str] = set()
+
+
+def remove_partial_files() -> None:
+    """Remove what is not complete here, for a process that ends without waiting for its threads."""
+    for path in list(_partial_files):
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(path)
+
+
 def _open(path: str) -> BinaryIO:
     """Open a plain file; a pipe or a device may never end."""
     if not stat.S_ISREG(os.stat(path).st_mode):
@@ -134,6 +145,7 @@ def _to_this_machine(source: Place, path: str, overwrite: bool, progress: Progre
     directory = os.path.dirname(path)
     os.makedirs(directory, exist_ok=True)
     partial = os.path.join(directory, f"{_PARTIAL}{uuid.uuid4().hex}")
+    _partial_files.add(partial)
     try:
         with open(partial, "xb") as file:
             if source.store is not None:
@@ -152,6 +164,8 @@ def _to_this_machine(source: Place, path: str, overwrite: bool, progress: Progre
         if isinstance(error, FileExistsError):
             raise FileExistsError(errno.EEXIST, "the name is taken", path) from None
         raise
+    finally:
+        _partial_files.discard(partial)
     return info
 
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import collections
-import signal
-import sys
+import contextlib
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -14,7 +13,8 @@ import click
 
 from ..copies import CopyResult, copy_many
 from ..places import Place
-from ..single_copy import Copy, Outcome
+from ..single_copy import Copy, Outcome, remove_partial_files
+from .interruption import Interruption
 from .output import Failures, Rows, json_option, one_line, one_line_errors, printable
 from .progress import Meter
 from .quantities import duration, human
@@ -89,14 +89,14 @@ def cp(
                 trust_size=trust_size,
             )
             summary = _Summary(rows, failures, meter)
-            try:
+
+            def leave() -> None:
+                remove_partial_files()
+                summary.print("interrupted: ")
+
+            with Interruption(leave), contextlib.closing(results):
                 for result in results:
                     summary.add(result)
-            except KeyboardInterrupt:
-                summary.print("interrupted: ")
-                sys.exit(128 + signal.SIGINT)
-            finally:
-                results.close()
             if not quiet and not as_json and summary.is_of_many:
                 summary.print()
     failures.end()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import os
+import signal
 import sys
 from collections.abc import Callable
 from typing import Any, NoReturn
@@ -161,6 +162,8 @@ def one_line_errors(function: Callable[..., None]) -> Callable[..., None]:
             function(*args, **kwargs)
         except BrokenPipeError:
             _hang_up()
+        except KeyboardInterrupt:
+            sys.exit(128 + signal.SIGINT)
         except EXPECTED as exc:
             raise click.ClickException(one_line(exc)) from exc
 
