@@ -132,9 +132,9 @@ class TestResourcePath:
             original.transfer_from(copy, "copy", overwrite=True)
         finally:
             exchange.remove_observer(observe)
-        # The door sends the reader to a pool, the writer to none, for the file is small.
+        # The door sends the reader to a pool; back, it fetches the file itself.
         assert to_s3 == ["GET", "GET", "PUT"]
-        assert methods == ["GET", "PUT", "MOVE"]
+        assert methods == ["HEAD", "COPY", "PROPFIND", "MOVE"]
 
     @pytest.mark.parametrize("kind", ["cut_download", "cut_upload"])
     def test_a_cut_is_mended(self, places: dict[str, ResourcePath], embedded: Any, kind: str) -> None:

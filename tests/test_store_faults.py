@@ -159,9 +159,12 @@ def test_other_bytes_than_those_of_the_file(store: WebdavStore, embedded: Any, u
     embedded.faults.add(Fault(kind, server="pool", at_byte=3))
     with pytest.raises(errors.IntegrityError, match="adler32"):
         store.download(url, io.BytesIO())
-    embedded.faults.add(Fault(kind, server="pool", at_byte=3))
+    damaged = embedded.faults.add(Fault(kind, server="pool", at_byte=3, times=None))
     with pytest.raises(errors.IntegrityError, match="adler32"):
         store.copy(url, url + "-copy")
+    # By the servers twice, and then through this process, whose error is told.
+    assert damaged.hits == 3
+    embedded.faults.remove([damaged])
     assert store.exists(url + "-copy") is False
     assert store.read(url) == OLD
 

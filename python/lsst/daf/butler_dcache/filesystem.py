@@ -227,7 +227,7 @@ class DcacheFileSystem(ReadingFileSystem):
                 self.rm_file(each)
 
     def cp_file(self, path1: str, path2: str, mode: str = "overwrite", **kwargs: Any) -> None:
-        """Copy a file: on the server where both are on one, through this process otherwise.
+        """Copy a file: by the servers where they can, through this process otherwise.
 
         Parameters
         ----------
@@ -241,10 +241,7 @@ class DcacheFileSystem(ReadingFileSystem):
         source_store, source = self._place(self._strip_protocol(path1))
         target_store, target = self._place(self._strip_protocol(path2))
         try:
-            if source_store is target_store:
-                source_store.copy(source, target, overwrite=mode != "create")
-            else:
-                transfer(source_store, source, target_store, target, overwrite=mode != "create")
+            transfer(source_store, source, target_store, target, overwrite=mode != "create")
         except ResourceIsDirectoryError:
             if not self.isdir(path1):
                 # The target is one: nothing was copied.

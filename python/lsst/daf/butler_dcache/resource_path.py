@@ -415,8 +415,9 @@ class DcacheResourcePath(ResourcePath):
         Parameters
         ----------
         src : `lsst.resources.ResourcePath`
-            Of any scheme. On the same endpoint the server renames or copies; a local file is sent as it is,
-            with its length; another endpoint's file is streamed through this process.
+            Of any scheme. On the same endpoint the server renames or copies, and between two the servers do
+            it where they can (see the page ``third-party-copy``); what they do not is streamed through this
+            process. A local file is sent as it is, with its length.
         transfer : `str`, optional
             ``copy``, ``move``, or ``auto``, which copies.
         overwrite : `bool`, optional
@@ -446,8 +447,8 @@ class DcacheResourcePath(ResourcePath):
         self._require_file("write")
         if isinstance(src, DcacheResourcePath):
             src._require_file("read")
-            if src._store is self._store:
-                self._transfer_on_server(src, transfer, overwrite)
+            if transfer == "move" and src._store is self._store:
+                self._store.move(src._url, self._url, overwrite=overwrite)
                 return
             if transfer == "move" and are_one(src._store, src._url, self._store, self._url):
                 _log.debug("Source and target are the same file under two names of its server: %s", self._url)
@@ -459,13 +460,6 @@ class DcacheResourcePath(ResourcePath):
                 self.write(file, overwrite=overwrite)
         if transfer == "move":
             src.remove()
-
-    def _transfer_on_server(self, src: DcacheResourcePath, transfer: str, overwrite: bool) -> None:
-        store = self._store
-        if transfer == "move":
-            store.move(src._url, self._url, overwrite=overwrite)
-        else:
-            _note_publication(store.copy(src._url, self._url, overwrite=overwrite))
 
     def generate_presigned_get_url(self, *, expiration_time_seconds: int) -> str:
         """Return a URL with which anybody can read this file for a while.

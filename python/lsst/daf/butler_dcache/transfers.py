@@ -1,39 +1,38 @@
-"""Files from one store to another, whatever protocols they speak: streamed, in bounded memory, and verified.
+"""Files from one store to another, whatever protocols they speak: verified, and nothing kept on this machine.
 
-Nothing is kept on this machine. The bytes are verified as they leave their source, whose last ones are given
-away only when all of them were, and as they arrive; and what both ends say of the whole is compared.
-
-A server that sends files to signed URLs (XRootD) sends a large one to S3 itself. It is published if both ends
-know the same MD5 of it; if not, the bytes pass through this process after all.
+Where they can, the servers move the bytes (`.store.third_party`), within one server too. Otherwise they pass
+through this process, in bounded memory. They are verified as they leave their source, whose last ones are
+given away only when all of them were, and as they arrive; and what both ends say of the whole is compared.
 """
 
 from __future__ import annotations
 
 import contextlib
-import logging
 from typing import BinaryIO, cast
 
-from .errors import DcacheError, IntegrityError, UnsupportedError
+from .errors import DcacheError, IntegrityError
 from .model import FileInfo
-from .redaction import redact_url
 from .remote_file import RemoteFile
-from .store.protocol import Store
+from .store.protocol import Progress, RemoteReader, Store
+from .store.third_party import copied_by_servers
+from .transport.deadline import Deadline
 
 __all__ = ("transfer",)
 
-_log = logging.getLogger(__name__)
-
 _PIECE_BYTES = 1024 * 1024
-_LEAST_SENT_BYTES = 16 * 1024**2  # below, our own few requests are as good as the server's seven
-_MOST_SENT_BYTES = 5 * 1024**3  # by one PUT
-_PATIENCE_SECONDS = 60.0
-_SLOWEST_BYTES_PER_SECOND = 1024**2
 
 
 def transfer(
-    source_store: Store, source: str, target_store: Store, target: str, *, overwrite: bool
+    source_store: Store,
+    source: str,
+    target_store: Store,
+    target: str,
+    *,
+    overwrite: bool,
+    progress: Progress | None = None,
+    deadline: Deadline | None = None,
 ) -> FileInfo:
-    """Copy a file from one store to another.
+    """Copy a file from one store to another, or within one.
 
     Parameters
     ----------
@@ -43,11 +42,17 @@ def transfer(
         URLs of the file and of its copy.
     overwrite : `bool`
         Whether an existing file may be replaced.
+    progress : `~lsst.daf.butler_dcache.store.protocol.Progress`, optional
+        Is told how many bytes have arrived; fewer than before where the copy begins anew. What it raises ends
+        the copy.
+    deadline : `~lsst.daf.butler_dcache.transport.deadline.Deadline`, optional
+        When to give up what the servers do; by the size of the file if not given. What passes through this
+        process ends with the deadlines of its endpoints.
 
     Returns
     -------
     info : `~lsst.daf.butler_dcache.model.FileInfo`
-        The copy.
+        The copy, with the checksums that were compared; none if it could be compared by size alone.
 
     Raises
     ------
@@ -55,13 +60,22 @@ def transfer(
         If there is no such file.
     ResourceExistsError
         If there is one of the target's name, and it must not be replaced.
+    AccessDeniedError
+        If a right is missing. If its status is 401 the door has counted it, and the third within 20 s blocks
+        this host: who copies a list goes on after one such answer at most.
     IntegrityError
         If the bytes do not fit to what either end says of them. There is no copy then.
+    DeadlineError
+        If the deadline passed.
     """
-    sent = _sent_by_server(source_store, source, target_store, target, overwrite)
-    if sent is not None:
-        return sent
-    with RemoteFile(source_store.open_reader(source), source, sequential=True) as stream:
+    if source_store is target_store:
+        return source_store.copy(source, target, overwrite=overwrite, progress=progress, deadline=deadline)
+    info = copied_by_servers(
+        source_store, source, target_store, target, overwrite=overwrite, progress=progress, deadline=deadline
+    )
+    if info is not None:
+        return info
+    with _Stream(source_store.open_reader(source), source, progress, deadline) as stream:
         if target.startswith("s3:"):
             info = _in_parts(stream, target_store, target, overwrite)
         else:
@@ -75,25 +89,34 @@ def transfer(
     return info
 
 
-def _sent_by_server(
-    source_store: Store, source: str, target_store: Store, target: str, overwrite: bool
-) -> FileInfo | None:
-    """Have the source's server send the file; `None` if it cannot, or what came is not what was sent."""
-    offered = source_store.offer(source) if target.startswith("s3:") else None
-    if offered is None or not _LEAST_SENT_BYTES <= (offered.size or 0) <= _MOST_SENT_BYTES:
-        return None
-    seconds = _PATIENCE_SECONDS + (offered.size or 0) / _SLOWEST_BYTES_PER_SECOND
-    try:
-        with target_store.landing(target, overwrite=overwrite) as landing:
-            try:
-                source_store.push(source, landing.destination(seconds), seconds)
-                landing.verify(offered)
-            except DcacheError as error:
-                _log.warning("the bytes of %s pass through this process: %s", redact_url(source), error)
-                return None
-            return landing.publish()
-    except UnsupportedError:
-        return None
+class _Stream(RemoteFile):
+    """The source, as it passes through this process."""
+
+    def __init__(
+        self, reader: RemoteReader, name: str, progress: Progress | None, deadline: Deadline | None
+    ) -> None:
+        super().__init__(reader, name, sequential=True)
+        self._progress = progress
+        self._deadline = deadline
+        self._is_told = False
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """See `RemoteFile.read`."""
+        return self._note(super().read(size))
+
+    def read1(self, size: int = -1, /) -> bytes:
+        """See `RemoteFile.read1`."""
+        return self._note(super().read1(size))
+
+    def _note(self, piece: bytes) -> bytes:
+        if self._deadline is not None:
+            self._deadline.remaining()
+        if self._progress is not None:
+            if not self._is_told:
+                self._progress.set_size(self.size)
+                self._is_told = True
+            self._progress.absolute_update(self.tell())
+        return piece
 
 
 def _in_parts(stream: RemoteFile, store: Store, url: str, overwrite: bool) -> FileInfo:

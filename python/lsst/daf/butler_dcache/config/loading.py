@@ -277,6 +277,8 @@ class _Endpoint(Entry):
         own.choice("http_pools", ("allow", "refuse"))
         own.number("stall_bytes_per_second", "stall_bytes_per_second", int)
         own.number("stall_seconds", "stall_seconds", float, smallest=0.001)
+        own.choice("third_party", ("auto", "pull", "push", "never"))
+        own.number("third_party_from_bytes", "third_party_from_bytes", int)
         own.flag("hedge", "hedge")
         _bulk(own)
         own.end()

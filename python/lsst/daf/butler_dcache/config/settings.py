@@ -217,6 +217,12 @@ class EndpointSettings:
         abandoned; 0 lets it take its time.
     stall_seconds : `float`
         See there.
+    third_party : `str`
+        How a file goes between this endpoint and another server: ``pull`` (the server that shall have it
+        fetches it), ``push`` (the one that has it sends it), ``never`` (its bytes pass through this process),
+        or ``auto``, the first of these that works.
+    third_party_from_bytes : `int`
+        Size below which a file passes through this process all the same.
     hedge : `bool`
         Whether a small read that has not begun when 95 % of the others had is asked for a second time.
     bulk : `BulkSettings`
@@ -273,6 +279,8 @@ class EndpointSettings:
     dialect: str = "auto"
     stall_bytes_per_second: int = 10_000
     stall_seconds: float = 30.0
+    third_party: str = "auto"
+    third_party_from_bytes: int = 1
     hedge: bool = False
     bulk: BulkSettings = BulkSettings()
     max_body_bytes: int = 256 * 1024 * 1024

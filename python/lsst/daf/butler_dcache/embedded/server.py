@@ -161,7 +161,7 @@ class EmbeddedDcache:
         stack.callback(shutil.rmtree, folder, ignore_errors=True)
         self._folder = folder
         context: ssl.SSLContext | None = None
-        trust = ssl.create_default_context()
+        trust = self._trust = ssl.create_default_context()
         if self._tls:
             ca_file, context = make_certificates(folder)
             self.ca_file = str(ca_file)
@@ -256,6 +256,10 @@ class EmbeddedDcache:
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.stop()
+
+    def trust(self, ca_file: str) -> None:
+        """Let the pools trust another authority as well, for third-party copies; until `stop`."""
+        self._trust.load_verify_locations(ca_file)
 
     # ---- what clients need
     @property

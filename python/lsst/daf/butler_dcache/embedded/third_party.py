@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 from .access import PermissionDeniedError
 from .answers import DoorRefusalError
 from .caveats import Activity
-from .checksum import Digester, checksum_list, digest_header, parse_digest
+from .checksum import Digester, checksum_list, digest_header, parse_digest, wanted_type
 from .connection import HangUpError
 from .entry import Entry
 from .exchange import Exchange
@@ -177,8 +177,10 @@ class ThirdPartyCopy:
         verifies = exchange.headers.get("requirechecksumverification", "true") == "true"
         wants_trailer = "want-digest" in exchange.headers and "trailers" in exchange.headers.get("te").lower()
 
+        wanted = wanted_type(exchange.headers)
+
         def run() -> None:
-            self._fetch(transfer, entry, pool.name, source, verifies)
+            self._fetch(transfer, entry, pool.name, source, wanted, verifies)
 
         exchange.start(202, [_STREAM, *([("Trailer", "Digest")] if wants_trailer else [])])
         self._follow(exchange, transfer, run)
@@ -214,7 +216,9 @@ class ThirdPartyCopy:
         }
         return entry
 
-    def _fetch(self, transfer: _Transfer, entry: Entry, pool: str, source: str, verifies: bool) -> None:
+    def _fetch(
+        self, transfer: _Transfer, entry: Entry, pool: str, source: str, wanted: str | None, verifies: bool
+    ) -> None:
         """Move the bytes of a pull, and verify as 11.2.4 does."""
         client = transfer.client
         with client.ask("GET", source, {"Want-Digest": _WANT_DIGEST}) as answer:
@@ -222,7 +226,8 @@ class ThirdPartyCopy:
                 raise RemoteFailureError(f"rejected GET: {answer.status} {answer.reason}")
             expected = parse_digest(answer.headers.get("digest", ""))
             digester = Digester(expected)
-            upload = Upload(self._site.namespace, entry, pool, wanted=expected)
+            asked = [wanted] if wanted else []
+            upload = Upload(self._site.namespace, entry, pool, wanted=[*expected, *asked])
             upload.receive(transfer.count(answer.body(), digester))
         if not expected and verifies:
             with client.ask("HEAD", source, {"Want-Digest": _WANT_DIGEST}) as head:

@@ -8,15 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from typing import BinaryIO, Protocol
 
 from ..auth.credential import Credential
+from ..auth.grant import Grant
 from ..auth.macaroon import Activity
 from ..model import ByteRange, FileInfo, UnfinishedUpload
 from ..transport.deadline import Deadline
+from ..webdav.markers import Vigil
 from .tape import Tape
 
-__all__ = ("Progress", "RemoteReader", "RemoteWriter", "Store")
+__all__ = ("CopyRules", "Landing", "Progress", "RemoteReader", "RemoteWriter", "Store")
 
 
 class Progress(Protocol):
@@ -90,19 +93,51 @@ class RemoteWriter(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class CopyRules:
+    """What one end of a copy between servers wants and can do.
+
+    Parameters
+    ----------
+    way : `str`
+        ``auto``, ``pull``, ``push`` or ``never`` (`..config.settings.EndpointSettings`).
+    pulls : `bool`
+        Whether its server fetches files from others, as far as is known.
+    pushes : `bool`
+        Whether it sends files to others.
+    pushes_to_signed : `bool`
+        Whether it sends them to URLs that are signed for a PUT.
+    from_bytes : `int`
+        Size from which its server is asked to.
+    stall_seconds : `float` or `None`
+        For how long no byte may move.
+    """
+
+    way: str = "auto"
+    pulls: bool = False
+    pushes: bool = False
+    pushes_to_signed: bool = False
+    from_bytes: int = 1
+    stall_seconds: float | None = None
+
+
 class Landing(Protocol):
-    """A temporary name to which another server sends a file; nothing is left of it after the context."""
+    """A temporary name to which the bytes of a copy come; nothing is left of it after the context."""
 
-    def destination(self, seconds: float) -> str:
-        """Return a URL by which whoever has it may PUT there for so long: a capability."""
+    def grant(self, seconds: float) -> Grant:
+        """Return the right to write there, for another server and for so long."""
         ...
 
-    def verify(self, expected: FileInfo) -> None:
-        """Raise `IntegrityError` unless a file of this size and MD5 has arrived."""
+    def pull(self, source: Grant, vigil: Vigil, *, algorithm: str) -> None:
+        """Have our server fetch a file there, and compute such a checksum; see `ThirdPartyCopies.pull`."""
         ...
 
-    def publish(self) -> FileInfo:
-        """Give it its name."""
+    def look(self, algorithm: str) -> FileInfo | None:
+        """Return what has come, with such a checksum where the server tells it; `None` if nothing has."""
+        ...
+
+    def publish(self, info: FileInfo) -> FileInfo:
+        """Give what came its name."""
         ...
 
 
@@ -203,7 +238,15 @@ class Store(Protocol):
         """Rename a file, into a directory that is made if need be; on S3 by a verified copy and a removal."""
         ...
 
-    def copy(self, source: str, target: str, *, overwrite: bool = False) -> FileInfo:
+    def copy(
+        self,
+        source: str,
+        target: str,
+        *,
+        overwrite: bool = False,
+        progress: Progress | None = None,
+        deadline: Deadline | None = None,
+    ) -> FileInfo:
         """Copy a file on this server and verify the copy."""
         ...
 
@@ -219,16 +262,27 @@ class Store(Protocol):
         """Remove many files, no look before; per URL its error or `None`, on S3 also if there was none."""
         ...
 
-    def offer(self, url: str) -> FileInfo | None:
-        """Return size and MD5 of a file that its server would send to a signed URL, or `None`."""
+    @property
+    def copy_rules(self) -> CopyRules:
+        """What this end of a copy between servers wants and can do."""
         ...
 
-    def push(self, url: str, destination: str, seconds: float) -> None:
-        """Have the server send a file to a URL that is signed for PUT; what came is to be verified."""
+    def offer(self, url: str, algorithm: str) -> FileInfo:
+        """As `stat`, with a checksum of this kind where the server tells it soon."""
         ...
 
-    def landing(self, url: str, *, overwrite: bool) -> AbstractContextManager[Landing]:
-        """Prepare for a file that another server sends; `UnsupportedError` where that cannot be."""
+    def grant(self, url: str, seconds: float) -> Grant:
+        """Return the right to read a file, for another server and for so long; `UnsupportedError` if none."""
+        ...
+
+    def push(self, url: str, destination: Grant, vigil: Vigil, deadline: Deadline) -> None:
+        """Have the server send a file; what came is to be verified (see `ThirdPartyCopies.push`)."""
+        ...
+
+    def landing(
+        self, url: str, size: int, *, overwrite: bool, deadline: Deadline
+    ) -> AbstractContextManager[Landing]:
+        """Prepare for a file of this size that a server brings; `UnsupportedError` where that cannot be."""
         ...
 
     def unfinished_uploads(self, url: str) -> Iterator[UnfinishedUpload]:

@@ -21,6 +21,8 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import NoReturn
 
@@ -173,6 +175,36 @@ class Publisher:
             raise ResourceIsDirectoryError("a file's name does not end in '/'", operation="write", url=url)
         if not overwrite:
             self._exclusion.check(url)
+
+    @contextmanager
+    def aside(self, url: str, length: int, *, overwrite: bool) -> Iterator[str]:
+        """Have a temporary name for a file that another server writes.
+
+        Parameters
+        ----------
+        url : `str`
+            Name that it will have.
+        length : `int`
+            Its size.
+        overwrite : `bool`
+            Whether an existing file is replaced.
+
+        Yields
+        ------
+        name : `str`
+            Nothing is left of it after an error.
+        """
+        self.check(url, overwrite=overwrite)
+        self._space.check(url, length)
+        name = temporary_name(url)
+        try:
+            yield name
+        except BaseException as error:
+            self.clean_up(name, url, error)
+            if isinstance(error, StoreFullError):
+                self._space.refused(length, error)
+            raise
+        self._space.accepted()
 
     def begin(self, url: str, length: int | None, *, deadline: Deadline) -> StreamedPut:
         """Begin to upload a file that is still being written.
@@ -404,7 +436,9 @@ class Publisher:
         if not may_clean_up(error):
             error.add_note(f"nothing was removed: {name} may belong to another writer now")
             return
-        if isinstance(error, CredentialError):
+        if isinstance(error, CredentialError) or (
+            isinstance(error, AccessDeniedError) and error.status == 401
+        ):
             # Another request with this credential would count towards the block of the host.
             return
         try:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
-from ..errors import IntegrityError
+from ..auth.grant import Grant
+from ..errors import UnsupportedError
 from ..model import FileInfo
+from ..redaction import Secret
 from ..s3.address import S3Address
 from ..s3.conditions import temporary_address
 from ..s3.copying import Copies
 from ..s3.endpoint import S3Endpoint
 from ..s3.listing import Listing
 from ..transport.deadline import Deadline
+from ..webdav.markers import Vigil
 
 __all__ = ("S3Landing",)
 
@@ -31,8 +32,8 @@ class S3Landing:
         Name of the file.
     overwrite : `bool`
         Whether an existing file may be replaced.
-    deadline : `~collections.abc.Callable`
-        Makes the deadline of one step.
+    deadline : `~..transport.deadline.Deadline`
+        When to give up.
     """
 
     def __init__(
@@ -42,7 +43,7 @@ class S3Landing:
         copies: Copies,
         address: S3Address,
         overwrite: bool,
-        deadline: Callable[[], Deadline],
+        deadline: Deadline,
     ) -> None:
         self._endpoint = endpoint
         self._listing = listing
@@ -52,24 +53,21 @@ class S3Landing:
         self._deadline = deadline
         self.temporary = temporary_address(address)
 
-    def destination(self, seconds: float) -> str:
+    def grant(self, seconds: float) -> Grant:
         """See `.protocol.Landing`."""
-        return self._endpoint.presign(self.temporary.key, "PUT", int(seconds))
+        return Grant(Secret(self._endpoint.presign(self.temporary.key, "PUT", int(seconds))))
 
-    def verify(self, expected: FileInfo) -> None:
+    def pull(self, source: Grant, vigil: Vigil, *, algorithm: str) -> None:
+        """Raise `UnsupportedError`."""
+        raise UnsupportedError("S3 servers fetch nothing", operation="copy", url=self._address.url)
+
+    def look(self, algorithm: str) -> FileInfo | None:
         """See `.protocol.Landing`."""
-        head = self._listing.find(self.temporary, operation="copy", deadline=self._deadline())
-        seen = None if head is None else (head.info.size, head.info.checksums.get("md5"))
-        if seen != (expected.size, expected.checksums["md5"]):
-            raise IntegrityError(
-                f"size and MD5 of what was sent are {seen or 'unknown: nothing has come'}, "
-                f"those of the file are {(expected.size, expected.checksums['md5'])}",
-                operation="copy",
-                url=self._address.url,
-            )
+        head = self._listing.find(self.temporary, operation="copy", deadline=self._deadline)
+        return None if head is None else head.info
 
-    def publish(self) -> FileInfo:
+    def publish(self, info: FileInfo) -> FileInfo:
         """See `.protocol.Landing`."""
         return self._copies.copy(
-            self.temporary.url, self._address.url, overwrite=self._overwrite, deadline=self._deadline()
+            self.temporary.url, self._address.url, overwrite=self._overwrite, deadline=self._deadline
         )

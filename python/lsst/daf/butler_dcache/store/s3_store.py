@@ -15,6 +15,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import BinaryIO
 
 from ..auth.credential import Credential
+from ..auth.grant import Grant
 from ..auth.macaroon import Activity
 from ..config.s3 import S3Settings
 from ..errors import (
@@ -28,6 +29,7 @@ from ..errors import (
     UnsupportedError,
 )
 from ..model import ByteRange, FileInfo, UnfinishedUpload
+from ..redaction import Secret
 from ..s3.address import S3Address, parse
 from ..s3.conditions import LONGEST_KEY_BYTES, CreateOnly
 from ..s3.copying import Copies
@@ -41,9 +43,10 @@ from ..s3.removal import BATCH_KEYS, Removal
 from ..s3.uploads import Uploads
 from ..transport.deadline import Deadline
 from ..transport.upload_body import UploadBody
+from ..webdav.markers import Vigil
 from .bulk import at_once, found
 from .local_target import LocalTarget
-from .protocol import Landing, Progress, RemoteReader, RemoteWriter
+from .protocol import CopyRules, Landing, Progress, RemoteReader, RemoteWriter
 from .s3_existence import exist
 from .s3_landing import S3Landing
 from .s3_writer import S3Writer
@@ -303,32 +306,50 @@ class S3Store:
         with self._sizes.change(source), self._sizes.change(target):
             self._copies.move(source, target, overwrite=overwrite, deadline=deadline)
 
-    def copy(self, source: str, target: str, *, overwrite: bool = False) -> FileInfo:
-        """See `.protocol.Store`."""
+    def copy(
+        self,
+        source: str,
+        target: str,
+        *,
+        overwrite: bool = False,
+        progress: Progress | None = None,
+        deadline: Deadline | None = None,
+    ) -> FileInfo:
+        """See `.protocol.Store`; the server does not say how far it is."""
         if self._address(source) == self._address(target):
             return self.stat(source)
-        deadline = self._deadline()
+        deadline = self._deadline() if deadline is None else deadline
         self._folding.check(self._address(target), operation="copy", deadline=deadline)
         with self._sizes.change(target) as change:
             info = self._copies.copy(source, target, overwrite=overwrite, deadline=deadline)
             change.done(info)
         return info
 
-    def offer(self, url: str) -> None:
-        """Return `None`: no S3 server sends its objects anywhere."""
+    @property
+    def copy_rules(self) -> CopyRules:
+        """See `.protocol.Store`: no S3 server fetches or sends objects."""
+        return CopyRules()
 
-    def push(self, url: str, destination: str, seconds: float) -> None:
+    def offer(self, url: str, algorithm: str) -> FileInfo:
+        """See `.protocol.Store`; S3 tells what it has."""
+        return self.stat(url)
+
+    def grant(self, url: str, seconds: float) -> Grant:
+        """See `.protocol.Store`."""
+        return Grant(Secret(self.presign(url, "GET", int(seconds))))
+
+    def push(self, url: str, destination: Grant, vigil: Vigil, deadline: Deadline) -> None:
         """Raise `UnsupportedError`."""
         raise UnsupportedError("S3 servers send nothing", operation="copy", url=url)
 
     @contextlib.contextmanager
-    def landing(self, url: str, *, overwrite: bool) -> Iterator[Landing]:
+    def landing(self, url: str, size: int, *, overwrite: bool, deadline: Deadline) -> Iterator[Landing]:
         """See `.protocol.Store`."""
-        address, deadline = self._file_address(url), self._deadline()
+        address = self._file_address(url)
         self._folding.check(address, operation="copy", deadline=deadline)
         if not overwrite and not self._create_only.multipart_is_exact(url, deadline=deadline):
             raise UnsupportedError("this server's copies may replace an object", operation="copy", url=url)
-        landing = S3Landing(self._endpoint, self._listing, self._copies, address, overwrite, self._deadline)
+        landing = S3Landing(self._endpoint, self._listing, self._copies, address, overwrite, deadline)
         try:
             with self._sizes.change(url):
                 yield landing

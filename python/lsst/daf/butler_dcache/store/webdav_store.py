@@ -9,10 +9,11 @@ from __future__ import annotations
 import os
 import weakref
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import contextmanager
 from typing import BinaryIO, cast
 
 from ..auth.credential import Credential
+from ..auth.grant import Grant
 from ..auth.macaroon import Activity
 from ..auth.sources import CredentialSource, source_for
 from ..config.settings import EndpointSettings, origin_of
@@ -22,7 +23,6 @@ from ..errors import (
     FileBrokenError,
     ParentNotFoundError,
     ResourceNotFoundError,
-    UnsupportedError,
 )
 from ..model import ByteRange, FileInfo, UnfinishedUpload
 from ..rest.bulk import BulkRequests
@@ -35,22 +35,25 @@ from ..transport.upload_body import UploadBody
 from ..webdav.addresses import parent, same_name
 from ..webdav.door import Door
 from ..webdav.download import Downloads
+from ..webdav.markers import Vigil
 from ..webdav.minting import mint
 from ..webdav.reader import WebdavReader
 from ..webdav.rights import Rights
-from ..webdav.third_party import Pushes
+from ..webdav.third_party import ThirdPartyCopies
 from .bulk import Listings, at_once, exists_many, files_among, found
 from .copying import RemoteSource
 from .directories import Directories
 from .exclusion import Exclusion
 from .frontend import Frontends
 from .local_target import LocalTarget
-from .protocol import Landing, Progress, RemoteReader, RemoteWriter
+from .protocol import CopyRules, Landing, Progress, RemoteReader, RemoteWriter
 from .publication import Publisher
 from .removal import Remover
 from .sharing import presign
 from .size_cache import SizeCache
 from .tape import Tape
+from .third_party import copied_by_servers
+from .webdav_landing import WebdavLanding, grant
 from .writer import StreamingWriter
 
 __all__ = ("WebdavStore",)
@@ -100,7 +103,7 @@ class WebdavStore:
         self._sizes = SizeCache() if sizes is None else sizes
         self._sizes.join([settings.base_url, *settings.door_urls])
         self._downloads = Downloads(self._door)
-        self._pushes = Pushes(self._door)
+        self._copies = ThirdPartyCopies(self._door)
         self._publisher = Publisher(self._door, self._rights, self._frontends)
         self._exclusion = Exclusion(self._door, self._rights)
         self._directories = Directories(self._door)
@@ -276,11 +279,24 @@ class WebdavStore:
         else:
             self._exclusion.create(source, target, None, deadline=deadline)
 
-    def copy(self, source: str, target: str, *, overwrite: bool = False) -> FileInfo:
+    def copy(
+        self,
+        source: str,
+        target: str,
+        *,
+        overwrite: bool = False,
+        progress: Progress | None = None,
+        deadline: Deadline | None = None,
+    ) -> FileInfo:
         """See `.protocol.Store`."""
-        deadline = self._deadline()
         if same_name(source, target):
             return self.stat(source)
+        info = copied_by_servers(
+            self, source, self, target, overwrite=overwrite, progress=progress, deadline=deadline
+        )
+        if info is not None:
+            return info
+        deadline = self._deadline() if deadline is None else deadline
         with (
             self._sizes.change(target) as change,
             RemoteSource(self._downloads, source, deadline) as original,
@@ -290,17 +306,49 @@ class WebdavStore:
             change.done(info)
         return info
 
-    def offer(self, url: str) -> FileInfo | None:
+    @property
+    def copy_rules(self) -> CopyRules:
         """See `.protocol.Store`."""
-        return self._pushes.offer(url)
+        settings, dialect = self.settings, self._door.dialect
+        return CopyRules(
+            settings.third_party,
+            pulls=dialect != "generic",
+            pushes=dialect != "generic",
+            pushes_to_signed=dialect == "xrootd",
+            from_bytes=settings.third_party_from_bytes,
+            stall_seconds=settings.stall_seconds if settings.stall_bytes_per_second else None,
+        )
 
-    def push(self, url: str, destination: str, seconds: float) -> None:
+    def offer(self, url: str, algorithm: str) -> FileInfo:
         """See `.protocol.Store`."""
-        self._pushes.push(url, destination, Deadline(seconds))
+        return self._copies.look(url, algorithm, self._deadline())
 
-    def landing(self, url: str, *, overwrite: bool) -> AbstractContextManager[Landing]:
-        """Raise `UnsupportedError`: no URL of a door is signed."""
-        raise UnsupportedError("a door takes no files from other servers so", operation="copy", url=url)
+    def grant(self, url: str, seconds: float) -> Grant:
+        """See `.protocol.Store`."""
+        return grant(self._door, self._rights, url, seconds, Activity.DOWNLOAD)
+
+    def push(self, url: str, destination: Grant, vigil: Vigil, deadline: Deadline) -> None:
+        """See `.protocol.Store`."""
+        self._copies.push(url, destination, vigil, deadline)
+
+    @contextmanager
+    def landing(self, url: str, size: int, *, overwrite: bool, deadline: Deadline) -> Iterator[Landing]:
+        """See `.protocol.Store`."""
+        publisher = self._publisher
+        with (
+            self._sizes.change(url) as change,
+            publisher.aside(url, size, overwrite=overwrite) as temporary,
+        ):
+
+            def publish(info: FileInfo) -> FileInfo:
+                published = publisher.publish(info, url, overwrite=overwrite, deadline=deadline)
+                if published.checksums:  # else the server knows more of it than we have compared
+                    change.done(published)
+                return published
+
+            yield WebdavLanding(
+                self._door, self._rights, self._copies, self._directories, temporary, publish, deadline
+            )
 
     def unfinished_uploads(self, url: str) -> Iterator[UnfinishedUpload]:
         """See `.protocol.Store`; here every upload has a name."""

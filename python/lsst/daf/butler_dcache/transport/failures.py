@@ -35,7 +35,7 @@ from ..errors import (
 )
 from .retry import Action, Phase, judged, rule_for
 
-__all__ = ("MOVER_GONE", "Outcome", "failure", "is_mover_gone", "was_not_sent", "words")
+__all__ = ("MOVER_GONE", "Outcome", "failure", "failure_in_words", "is_mover_gone", "was_not_sent", "words")
 
 MOVER_GONE = "no longer valid"
 """What a pool says of a URL whose mover has ended (protocol page, section 2.5)."""
@@ -117,7 +117,7 @@ _BY_TEXT: tuple[tuple[re.Pattern[str], type[DcacheError], str, str], ...] = tupl
             "Remove files, or ask the site for space.",
         ),
         (
-            r"SER_DISK_FULL",
+            r"SER_DISK_FULL|no space (left|available)|disk full|insufficient storage",
             StoreFullError,
             "there is no space for the file: the disks are full, or it is larger than its writer may upload",
             "Remove files or ask the site for space; if smaller files pass, look at the max-upload caveat of "
@@ -271,6 +271,29 @@ def failure(
         elapsed_seconds=elapsed_seconds,
         hint=hint,
     )
+
+
+def failure_in_words(text: str, *, operation: str, url: str) -> DcacheError | None:
+    """Return the error for a failure that a server tells in words alone.
+
+    Parameters
+    ----------
+    text : `str`
+        Its words.
+    operation : `str`
+        What was being done, for the message.
+    url : `str`
+        On what, in the user's own form.
+
+    Returns
+    -------
+    error : `DcacheError` or `None`
+        `None` if the words are none that are known.
+    """
+    for pattern, kind, message, hint in _BY_TEXT:
+        if pattern.search(_PATHS.sub("", text)):
+            return kind(message, operation=operation, url=url, reason=text, hint=hint)
+    return None
 
 
 def _classify(status: int, reason: str, method: str, at_pool: bool) -> tuple[type[DcacheError], str, str]:

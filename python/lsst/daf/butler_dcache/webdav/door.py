@@ -64,7 +64,7 @@ class Door:
 
     Notes
     -----
-    Thread-safe: nothing changes but the dialect, which every thread learns alike.
+    Thread-safe: nothing changes but dialect and software, which every thread learns alike.
     """
 
     def __init__(
@@ -82,6 +82,8 @@ class Door:
         self.credentials = credentials
         self._is_guest = is_guest
         self._dialect = settings.dialect
+        self.software = ""
+        """What the door calls itself, as ``dCache/11.2.4``; empty as long as it has not answered."""
         self._doors = Doors(settings.base_url, settings.door_urls, self._drain)
         self._introduce()
 
@@ -113,8 +115,11 @@ class Door:
         answer : `Outcome`
             Any answer of a door.
         """
-        if self._dialect == "auto" and answer.status not in (429, 502, 503, 504):
-            server = str(answer.headers.get("Server", "")).lower()
+        if answer.status in (429, 502, 503, 504):
+            return
+        self.software = str(answer.headers.get("Server", ""))
+        if self._dialect == "auto":
+            server = self.software.lower()
             if server.startswith("dcache"):
                 self._dialect = "dcache"
             elif "xrootd" in server:
@@ -245,6 +250,7 @@ class Door:
         body: Body | None = None,
         expect: bool = False,
         keep: bool = True,
+        ok: Container[int] = (),
     ) -> DataAnswer:
         """Send a request with a large body, or for one, to the door; redirects are answers.
 
@@ -262,6 +268,8 @@ class Door:
             Whether the body waits until the door asks for it.
         keep : `bool`, optional
             Whether the connection may be used again.
+        ok : `~collections.abc.Container` [ `int` ], optional
+            Statuses that are an answer although they would be repeated or raised otherwise.
 
         Returns
         -------
@@ -280,6 +288,7 @@ class Door:
                 deadline=deadline,
                 credential=self._guest(),
                 authenticate=True,
+                ok=ok,
                 elsewhere=elsewhere,
             )
 

@@ -1,0 +1,372 @@
+"""A copy between two stores that the servers make, and that we judge.
+
+Theory of operation (protocol page, section 5, surprises 3, 13 and 23). Whatever way the bytes take they go to
+a temporary name beside the target, are compared there with the source, and are then published as any upload
+is: a copy that fails destroys nothing, nobody sees a part of one, and of several writers with
+``overwrite=False`` exactly one succeeds.
+
+A server's ``success`` is not believed, and an end without a verdict is no failure: the servers may go on for
+seconds after nobody listens any more. So in both cases size and checksum of the temporary file are compared
+with those of the source, after an unclear end again and again for a while. Only then another copy is begun,
+under a fresh name.
+
+What a failure leads to is `_COURSES`; the page ``third-party-copy`` shows it as a table.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable
+from enum import Enum
+
+from ..errors import (
+    AccessDeniedError,
+    DcacheError,
+    DoorUnavailableError,
+    FileBrokenError,
+    IntegrityError,
+    NearlineError,
+    OutcomeUnknownError,
+    ProtocolError,
+    ResourceExistsError,
+    ResourceIsDirectoryError,
+    ResourceIsFileError,
+    ServerBusyError,
+    ServerError,
+    StoreFullError,
+    UnsupportedError,
+    UploadDisplacedError,
+)
+from ..model import FileInfo, Locality
+from ..redaction import redact_url
+from ..transport.deadline import Deadline
+from ..webdav.addresses import origin
+from ..webdav.markers import StandstillError, Vigil
+from ..webdav.third_party import OtherSideError
+from .protocol import CopyRules, Landing, Progress, Store
+
+__all__ = ("copied_by_servers",)
+
+_log = logging.getLogger(__name__)
+
+_PATIENCE_SECONDS = 300.0
+_SLOWEST_BYTES_PER_SECOND = 1024**2
+_SETTLING_SECONDS = (0.5, 1.0, 2.0, 4.0, 6.0)
+"""Pauses before each look after an unclear end: a door notices a lost client with its next marker (5 s)."""
+_LATE_CHECKSUM_SECONDS = (0.1, 0.3)
+_CLOSED_SECONDS = 600.0
+_LOOK_FIRST_BYTES = 64 * 1024**2
+"""From here on a look whether a name is taken costs less than to find out after the copy."""
+_LEAST_SIGNED_BYTES = 16 * 1024**2  # below, our own few requests are as good as the server's seven
+_MOST_SIGNED_BYTES = 5 * 1024**3  # by one PUT
+
+
+class Way(Enum):
+    """Who moves the bytes."""
+
+    PULL = "pull"
+    PUSH = "push"
+
+
+class _Course(Enum):
+    """What a failure leads to."""
+
+    ANSWER = "it is the answer: no other way would do better, or none may be tried"
+    AGAIN = "once more under a fresh name, then the other way"
+    ELSEWHERE = "the other way"
+    CLOSED = "the other way, and this one is not tried between these servers for ten minutes"
+
+
+_COURSES: tuple[tuple[type[DcacheError], _Course], ...] = (
+    (OtherSideError, _Course.CLOSED),
+    (UnsupportedError, _Course.CLOSED),
+    (StandstillError, _Course.CLOSED),
+    (ResourceExistsError, _Course.ANSWER),
+    (ResourceIsDirectoryError, _Course.ANSWER),
+    (ResourceIsFileError, _Course.ANSWER),
+    (StoreFullError, _Course.ANSWER),
+    (FileBrokenError, _Course.ANSWER),
+    (NearlineError, _Course.ANSWER),
+    (UploadDisplacedError, _Course.ANSWER),
+    (ServerBusyError, _Course.ANSWER),
+    (IntegrityError, _Course.AGAIN),
+    (OutcomeUnknownError, _Course.AGAIN),
+    (DoorUnavailableError, _Course.AGAIN),
+    (ServerError, _Course.AGAIN),
+    (ProtocolError, _Course.ELSEWHERE),
+)
+"""The first row that fits holds; what is in none is the business of the other way."""
+
+
+def _course_of(error: DcacheError) -> _Course:
+    if isinstance(error, AccessDeniedError):
+        # 401 counts for the block of this host. XRootD's 403 may also be what the *source* said to it.
+        return _Course.ELSEWHERE if error.status == 403 else _Course.ANSWER
+    return next((course for kind, course in _COURSES if isinstance(error, kind)), _Course.ELSEWHERE)
+
+
+class _Closed:
+    """Which way did not work between which servers, for ten minutes; shared by all threads of a process."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self.forget()
+
+    def forget(self) -> None:
+        """Begin anew, as a child process does."""
+        self._lock = threading.Lock()
+        self._until: dict[tuple[str, str, Way], float] = {}
+        self._warned: set[tuple[str, str]] = set()
+
+    def is_closed(self, pair: tuple[str, str], way: Way) -> bool:
+        return self._clock() < self._until.get((*pair, way), 0.0)
+
+    def close(self, pair: tuple[str, str], way: Way) -> None:
+        with self._lock:
+            self._until[*pair, way] = self._clock() + _CLOSED_SECONDS
+
+    def warns(self, pair: tuple[str, str]) -> bool:
+        """Return whether nobody has been warned of this pair yet."""
+        with self._lock:
+            is_new = pair not in self._warned
+            self._warned.add(pair)
+        return is_new
+
+
+closed = _Closed()
+os.register_at_fork(after_in_child=closed.forget)
+
+
+def copied_by_servers(
+    source_store: Store,
+    source: str,
+    target_store: Store,
+    target: str,
+    *,
+    overwrite: bool,
+    progress: Progress | None = None,
+    deadline: Deadline | None = None,
+    sleep: Callable[[float], None] = time.sleep,
+) -> FileInfo | None:
+    """Have a file copied by the servers of two stores, which may be one.
+
+    Parameters
+    ----------
+    source_store, target_store : `.protocol.Store`
+        From where, and to where.
+    source, target : `str`
+        URLs of the file and of its copy.
+    overwrite : `bool`
+        Whether an existing file may be replaced.
+    progress : `.protocol.Progress`, optional
+        Is told how far the servers are, as often as they say.
+    deadline : `~..transport.deadline.Deadline`, optional
+        When to give up; some minutes and a second for each megabyte if not given.
+    sleep : `~collections.abc.Callable`, optional
+        Waits before another look.
+
+    Returns
+    -------
+    info : `~..model.FileInfo` or `None`
+        The copy, with those checksums only that both ends told; `None` where the servers do not do it, so
+        that the bytes have to pass through this process. A warning has said why, once for each pair.
+
+    Raises
+    ------
+    ResourceNotFoundError
+        If there is no such file.
+    ResourceExistsError
+        If there is one of the target's name, and it must not be replaced.
+    AccessDeniedError
+        If a right is missing. With status 401 the door counts it: three within 20 s block this host.
+    DeadlineError
+        If the deadline passed. The target is as it was.
+    DcacheError
+        By cause otherwise, if another way would not do better.
+    """
+    pair = (_place(source), _place(target))
+    rules = target_store.copy_rules
+    to_signed = target.startswith("s3:")
+    ways = _ways(source_store.copy_rules, rules, to_signed)
+    ways = [way for way in ways if not closed.is_closed(pair, way)]
+    if not ways:
+        return None
+    offered = source_store.offer(source, "md5" if to_signed else "adler32")
+    if offered.is_directory:
+        raise ResourceIsDirectoryError("it is a directory", operation="copy", url=source)
+    if offered.size == 0:
+        return target_store.write(target, b"", overwrite=overwrite)
+    if not _is_worth_it(offered, rules, to_signed):
+        return None
+    order = _Order(source_store, offered, target_store, target, overwrite, progress, deadline, sleep)
+    order.check()
+    error: DcacheError | None = None
+    for way in ways:
+        try:
+            return order.fill(way)
+        except DcacheError as failed:
+            course = _course_of(failed)
+            if course is _Course.ANSWER or order.deadline.expired:
+                raise
+            if course is _Course.CLOSED:
+                closed.close(pair, way)
+            error = failed
+            _log.info("no %s from %s to %s: %s", way.value, *map(redact_url, (source, target)), failed)
+            if isinstance(failed, IntegrityError):
+                break  # who reads the source here finds out which end is damaged
+    if closed.warns(pair):
+        _log.warning(
+            "the bytes of %s pass through this process on their way to %s: %s",
+            *map(redact_url, (source, target)),
+            error,
+        )
+    return None
+
+
+def _place(url: str) -> str:
+    """Return what all files of one server have in common."""
+    return "/".join(url.split("/")[:3]) if url.startswith("s3:") else origin(url)
+
+
+def _ways(source: CopyRules, target: CopyRules, to_signed: bool) -> list[Way]:
+    """Return who may move the bytes, the cheaper one first."""
+    if "never" in (source.way, target.way):
+        return []
+    wanted = source.way if target.way == "auto" else target.way
+    can = {Way.PULL: target.pulls, Way.PUSH: source.pushes_to_signed if to_signed else source.pushes}
+    return [way for way in Way if can[way] and wanted in ("auto", way.value)]
+
+
+def _is_worth_it(offered: FileInfo, rules: CopyRules, to_signed: bool) -> bool:
+    if offered.size is None or offered.locality is Locality.NEARLINE:
+        return False  # who reads it says what is the matter
+    if to_signed:
+        return "md5" in offered.checksums and _LEAST_SIGNED_BYTES <= offered.size <= _MOST_SIGNED_BYTES
+    return offered.size >= rules.from_bytes
+
+
+class _Order:
+    """One copy that somebody wants."""
+
+    def __init__(
+        self,
+        source_store: Store,
+        offered: FileInfo,
+        target_store: Store,
+        target: str,
+        overwrite: bool,
+        progress: Progress | None,
+        deadline: Deadline | None,
+        sleep: Callable[[float], None],
+    ) -> None:
+        self._source_store = source_store
+        self._offered = offered
+        self._target_store = target_store
+        self._target = target
+        self._overwrite = overwrite
+        self._sleep = sleep
+        size = self._size = offered.size or 0
+        self._seconds = _PATIENCE_SECONDS + size / _SLOWEST_BYTES_PER_SECOND
+        self.deadline = Deadline(self._seconds) if deadline is None else deadline
+        known = offered.checksums
+        self._algorithm = next((one for one in ("adler32", "md5", *known) if one in known), "adler32")
+        if progress is not None:
+            progress.set_size(size)
+        self._tell = None if progress is None else progress.absolute_update
+
+    def check(self) -> None:
+        """Refuse before a byte moves what would be refused after all have."""
+        if (
+            not self._overwrite
+            and self._size >= _LOOK_FIRST_BYTES
+            and self._target_store.exists(self._target)
+        ):
+            raise ResourceExistsError("the name is taken", operation="copy", url=self._target)
+
+    def fill(self, way: Way) -> FileInfo:
+        """Copy and publish; once more if that may help."""
+        try:
+            return self._fill_once(way)
+        except DcacheError as error:
+            if _course_of(error) is not _Course.AGAIN or self.deadline.expired:
+                raise
+            _log.info("a copy by the servers came to nothing and is begun anew: %s", error)
+        return self._fill_once(way)
+
+    def _fill_once(self, way: Way) -> FileInfo:
+        source = self._offered.url
+        store = self._source_store if way is Way.PUSH else self._target_store
+        vigil = Vigil(self._size, store.copy_rules.stall_seconds, self._tell)
+        seconds = max(self._seconds, self.deadline.remaining())
+        with self._target_store.landing(
+            self._target, self._size, overwrite=self._overwrite, deadline=self.deadline
+        ) as landing:
+            try:
+                if way is Way.PULL:
+                    grant = self._source_store.grant(source, seconds)
+                    landing.pull(grant, vigil, algorithm=self._algorithm)
+                else:
+                    self._source_store.push(source, landing.grant(seconds), vigil, self.deadline)
+                seen = self._seen(landing)
+            except (OutcomeUnknownError, DoorUnavailableError) as error:
+                seen = self._settled(landing, error)
+            difference = self._difference(seen)
+            if difference or seen is None:
+                raise IntegrityError(
+                    f"the copy differs from its source: {difference}", operation="copy", url=self._target
+                )
+            return landing.publish(dataclasses.replace(seen, checksums=self._common(seen)))
+
+    def _seen(self, landing: Landing) -> FileInfo | None:
+        """Look at what has come; the checksum may be there a moment later than the size."""
+        for pause in (*_LATE_CHECKSUM_SECONDS, None):
+            seen = landing.look(self._algorithm)
+            if seen is None or seen.size != self._size or seen.checksums or pause is None:
+                break
+            self._sleep(pause)
+        return seen
+
+    def _settled(self, landing: Landing, error: DcacheError) -> FileInfo | None:
+        """Look until a copy of which nobody knows is complete, and raise if it does not get so."""
+        if isinstance(error, DoorUnavailableError) and error.status is None:
+            raise error  # it was not sent
+        for pause in _SETTLING_SECONDS:
+            self._sleep(min(pause, self.deadline.remaining()))
+            try:
+                seen = self._seen(landing)
+            except (DoorUnavailableError, ServerError) as again:
+                _log.debug("what came of a copy cannot be seen now: %s", again)
+                continue
+            if seen is not None and not self._difference(seen):
+                _log.info("a copy without a verdict is complete: %s", error)
+                return seen
+        raise error
+
+    def _common(self, seen: FileInfo) -> dict[str, str]:
+        known = self._offered.checksums
+        return {name: value for name, value in seen.checksums.items() if name in known}
+
+    def _difference(self, seen: FileInfo | None) -> str:
+        """Say in what it is another file; empty if it is none."""
+        if seen is None:
+            return "nothing has come"
+        if seen.size != self._size:
+            return f"it has {seen.size} bytes instead of {self._size}"
+        common = self._common(seen)
+        for name, value in common.items():
+            if self._offered.checksums[name] != value:
+                return f"its {name} is {value} instead of {self._offered.checksums[name]}"
+        if not common and self._target.startswith("s3:"):
+            return "both ends know no common checksum"
+        if not common:
+            now = self._source_store.offer(self._offered.url, self._algorithm)
+            if (now.size, now.etag) != (self._size, self._offered.etag):
+                return "the source has changed meanwhile"
+            _log.info(
+                "unverified but for its size, no checksum is common: %s", redact_url(self._target)
+            )
+        return ""
