@@ -1,13 +1,9 @@
-"""Copies that servers make between themselves: between two embedded dCaches, within one, and what goes wrong."""
+"""Copies that servers make between themselves: of two embedded dCaches, within one, and what goes wrong."""
 
 from __future__ import annotations
 
 import dataclasses
-import http.server
-import logging
 import os
-import threading
-import time
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,17 +12,14 @@ from urllib.parse import quote
 
 import pytest
 import yaml
-from lsst.daf.butler_dcache import errors, transfers
+from lsst.daf.butler_dcache import transfers
 from lsst.daf.butler_dcache.auth.credential import refused
 from lsst.daf.butler_dcache.config import loading
-from lsst.daf.butler_dcache.embedded import EmbeddedDcache, Fault
+from lsst.daf.butler_dcache.embedded import EmbeddedDcache
 from lsst.daf.butler_dcache.model import FileInfo
 from lsst.daf.butler_dcache.store import third_party
 from lsst.daf.butler_dcache.store.registry import store_for
 from lsst.daf.butler_dcache.transport import exchange
-from lsst.daf.butler_dcache.transport.deadline import Deadline
-from lsst.daf.butler_dcache.webdav import markers
-from lsst.daf.butler_dcache.webdav.markers import Marker, Markers, StandstillError, Vigil
 from request_counter import counted
 
 DATA = os.urandom(300_000)
