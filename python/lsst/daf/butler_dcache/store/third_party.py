@@ -366,7 +366,5 @@ class _Order:
             now = self._source_store.offer(self._offered.url, self._algorithm)
             if (now.size, now.etag) != (self._size, self._offered.etag):
                 return "the source has changed meanwhile"
-            _log.info(
-                "unverified but for its size, no checksum is common: %s", redact_url(self._target)
-            )
+            _log.info("unverified but for its size, no checksum is common: %s", redact_url(self._target))
         return ""
