@@ -43,6 +43,8 @@ LEVELS = {
     "s3_resource_path": 5,
     "registration": 5,
     "worker": 5,
+    "dataset_files": 5,
+    "graph_files": 5,
     "datastore": 6,
     "bench": 6,
     "cli": 6,
@@ -51,7 +53,15 @@ LEVELS = {
 WIRE_PROTOCOLS = {"webdav", "rest", "s3"}
 STANDALONE = "embedded"
 USES_STANDALONE = {"bench", "cli", "demo"}
-NEEDS_STACK = {"resource_path", "s3_resource_path", "registration", "datastore", "demo"}
+NEEDS_STACK = {
+    "resource_path",
+    "s3_resource_path",
+    "registration",
+    "datastore",
+    "dataset_files",
+    "graph_files",
+    "demo",
+}
 
 FILES = sorted(ROOT.rglob("*.py"))
 

@@ -52,11 +52,15 @@ SUBCOMMANDS = {
     "find": Subcommand(
         "cli.finding", "Print what in directory trees fits some conditions.", attribute="find"
     ),
+    "locality": Subcommand("cli.tape", "Say whether files are on disk or on tape.", attribute="locality"),
     "ls": Subcommand("cli.listing", "List directories.", attribute="ls"),
     "macaroon": Subcommand("cli.macaroon", "Make, read, narrow and share macaroons."),
     "mkdir": Subcommand("cli.removing", "Make directories and their parents.", attribute="mkdir"),
     "mv": Subcommand("cli.removing", "Rename files, or move them to another server.", attribute="mv"),
+    "pin": Subcommand("cli.tape", "Keep files on disk that are there.", attribute="pin"),
+    "release": Subcommand("cli.staging", "Let files go from disk that were staged.", attribute="release"),
     "rm": Subcommand("cli.removing", "Remove files, many at a time, and directory trees.", attribute="rm"),
+    "stage": Subcommand("cli.staging", "Bring files from tape to disk.", attribute="stage"),
     "stat": Subcommand("cli.listing", "Say all that is known of files and directories.", attribute="stat"),
     "token": Subcommand("cli.token", "Say what a token is, without showing it."),
 }

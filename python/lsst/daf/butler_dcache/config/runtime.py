@@ -1,4 +1,4 @@
-"""Where processes of one user on one host keep what they share while they run."""
+"""Where processes of one user keep what they share while they run, and what is to outlive them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 import tempfile
 from pathlib import Path
 
-__all__ = ("runtime_folders",)
+__all__ = ("runtime_folders", "state_folder")
 
 
 def runtime_folders() -> tuple[Path, ...]:
@@ -27,3 +27,15 @@ def runtime_folders() -> tuple[Path, ...]:
     parents = [runtime] if os.path.isabs(runtime) else []
     parents += ["/dev/shm", tempfile.gettempdir()]  # noqa: S108 (owner and mode are checked by who opens it)
     return tuple(Path(parent) / name for parent in parents)
+
+
+def state_folder() -> Path:
+    """Return the folder for what is to outlive a process, ``dcache-butler`` in ``XDG_STATE_HOME``.
+
+    Returns
+    -------
+    folder : `~pathlib.Path`
+        It need not exist.
+    """
+    state = os.environ.get("XDG_STATE_HOME", "")
+    return (Path(state) if os.path.isabs(state) else Path.home() / ".local" / "state") / "dcache-butler"

@@ -23,7 +23,7 @@ from typing import Any, BinaryIO
 from .. import errors
 from ..errors import ConfigurationError, DcacheError
 
-__all__ = ("RecordedPart", "StageJournal", "recorded_requests")
+__all__ = ("RecordedPart", "RecordedRequest", "StageJournal", "recorded_requests")
 
 _FORMAT = 1
 
@@ -55,8 +55,10 @@ class StageJournal:
     ----------
     path : `~pathlib.Path`
         The file; it and its directory are made if need be, readable by their owner alone.
-    campaign : `~collections.abc.Mapping`
-        What makes two campaigns the same: endpoint, list, lifetime. A journal of another one is refused.
+    endpoint : `str`
+        Beginning of the URLs of all files, ``davs://host:port``.
+    files : `str`
+        What tells one list of files from another.
     lifetime_seconds : `int`
         How long files stay on disk. What came longer ago is asked for again.
     clock : `~collections.abc.Callable`, optional
@@ -71,8 +73,9 @@ class StageJournal:
     def __init__(
         self,
         path: Path,
-        campaign: Mapping[str, Any],
         *,
+        endpoint: str,
+        files: str,
         lifetime_seconds: int,
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -83,7 +86,7 @@ class StageJournal:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._file: BinaryIO = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600), "r+b")
         try:
-            self._begin(dict(campaign))
+            self._begin({"endpoint": endpoint, "files": files, "lifetime_seconds": lifetime_seconds})
         except BaseException:
             self._file.close()
             raise
@@ -203,23 +206,40 @@ class StageJournal:
         os.fsync(self._file.fileno())
 
 
-def recorded_requests(path: Path) -> Iterator[tuple[str, list[str]]]:
-    """Yield the requests of a journal and the paths of their files.
+@dataclass(frozen=True)
+class RecordedRequest:
+    """A request that the server has accepted, whatever became of it.
+
+    Parameters
+    ----------
+    endpoint : `str`
+        Beginning of the URLs of its files, without a slash at the end.
+    request : `str`
+        The server's name for it.
+    paths : `list` [ `str` ]
+        Paths of its files.
+    """
+
+    endpoint: str
+    request: str
+    paths: list[str]
+
+
+def recorded_requests(path: Path) -> Iterator[RecordedRequest]:
+    """Yield the requests of a journal.
 
     Parameters
     ----------
     path : `~pathlib.Path`
         The file.
-
-    Yields
-    ------
-    request, paths : `tuple` [ `str`, `list` [ `str` ] ]
-        Every request that the server has accepted, whatever became of it.
     """
+    endpoint = ""
     with path.open("rb") as file:
         for record in _records(file):
-            if "request" in record:
-                yield record["request"], record["paths"]
+            if "campaign" in record:
+                endpoint = record["campaign"]["endpoint"]
+            elif "request" in record:
+                yield RecordedRequest(endpoint, record["request"], record["paths"])
 
 
 def _records(file: BinaryIO) -> Iterator[dict[str, Any]]:

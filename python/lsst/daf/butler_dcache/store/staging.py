@@ -76,7 +76,7 @@ class _Part:
     pending: dict[int, _File]
     request: str = ""
     failures: dict[int, DcacheError] = field(default_factory=dict)
-    wait_seconds: float = _FIRST_POLL_SECONDS
+    wait_seconds: float = 0.0
     setbacks: int = 0
     losses: int = 0
 
@@ -319,7 +319,7 @@ class StageCampaign:
         """Try again later, for as long as that can do no harm."""
         part.setbacks += 1
         log = _log.warning if part.setbacks == 1 else _log.info
-        log("staging goes on in %.0f s in spite of: %s", part.wait_seconds, error)
+        log("staging goes on in spite of: %s", error)
         may_have_been_taken = not isinstance(error, DoorUnavailableError | ServerBusyError)
         if not part.request and may_have_been_taken and part.setbacks > _MOST_SETBACKS:
             # Each attempt may have left a request with the server.
@@ -328,8 +328,8 @@ class StageCampaign:
         self._later(part)
 
     def _later(self, part: _Part) -> None:
+        part.wait_seconds = min(max(part.wait_seconds * 2, _FIRST_POLL_SECONDS), _LONGEST_POLL_SECONDS)
         self._put(part, part.wait_seconds)
-        part.wait_seconds = min(part.wait_seconds * 2, _LONGEST_POLL_SECONDS)
 
     # Requests
 
@@ -362,7 +362,7 @@ class StageCampaign:
             paths = (file.path for file in part.pending.values())
             self._journal.accepted(request, part.start, part.stop, paths)
         part.request = request
-        part.setbacks, part.wait_seconds = 0, _FIRST_POLL_SECONDS
+        part.setbacks, part.wait_seconds = 0, 0.0
         for file in part.pending.values():
             self._move(file, FileState.SUBMITTED)
         self._later(part)

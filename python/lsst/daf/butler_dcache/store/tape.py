@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterable, Sequence
 
-from ..errors import DcacheError, NearlineError, ResourceIsDirectoryError, UnsupportedError
+from ..errors import (
+    DcacheError,
+    NearlineError,
+    ResourceIsDirectoryError,
+    ResourceNotFoundError,
+    UnsupportedError,
+)
 from ..model import Locality
 from ..rest.bulk import BulkRequests
 from ..rest.tape import TapeApi
@@ -196,6 +203,24 @@ class Tape:
         """
         deadline = Deadline(self._request_seconds)
         return self._pins().run("UNPIN", urls, arguments={"id": name}, deadline=deadline)
+
+    def release(self, request: str, urls: Sequence[str], *, forget: bool = False) -> None:
+        """Give up what a stage request keeps on disk (1 request per 500).
+
+        Parameters
+        ----------
+        request : `str`
+            The server's name for it. One that the server has forgotten holds nothing any more.
+        urls : `~collections.abc.Sequence` [ `str` ]
+            Files of the request.
+        forget : `bool`, optional
+            Whether these are all its files, and the server is to forget it.
+        """
+        deadline = Deadline(self._request_seconds)
+        with contextlib.suppress(ResourceNotFoundError):
+            self.api.release(request, urls, deadline=deadline)
+        if forget:
+            self.api.delete(request, deadline=deadline)
 
     def _pins(self) -> BulkRequests:
         if self._bulk is None:

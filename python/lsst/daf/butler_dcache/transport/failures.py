@@ -170,7 +170,7 @@ _BY_TEXT: tuple[tuple[re.Pattern[str], type[DcacheError], str, str], ...] = tupl
 
 
 def words(outcome: Outcome, body: bytes = b"") -> str:
-    """Return the server's own reason: `detail`, first line of a text body, or reason phrase.
+    """Return the server's own reason: `detail` or `title`, first line of a text body, or reason phrase.
 
     Parameters
     ----------
@@ -183,7 +183,9 @@ def words(outcome: Outcome, body: bytes = b"") -> str:
     kind = str(outcome.headers.get("Content-Type", "")).lower()
     if "json" in kind:
         try:
-            detail = json.loads(body).get("detail", "")
+            document = json.loads(body)
+            # RFC 9457; XRootD's tape API has no detail.
+            detail = document.get("detail") or document.get("title", "")
         except (ValueError, AttributeError):
             detail = ""
         return str(detail) or outcome.reason
