@@ -205,9 +205,23 @@ class StoreFullError(DcacheError, OSError):
 
 
 class NearlineError(DcacheError, OSError):
-    """The file is on tape only and is not to be had at once."""
+    """The file is on tape only and is not to be had at once, or nobody has it at this moment.
+
+    Parameters
+    ----------
+    message : `str`
+        What went wrong, in one sentence.
+    locality : `str`, optional
+        Where the server says that the file is, such as ``NEARLINE``; empty if it was not asked.
+    **details
+        See `DcacheError`.
+    """
 
     _default_errno = errno.EAGAIN
+
+    def __init__(self, message: str, *, locality: str = "", **details: Any) -> None:
+        super().__init__(message, **details)
+        self.locality = locality
 
 
 class FileBrokenError(DcacheError, OSError):

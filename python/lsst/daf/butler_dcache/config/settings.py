@@ -223,6 +223,12 @@ class EndpointSettings:
         or ``auto``, the first of these that works.
     third_party_from_bytes : `int`
         Size below which a file passes through this process all the same.
+    nearline : `str`
+        What becomes of the reading of a file that is on tape only: ``fail``, ``wait`` or ``stage``.
+    nearline_deadline_seconds : `float`
+        How long one is waited for, on top of ``total_timeout_seconds``.
+    tape : `bool`
+        Whether any file may be on tape only, so that it is asked for before each reading where it is.
     hedge : `bool`
         Whether a small read that has not begun when 95 % of the others had is asked for a second time.
     bulk : `BulkSettings`
@@ -281,6 +287,9 @@ class EndpointSettings:
     stall_seconds: float = 30.0
     third_party: str = "auto"
     third_party_from_bytes: int = 1
+    nearline: str = "fail"
+    nearline_deadline_seconds: float = 3600.0
+    tape: bool = False
     hedge: bool = False
     bulk: BulkSettings = BulkSettings()
     max_body_bytes: int = 256 * 1024 * 1024

@@ -44,6 +44,9 @@ _OWN_KEYS = (
     "discover_doors",
     "stall_bytes_per_second",
     "stall_seconds",
+    "nearline",
+    "nearline_deadline_seconds",
+    "tape",
     "hedge",
 )
 """What is copied is listed, so that a setting that holds a secret cannot be forgotten."""

@@ -6,6 +6,7 @@ Every method is thin; the decisions are in the modules that it calls, and the re
 
 from __future__ import annotations
 
+import math
 import os
 import weakref
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -102,7 +103,7 @@ class WebdavStore:
         self._frontends = Frontends(self._door)
         self._sizes = SizeCache() if sizes is None else sizes
         self._sizes.join([settings.base_url, *settings.door_urls])
-        self._downloads = Downloads(self._door)
+        self._downloads = Downloads(self._door, self._stage)
         self._copies = ThirdPartyCopies(self._door)
         self._publisher = Publisher(self._door, self._rights, self._frontends)
         self._exclusion = Exclusion(self._door, self._rights)
@@ -365,6 +366,14 @@ class WebdavStore:
         frontend = self._frontends.get(deadline)
         bulk = None if frontend is None else BulkRequests(frontend.api)
         return Tape(api, bulk, self.settings.total_timeout_seconds)
+
+    def _stage(self, url: str, deadline: Deadline) -> None:
+        """Bring a file that is to be read from tape, and keep it on disk for as long as that may take."""
+        lifetime = math.ceil(self.settings.total_timeout_seconds)
+        tape = self.tape(deadline)
+        error = tape.stage_and_wait([url], lifetime_seconds=lifetime, deadline=deadline)[url]
+        if error is not None:
+            raise error
 
     def presign(self, url: str, method: str, lifetime_seconds: int) -> str:
         """See `.protocol.Store`."""

@@ -23,6 +23,7 @@ from .deadline import Deadline
 from .exchange import Opening
 from .fork import next_connection_number
 from .http1 import MAX_HEAD_BYTES, Head, read_head
+from .lateness import Lateness
 from .stalls import Progress
 
 __all__ = ("Connection", "ConnectionLostError")
@@ -68,6 +69,7 @@ class Connection:
         self._poll = select.poll()
         self._poll.register(sock, select.POLLIN)
         self.progress: Progress | None = None  # of the body that is sent or read at this moment
+        self.lateness: Lateness | None = None  # of the answer that is waited for at this moment
         self._drained = False  # whether there is hardly anything to read, so that we wait at once
 
     @property
@@ -216,6 +218,12 @@ class Connection:
 
     def _wait(self, poll: select.poll, seconds: float) -> bool:
         """Wait for the server; return whether it did anything."""
+        lateness = self.lateness
+        if lateness is not None and (left := lateness.left) < seconds:
+            if poll.poll(left * 1000):
+                return True
+            self.lateness = None
+            lateness.act()
         progress = self.progress
         if progress is None:
             return bool(poll.poll(seconds * 1000))

@@ -54,7 +54,13 @@ def send_at_once(connection: Connection, request: Request) -> Head:
             request.lost_body(error)
     if request.course is not None:
         request.course.lap("sending")
-    return final_head(connection, request, deadline)
+    if request.lateness is not None:
+        request.lateness.begin()
+        connection.lateness = request.lateness
+    try:
+        return final_head(connection, request, deadline)
+    finally:
+        connection.lateness = None
 
 
 def send_when_asked(connection: Connection, request: Request, *, hand_over: bool) -> Head | None:

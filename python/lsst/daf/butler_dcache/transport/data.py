@@ -33,6 +33,7 @@ from .connection_pool import ConnectionPool
 from .conversation import final_head, send_at_once, send_when_asked
 from .deadline import Deadline
 from .http1 import write_head
+from .lateness import Lateness
 from .outgoing import Outgoing
 from .pacing import UNPACED, Pacer, Slot
 from .request import Request
@@ -103,6 +104,7 @@ class DataPlane:
         connection: Connection | None = None,
         ok: Container[int] = (),
         elsewhere: bool = False,
+        lateness: Lateness | None = None,
     ) -> DataAnswer:
         """Send a request and return the answer, its body unread.
 
@@ -136,6 +138,8 @@ class DataPlane:
             raised otherwise (401, 429, 503).
         elsewhere : `bool`, optional
             Whether somebody asks another door if this one fails (`.retry.Rule`).
+        lateness : `~.lateness.Lateness`, optional
+            What to do if the answer is late.
 
         Returns
         -------
@@ -173,6 +177,7 @@ class DataPlane:
             connection,
             ok,
             elsewhere,
+            lateness,
         )
         assert isinstance(answer, DataAnswer), "a body that is there is sent"
         return answer
@@ -295,6 +300,7 @@ class DataPlane:
         held: Connection | None,
         ok: Container[int],
         elsewhere: bool,
+        lateness: Lateness | None = None,
     ) -> DataAnswer | Outgoing:
         """See `open` and `begin`."""
         endpoint = self._endpoint
@@ -314,6 +320,7 @@ class DataPlane:
             max(server.silence, endpoint.read_timeout_seconds),
             self._floor,
             own,
+            lateness,
         )
         repetition: Repetition | None = None
         renewed = False

@@ -43,6 +43,17 @@ class Deadline:
         """Seconds since it was set."""
         return self.seconds - self.left
 
+    def extend(self, seconds: float) -> None:
+        """Allow more time, for something that somebody wanted to be waited for.
+
+        Parameters
+        ----------
+        seconds : `float`
+            How much more.
+        """
+        self.seconds += seconds
+        self._end += seconds
+
     def remaining(self) -> float:
         """Return the seconds that are left.
 

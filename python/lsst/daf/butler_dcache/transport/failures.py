@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from collections.abc import Mapping
 from typing import Protocol
 
@@ -33,6 +34,7 @@ from ..errors import (
     UnsupportedError,
     UploadDisplacedError,
 )
+from ..redaction import redact_url
 from .retry import Action, Phase, judged, rule_for
 
 __all__ = ("MOVER_GONE", "Outcome", "failure", "failure_in_words", "is_mover_gone", "was_not_sent", "words")
@@ -90,7 +92,8 @@ _BY_TEXT: tuple[tuple[re.Pattern[str], type[DcacheError], str, str], ...] = tupl
             r"for stage\b|stag(e|ing)|request to \[>?poolmanager|restore",
             NearlineError,
             "the file is on tape only and did not come back in time",
-            "Stage it first; the restore may still be running, so that a later read can succeed.",
+            "The restore may still be running, so that a later read can succeed; to be sure: "
+            "dcache-butler stage {url}",
         ),
         (
             r"file is unavailable",
@@ -263,6 +266,8 @@ def failure(
     # The planes judge what has a row of its own at a door, and whoever asks again tells of that.
     if rule is not None and rule.action is not Action.RETRY and (at_pool or own_row is None):
         judged(rule.phase, method, rule.status)
+    if kind is NearlineError:
+        hint = hint.replace("{url}", shlex.quote(redact_url(url)))
     return kind(
         message,
         operation=operation,

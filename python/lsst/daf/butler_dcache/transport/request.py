@@ -9,6 +9,7 @@ from .body import Payload
 from .connection import ConnectionLostError
 from .deadline import Deadline
 from .exchange import Course, is_observed, purpose
+from .lateness import Lateness
 from .stalls import Floor
 
 __all__ = ("Request",)
@@ -41,6 +42,8 @@ class Request:
         Slower than which no body may travel.
     own : `bool`
         Whether the server is the endpoint's own.
+    lateness : `~.lateness.Lateness`, optional
+        What to do if the answer to a request without body is late.
 
     Attributes
     ----------
@@ -87,6 +90,7 @@ class Request:
         patience: float,
         floor: Floor | None,
         own: bool,
+        lateness: Lateness | None = None,
     ) -> None:
         self.method = method
         self.url = url
@@ -100,6 +104,7 @@ class Request:
         self.patience = patience
         self.floor = floor
         self.own = own
+        self.lateness = lateness
         self.is_hedge = purpose.is_hedge
         self.started = time.monotonic()
 

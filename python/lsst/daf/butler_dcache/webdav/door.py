@@ -28,11 +28,13 @@ from ..transport.control import Answer, ControlPlane
 from ..transport.data import DataPlane
 from ..transport.deadline import Deadline
 from ..transport.failures import Outcome, failure
+from ..transport.lateness import Lateness
 from ..transport.outgoing import Outgoing
 from ..transport.retry import Phase, rounds
 from ..transport.short_answers import ask_shortly
 from .addresses import decoded_path, same_name
 from .doors import Doors
+from .localities import Localities
 from .propfind import PROPFIND_BODY, parse_multistatus
 
 __all__ = ("REDIRECTS", "Door")
@@ -81,6 +83,7 @@ class Door:
         self.data = data
         self.credentials = credentials
         self._is_guest = is_guest
+        self.localities = Localities()
         self._dialect = settings.dialect
         self.software = ""
         """What the door calls itself, as ``dCache/11.2.4``; empty as long as it has not answered."""
@@ -251,6 +254,7 @@ class Door:
         expect: bool = False,
         keep: bool = True,
         ok: Container[int] = (),
+        lateness: Lateness | None = None,
     ) -> DataAnswer:
         """Send a request with a large body, or for one, to the door; redirects are answers.
 
@@ -270,6 +274,8 @@ class Door:
             Whether the connection may be used again.
         ok : `~collections.abc.Container` [ `int` ], optional
             Statuses that are an answer although they would be repeated or raised otherwise.
+        lateness : `Lateness`, optional
+            What to do if the answer is late.
 
         Returns
         -------
@@ -290,6 +296,7 @@ class Door:
                 authenticate=True,
                 ok=ok,
                 elsewhere=elsewhere,
+                lateness=lateness,
             )
 
         answer = self._doors.ask(method, url, deadline, send)
@@ -441,7 +448,8 @@ class Door:
             body=PROPFIND_BODY,
             accept=(207,),
         )
-        return list(parse_multistatus([answer.body], url, encoded=self._dialect != "xrootd"))
+        entries = parse_multistatus([answer.body], url, encoded=self._dialect != "xrootd")
+        return [self.localities.noted(entry) for entry in entries]
 
     def move(
         self,

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import io
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TypeVar
 
@@ -26,6 +26,7 @@ from ..errors import (
     DeadlineError,
     DoorUnavailableError,
     IntegrityError,
+    NearlineError,
     ProtocolError,
     ResourceIsDirectoryError,
     ServerError,
@@ -35,12 +36,14 @@ from ..redaction import redact_url
 from ..transport.answer import DataAnswer
 from ..transport.deadline import Deadline
 from ..transport.failures import failure, is_mover_gone
+from ..transport.lateness import Lateness
 from ..transport.ranges import parse_content_range
 from ..transport.retry import Phase, rounds
 from ..transport.target import Target
 from .checksum_turns import PATIENCE_SECONDS, turns
 from .door import REDIRECTS, Door
 from .hedging import Begun, Hedger, Lane
+from .nearline import Recall, Stager
 from .parallel import ParallelDownload
 from .whole_answer import Download, digests, shows_whole_file
 
@@ -71,10 +74,13 @@ class Downloads:
     ----------
     door : `Door`
         Who knows where they are.
+    stage : `Stager`
+        Brings a file from tape, where the policy is that.
     """
 
-    def __init__(self, door: Door) -> None:
+    def __init__(self, door: Door, stage: Stager) -> None:
         self._door = door
+        self._stage = stage
         self._hedger = Hedger() if door.settings.hedge else None
 
     def read(self, url: str) -> bytes:
@@ -207,7 +213,7 @@ class Downloads:
 
         for attempt, last in enumerate(rounds(Phase.BROKEN, "GET", deadline)):
             if hedger is not None and self._door.dialect == "dcache":
-                answer, at_pool, error = hedger.race(partial(self._begin, url, deadline))
+                answer, at_pool, error = self._race(hedger, url, deadline)
             else:
                 answer, at_pool, error = self._begin(url, deadline)
             if answer is None:
@@ -260,9 +266,18 @@ class Downloads:
                 break
         return None
 
+    def _race(self, hedger: Hedger, url: str, deadline: Deadline) -> Begun:
+        """Begin a read that may be hedged; tape is not waited for twice at the same time."""
+        try:
+            return hedger.race(partial(self._begin, url, deadline))
+        except NearlineError:
+            if self._door.settings.nearline == "fail":
+                raise
+            return self._begin(url, deadline)
+
     def _begin(self, url: str, deadline: Deadline, lane: Lane | None = None) -> Begun:
         """Go to the door, and from there to the bytes; a pool that does not answer is no error yet."""
-        answer, place = self.locate(url, deadline=deadline)
+        answer, place = self.locate(url, deadline=deadline, lane=lane)
         if answer is not None:
             return Begun(answer, False)
         try:
@@ -315,7 +330,7 @@ class Downloads:
         return answer
 
     def locate(
-        self, url: str, *, deadline: Deadline, span: str | None = None
+        self, url: str, *, deadline: Deadline, span: str | None = None, lane: Lane | None = None
     ) -> tuple[DataAnswer | None, str]:
         """Ask the door where a file is.
 
@@ -327,6 +342,8 @@ class Downloads:
             When to give up.
         span : `str`, optional
             Value of a ``Range`` header, which only a door that proxies looks at.
+        lane : `Lane`, optional
+            Which of two ways this is; on neither of them tape is waited for.
 
         Returns
         -------
@@ -337,9 +354,20 @@ class Downloads:
         """
         if url.endswith("/"):
             raise ResourceIsDirectoryError("a directory has no bytes to read", operation="read", url=url)
+        recall = Recall(self._door, url, deadline, self._stage if lane is None else None, lane)
         headers = _WANT if span is None else {**_WANT, "Range": span}
+        while True:
+            try:
+                recall.look_first()
+                return self._locate_once(url, headers, deadline, recall.lateness)
+            except NearlineError as error:
+                recall.go_on(error)
+
+    def _locate_once(
+        self, url: str, headers: Mapping[str, str], deadline: Deadline, lateness: Lateness | None
+    ) -> tuple[DataAnswer | None, str]:
         for last in rounds(Phase.FAILED, "GET", deadline):
-            answer = self._door.open("GET", url, headers=headers, deadline=deadline)
+            answer = self._door.open("GET", url, headers=headers, deadline=deadline, lateness=lateness)
             if answer.status in (200, 206):
                 return answer, ""
             body = answer.read_short()

@@ -17,7 +17,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import NamedTuple
 
-from ..errors import DcacheError
+from ..errors import DcacheError, NearlineError
 from ..transport.answer import DataAnswer
 from ..transport.connection import Connection
 from ..transport.exchange import hedging
@@ -59,10 +59,10 @@ class Lane:
         self.has_lost = False
 
     @property
-    def is_good(self) -> bool:
-        """Whether it brings the bytes."""
+    def decides(self) -> bool:
+        """Whether it brings the bytes, or knows that neither will."""
         answer = None if self.result is None else self.result.answer
-        return answer is not None and answer.status in (200, 206)
+        return isinstance(self.error, NearlineError) or (answer is not None and answer.status in (200, 206))
 
     def lose(self) -> None:
         """Close it, or have it closed as soon as it has an answer.
@@ -118,6 +118,11 @@ class Hedger:
         -------
         begun : `Begun`
             The first that brings the bytes; if there is none, what the first way came to.
+
+        Raises
+        ------
+        NearlineError
+            Raised as soon as either way finds out that the file is on tape only.
         """
         self._reads += 1
         started = self._clock()
@@ -152,11 +157,11 @@ class Hedger:
                     start()
                 change.wait_for(
                     lambda: (
-                        any(lane.is_good for lane in lanes if lane.is_over)
+                        any(lane.decides for lane in lanes if lane.is_over)
                         or all(lane.is_over for lane in lanes)
                     )
                 )
-                winner = next((lane for lane in lanes if lane.is_over and lane.is_good), lanes[0])
+                winner = next((lane for lane in lanes if lane.is_over and lane.decides), lanes[0])
         finally:
             with change:
                 for lane in lanes:

@@ -140,4 +140,5 @@ def _open(door: Door, url: str, operation: str, deadline: Deadline) -> DataAnswe
 
 def _entries(door: Door, url: str, answer: DataAnswer) -> Iterator[FileInfo]:
     pieces = iter(partial(answer.read_some, _PIECE_BYTES), b"")
-    return parse_multistatus(pieces, url, encoded=door.dialect != "xrootd")
+    entries = parse_multistatus(pieces, url, encoded=door.dialect != "xrootd")
+    return map(door.localities.noted, entries)

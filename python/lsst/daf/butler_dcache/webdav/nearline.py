@@ -1,0 +1,208 @@
+"""Reading a file that may be on tape only.
+
+Theory of operation (protocol page, sections 2.1 and 8.4). A GET of such a file has it brought back and is
+answered when it is there, or with 500 after 180 s; in the meantime it occupies a door. So where the files of
+a directory were seen to go to tape, or the configuration says so, the door is first asked where the file is.
+Elsewhere the GET is sent at once, and where the file is is asked on another connection only if the answer
+does not come within a moment: a file that is on disk costs no request more.
+
+What is not there raises, waits or is staged, as the policy says. NEARLINE is also what dCache calls a file
+on disks of which none may be read from here, until a copy is made; one that is answered meanwhile is read.
+"""
+
+from __future__ import annotations
+
+import logging
+import shlex
+import time
+from collections.abc import Callable
+
+from ..errors import (
+    CredentialError,
+    DcacheError,
+    DeadlineError,
+    NearlineError,
+    ResourceNotFoundError,
+    UnsupportedError,
+)
+from ..model import FileInfo, Locality
+from ..redaction import redact_url
+from ..transport.deadline import Deadline
+from ..transport.lateness import Lateness
+from .door import Door
+from .hedging import Lane
+
+__all__ = ("Recall", "Stager", "require_on_disk")
+
+_log = logging.getLogger(__name__)
+
+PATIENCE_SECONDS = 1.5
+"""A door that has the bytes at hand answers within some tens of milliseconds, a busy one within a second."""
+
+_LOOK_SECONDS = 10.0
+_PAUSE_SECONDS = 1.0
+_WAITED = "timed out"
+
+Stager = Callable[[str, Deadline], None]
+"""Has a file brought to disk, and returns when it is there."""
+
+
+def require_on_disk(entry: FileInfo, *, operation: str = "read") -> None:
+    """Raise if a file is where it cannot be read from at once.
+
+    Parameters
+    ----------
+    entry : `FileInfo`
+        What the server says of it. ONLINE proves nothing about the bytes: a ruin is ONLINE, too.
+    operation : `str`, optional
+        For the message.
+
+    Raises
+    ------
+    NearlineError
+        Raised if it is NEARLINE, UNAVAILABLE or LOST.
+    """
+    if entry.locality is Locality.NEARLINE:
+        raise NearlineError(
+            "the file is on tape only (NEARLINE)",
+            operation=operation,
+            url=entry.url,
+            locality=entry.locality.value,
+            hint=f"Bring it to disk first: dcache-butler stage {shlex.quote(redact_url(entry.url))}",
+        )
+    if entry.locality is Locality.UNAVAILABLE:
+        raise NearlineError(
+            "no pool that is in service holds the file (UNAVAILABLE)",
+            operation=operation,
+            url=entry.url,
+            locality=entry.locality.value,
+            hint="Its pool may be down: try again later, or ask the site.",
+        )
+    if entry.locality is Locality.LOST:
+        raise NearlineError(
+            "the file is lost: the server knows of no copy, on disk or on tape (LOST)",
+            operation=operation,
+            url=entry.url,
+            locality=entry.locality.value,
+            hint="Ask the site, or write it again.",
+        )
+
+
+class Recall:
+    """The policy for one file of which the door is asked for the bytes.
+
+    Parameters
+    ----------
+    door : `Door`
+        Whom to ask where it is.
+    url : `str`
+        The file.
+    deadline : `Deadline`
+        Of the operation. What a policy allows tape to take comes on top.
+    stage : `Stager` or `None`
+        Brings files to disk. `None` where nobody may wait here, whatever the policy.
+    lane : `Lane` or `None`
+        Which of two ways to the same bytes this is; the one that has lost goes on with nothing.
+    """
+
+    def __init__(
+        self,
+        door: Door,
+        url: str,
+        deadline: Deadline,
+        stage: Stager | None,
+        lane: Lane | None,
+    ) -> None:
+        self._door = door
+        self._url = url
+        self._deadline = deadline
+        self._stage = stage
+        self._lane = lane
+        self._policy = "fail" if stage is None else door.settings.nearline
+        self._tape: Deadline | None = None
+        self._is_staged = False
+
+    @property
+    def lateness(self) -> Lateness | None:
+        """What is done if the door does not answer the GET soon."""
+        if self._policy == "wait" or self._door.dialect not in ("auto", "dcache"):
+            return None
+        return Lateness(PATIENCE_SECONDS, self._look_late)
+
+    def look_first(self) -> None:
+        """Ask where the file is, if there is a reason to think of tape and it was not on disk a moment ago.
+
+        Raises
+        ------
+        NearlineError
+            Raised if it cannot be read at once.
+        """
+        door = self._door
+        may_be_on_tape = door.settings.tape or door.localities.is_tape(self._url)
+        if self._policy == "wait" or not may_be_on_tape or door.localities.is_on_disk(self._url):
+            return
+        try:
+            self._look()
+        except (CredentialError, NearlineError, ResourceNotFoundError):
+            raise
+        except DcacheError as error:
+            if self._deadline.expired:
+                raise
+            _log.debug("where a file is could not be found out, so its bytes are asked for: %s", error)
+
+    def _look_late(self) -> None:
+        """Ask where the file is while the GET is waited for."""
+        if self._lane is not None and self._lane.has_lost:
+            raise DeadlineError("another request brought the bytes", operation="read", url=self._url)
+        try:
+            self._look()
+        except NearlineError:
+            raise
+        except DcacheError as error:
+            _log.debug("a door is slow, and where the file is could not be found out: %s", error)
+
+    def _look(self) -> None:
+        share = Deadline(self._deadline.limit(_LOOK_SECONDS))
+        entry = self._door.propfind(self._url, 0, operation="read", deadline=share)[0]
+        require_on_disk(entry)
+        if entry.locality in (Locality.ONLINE, Locality.ONLINE_AND_NEARLINE):
+            self._door.localities.note_on_disk(self._url)
+
+    def go_on(self, error: NearlineError) -> None:
+        """Do what the policy says, and return if the door can be asked once more.
+
+        Parameters
+        ----------
+        error : `NearlineError`
+            Why there are no bytes.
+
+        Raises
+        ------
+        NearlineError
+            Raised if that is final, or took too long.
+        """
+        if error.locality in ("", Locality.NEARLINE.value):
+            self._door.localities.note_tape(self._url)
+        if self._policy == "fail":
+            raise error
+        if self._tape is None:
+            seconds = self._door.settings.nearline_deadline_seconds
+            self._tape = Deadline(seconds)
+            self._deadline.extend(seconds)
+        if self._policy == "wait":
+            if _WAITED not in error.reason or self._tape.expired:
+                raise error
+            _log.info("the file is still on its way from tape: %s", error)
+            time.sleep(min(_PAUSE_SECONDS, max(0.0, self._tape.left)))
+            return
+        if self._is_staged or error.locality != Locality.NEARLINE.value:
+            raise error
+        self._is_staged = True
+        assert self._stage is not None, "or the policy would be to fail"
+        _log.info("the file is brought from tape before it is read: %s", redact_url(self._url))
+        try:
+            self._stage(self._url, self._tape)
+        except UnsupportedError as unsupported:
+            error.add_note(f"it cannot be staged here: {unsupported}")
+            raise error from unsupported
+        self._door.localities.note_on_disk(self._url)
