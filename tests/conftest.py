@@ -39,6 +39,7 @@ import seaweed_server
 import xrootd_server
 from leak_guard import LeakGuard
 from lsst.daf.butler_dcache.embedded import EmbeddedDcache
+from lsst.daf.butler_dcache.transport import presence
 
 STANDS_ASIDE = "stands aside: needs the fault knobs or the transcript of the embedded dCache"
 STANDS_ASIDE_S3 = "stands aside: needs the SeaweedFS that the tests start themselves"
@@ -93,6 +94,12 @@ def remove_tree(url: str) -> None:
 def external_url() -> str | None:
     """URL of the server that the tests shall use instead of the embedded one, if any."""
     return os.environ.get("DCACHE_URL") or None
+
+
+@pytest.fixture(scope="module", autouse=True)
+def strange_servers() -> None:
+    """Know no server of other modules: its port may be nobody's by now, and would be waited for."""
+    presence._known.clear()
 
 
 @pytest.fixture(scope="module")

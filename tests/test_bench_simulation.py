@@ -302,6 +302,18 @@ class TestSimulation:
         assert ours.figures["asked the next door"] > 0
         assert nothing.figures["failed tasks"] > 0
 
+    def test_the_only_door_is_gone_and_no_task_that_has_spoken_with_it_knows(self):
+        """Whoever is about to speak with it for the first time fails, as long as it is gone."""
+        base = _small(faults=(Fault("door-restart", 5.0, 20.0),))
+        scenario = replace(base, task=replace(QUANTUM, compute_seconds=60.0))
+        ours = simulate(scenario, OURS, OURSELVES, RECORDED, 1)
+        upstream = simulate(scenario, OURS, POLICIES["upstream"], RECORDED, 1)
+        assert ours.figures["failed tasks"] == 0
+        assert ours.figures["tasks"] > 0
+        assert upstream.figures["failed tasks"] > 0
+        gone = replace(scenario, faults=(Fault("door-restart", 5.0, 200.0),), window_seconds=120.0)
+        assert simulate(gone, OURS, OURSELVES, RECORDED, 1).figures["failed tasks"] > 0
+
     def test_who_reads_from_a_pool_that_is_gone_waits_until_it_is_back(self):
         base = _small(faults=(Fault("pool-down", 3.0, 4.0),))
         task = Task((Operation("read", 10**6),), compute_seconds=0.5)

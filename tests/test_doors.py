@@ -25,11 +25,12 @@ from lsst.daf.butler_dcache.embedded.faults import Fault
 from lsst.daf.butler_dcache.rest.doors import like_doors
 from lsst.daf.butler_dcache.store.registry import store_for
 from lsst.daf.butler_dcache.store.webdav_store import WebdavStore
-from lsst.daf.butler_dcache.transport import health
+from lsst.daf.butler_dcache.transport import health, presence
 from lsst.daf.butler_dcache.transport.deadline import Deadline
 from lsst.daf.butler_dcache.transport.exchange import Exchange, add_observer, remove_observer
 from lsst.daf.butler_dcache.transport.health import Health, health_of
 from lsst.daf.butler_dcache.transport.pacing import pacer_for
+from lsst.daf.butler_dcache.transport.retry import Phase
 from lsst.daf.butler_dcache.webdav.doors import Doors
 from test_retry import Clock
 from test_store_webdav import endpoint
@@ -39,11 +40,18 @@ FILE = "davs://site.example.org:2880/file"
 SITE = "https://site.example.org:2880/"
 
 
+PAUSES: list[float] = []
+"""Waits between rounds, which do not take place."""
+
+
 @pytest.fixture(autouse=True)
 def forget() -> Iterator[None]:
-    health._known.clear()
+    for known in (health._known, presence._known):
+        known.clear()
+    PAUSES.clear()
     yield
-    health._known.clear()
+    for known in (health._known, presence._known):
+        known.clear()
 
 
 class Sick:
@@ -181,7 +189,7 @@ class Asked:
 
 
 def doors(*urls: str, drained: list[Any] | None = None) -> Doors:
-    several = Doors(SITE, urls, [].append if drained is None else drained.append)
+    several = Doors(SITE, urls, [].append if drained is None else drained.append, PAUSES.append)
     several._liked = tuple(sorted(several._liked, key=lambda one: one.base))
     return several
 
@@ -241,12 +249,48 @@ def test_a_read_is_served_by_another() -> None:
 
 
 def test_none_answers() -> None:
-    several, ask = doors(A, B), Asked(*[UNREACHABLE] * 4)
-    with pytest.raises(errors.DoorUnavailableError):
-        several.ask("GET", FILE, Deadline(9), ask)
-    assert ask.elsewhere == [True, True, False, False]
+    several, ask = doors(A, B), Asked(*[UNREACHABLE] * 8)
+    with pytest.raises(errors.DoorUnavailableError) as caught:
+        several.ask("MOVE", FILE, Deadline(9), ask)
+    assert ask.places == ["door1.example.org", "door2.example.org"] * 4, "as often as the table says"
+    assert all(ask.elsewhere), "none is waited for apart from the others"
+    assert (len(PAUSES), caught.value.attempts) == (3, 8)
     ask.says = [UNREACHABLE, 200]
     assert several.ask("GET", FILE, Deadline(9), ask).status == 200, "sick or not, there is no other"
+
+
+def test_none_is_in_service() -> None:
+    several, ask = doors(A, B), Asked(*[503] * 9)
+    assert several.ask("GET", FILE, Deadline(60), ask).status == 503
+    assert len(ask.places) == 8
+    assert len(PAUSES) == 3
+
+
+def test_all_are_silent() -> None:
+    several, ask = doors(A, B), Asked(*[errors.DeadlineError("silent")] * 3)
+    with pytest.raises(errors.DeadlineError):
+        several.ask("GET", FILE, Deadline(9), ask)
+    assert len(ask.places) == 2, "each has been silent for as long as it may"
+
+
+@pytest.mark.parametrize("turns", [1, 20, 100])
+def test_doors_that_are_away_are_waited_for_together(turns: int) -> None:
+    """Round and round, until one is back; and if none comes back, not once for each of them."""
+    several, ask = doors(A, B), Asked(*[UNREACHABLE] * 2 * turns)
+    for door in (A, B):
+        presence.has_answered(origin_of(door))
+        assert presence.phase_unconnected(origin_of(door)) is Phase.AWAY
+    if turns < 50:
+        assert several.ask("MOVE", FILE, Deadline(3600), ask).status == 200
+        assert ask.places[-3:] == ["door1.example.org", "door2.example.org", "door1.example.org"]
+        assert len(PAUSES) == turns
+        return
+    with pytest.raises(errors.DoorUnavailableError):
+        several.ask("MOVE", FILE, Deadline(3600), ask)
+    assert (len(ask.places), len(PAUSES)) == (100, 49)
+    with pytest.raises(errors.DoorUnavailableError):
+        several.ask("MOVE", FILE, Deadline(3600), ask)
+    assert len(PAUSES) == 49 + 3, "whoever has waited in vain does not wait again"
 
 
 def test_a_silent_door_is_not_asked_to_write_twice() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import re
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
@@ -77,7 +78,8 @@ def test_what_may_have_had_an_effect_is_not_repeated(method: str) -> None:
         assert action(phase, method) is Action.RECONCILE
     for status in (502, 503, 504):
         assert action(Phase.ANSWERED, method, status) is Action.RECONCILE
-    assert action(Phase.NOT_SENT, method) is Action.RETRY
+    for phase in (Phase.NOT_SENT, Phase.AWAY):
+        assert action(phase, method) is Action.RETRY
     assert action(Phase.ANSWERED, method, 429) is Action.RETRY
     assert action(Phase.ANSWERED, method, 401) is Action.FAIL
     assert action(Phase.ANSWERED, method, 507) is Action.FAIL
@@ -85,7 +87,7 @@ def test_what_may_have_had_an_effect_is_not_repeated(method: str) -> None:
 
 @pytest.mark.parametrize("method", sorted(READS))
 def test_reads_are_repeated(method: str) -> None:
-    for phase in (Phase.NOT_SENT, Phase.STALE, Phase.NO_ANSWER, Phase.FAILED, Phase.BROKEN):
+    for phase in (Phase.NOT_SENT, Phase.AWAY, Phase.STALE, Phase.NO_ANSWER, Phase.FAILED, Phase.BROKEN):
         assert action(phase, method) is Action.RETRY
     for status in (429, 502, 503, 504):
         assert action(Phase.ANSWERED, method, status) is Action.RETRY
@@ -115,6 +117,27 @@ def test_no_wait_beyond_the_deadline(clock: Clock) -> None:
     assert repetition.next_wait(Phase.ANSWERED, 429, {"Retry-After": "2"}) == pytest.approx(2.05)
     clock.now += 2.05
     assert repetition.next_wait(Phase.ANSWERED, 429, {"Retry-After": "2"}) is None
+
+
+@pytest.mark.parametrize("seconds", [0.0, 10.0])
+def test_a_server_that_restarts_is_waited_for(clock: Clock, seconds: float) -> None:
+    """Whatever is drawn, for 70 s at least, and not much longer if each attempt takes its time."""
+    for seed in range(100):
+        begun = clock.now
+        repetition = Repetition("MOVE", Deadline(3600, clock), random.Random(seed).random)
+        while (wait := repetition.next_wait(Phase.AWAY)) is not None:
+            clock.now += wait + seconds
+        assert repetition.is_over
+        assert 70 <= clock.now - begun <= 75 + seconds
+
+
+def test_the_deadline_comes_before_patience(clock: Clock) -> None:
+    repetition = Repetition("GET", Deadline(8, clock), lambda: 0.5)
+    begun = clock.now
+    while (wait := repetition.next_wait(Phase.AWAY)) is not None:
+        clock.now += wait
+    assert clock.now - begun < 8
+    assert not repetition.is_over
 
 
 def test_retry_after() -> None:
@@ -166,7 +189,7 @@ def test_any_run_of_failures_ends(
         assert rule is not None
         assert rule.action is Action.RETRY
         assert not (elsewhere and rule.elsewhere)
-        harmless = (Phase.NOT_SENT, Phase.UNSETTLED, Phase.REPLACED, Phase.SAME)
+        harmless = (Phase.NOT_SENT, Phase.AWAY, Phase.UNSETTLED, Phase.REPLACED, Phase.SAME)
         assert method in READS or phase in harmless or status == 429
         assert 0 <= wait < deadline.left
         clock.now += wait

@@ -249,7 +249,16 @@ class ServerBusyError(DcacheError, OSError):
 
 
 class DoorUnavailableError(DcacheError, ConnectionError):
-    """There is no connection to the server, or it went away."""
+    """There is no connection to the server, or it went away.
+
+    Attributes
+    ----------
+    was_waited_for : `bool`
+        Whether it has answered this process before and was waited for in vain: asking again at once is of no
+        use.
+    """
+
+    was_waited_for = False
 
     _default_errno = errno.ECONNREFUSED
 

@@ -166,17 +166,23 @@ class Door:
         """Close all connections."""
         self.listener.stop()
 
-    def restart(self) -> None:
-        """Cut all connections and listen again on the same port."""
-        self.listener.stop()
+    def start(self) -> None:
+        """Listen again after a stop, on the same port."""
         self.listener = self._listen(self.port)
 
-    def crash(self) -> None:
-        """Restart without waiting for anybody, from a thread that answers; a second one at a time is none."""
+    def crash(self, seconds: float = 0.0) -> None:
+        """Restart without waiting for anybody, from a thread that answers; a second one at a time is none.
+
+        Parameters
+        ----------
+        seconds : `float`, optional
+            How long nobody listens meanwhile.
+        """
         if self._restarting.acquire(blocking=False):
             try:
                 self.listener.stop(patience=0.0)
-                self.listener = self._listen(self.port)
+                if not self.site.faults.stopping.wait(seconds):
+                    self.listener = self._listen(self.port)
             finally:
                 self._restarting.release()
 

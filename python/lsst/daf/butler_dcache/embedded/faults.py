@@ -12,6 +12,7 @@ import fnmatch
 import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Literal
 
 from .connection import Farewell, HangUpError, HeadTap
@@ -63,8 +64,8 @@ class Fault:
         - ``"cut_head"``: do what was asked, then close after ``at_byte`` bytes of the answer's head;
         - ``"garble"``: do what was asked, then answer with what is not HTTP, and close;
         - ``"restart"``: the server (door or pool; the frontend loses its connections only) crashes and comes
-          back, a pool on another port, all its URLs dead; before the request has an effect, or after it if
-          ``has_effect``;
+          back after ``seconds``, a pool on another port, all its URLs dead; before the request has an effect,
+          or after it if ``has_effect``;
         - ``"stall"``: wait ``seconds`` before doing anything;
         - ``"cut_upload"``, ``"cut_download"``: close the connection at byte ``at_byte`` of the body;
         - ``"stall_upload"``, ``"stall_download"``: pause for ``seconds`` at byte ``at_byte`` of the body;
@@ -99,7 +100,7 @@ class Fault:
     at_byte : `int`
         Where in a body; for listings the number of entries.
     seconds : `float`
-        Length of a stall.
+        Length of a stall, or of the time that a server is away.
     after : `int`
         How many matching requests go by before it acts.
     has_effect : `bool`
@@ -196,9 +197,9 @@ class Faults:
             raise HangUpError("dropped by a fault", fault.farewell)
         if fault := self.take("restart", exchange):
             if not fault.has_effect:
-                exchange.listener.crash()
+                exchange.listener.crash(fault.seconds)
                 raise HangUpError("the server crashed by a fault")
-            exchange.tap_head = _crashing(exchange.listener.crash)
+            exchange.tap_head = _crashing(partial(exchange.listener.crash, fault.seconds))
         if fault := self.take("status", exchange):
             text = fault.body
             if not text and exchange.listener.server == "door" and fault.status >= 500:

@@ -108,12 +108,19 @@ class Pool:
         for listener in self.listeners.values():
             listener.stop(patience)
 
-    def crash(self) -> None:
-        """Restart without waiting for anybody, from a thread that answers; a second one at a time is none."""
+    def crash(self, seconds: float = 0.0) -> None:
+        """Restart without waiting for anybody, from a thread that answers; a second one at a time is none.
+
+        Parameters
+        ----------
+        seconds : `float`, optional
+            How long nobody listens meanwhile.
+        """
         if self._restarting.acquire(blocking=False):
             try:
                 self.stop(patience=0.0)
-                self.start()
+                if not self.site.faults.stopping.wait(seconds):
+                    self.start()
             finally:
                 self._restarting.release()
 

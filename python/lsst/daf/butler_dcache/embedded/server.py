@@ -227,7 +227,16 @@ class EmbeddedDcache:
 
     def restart_door(self, number: int = 0) -> None:
         """Let a door crash and come back on its port: clients are cut off, URLs at the pools live on."""
-        self._doors[number].restart()
+        self.stop_door(number)
+        self.start_door(number)
+
+    def stop_door(self, number: int = 0) -> None:
+        """Cut off the clients of a door; nobody listens on its port until `start_door`."""
+        self._doors[number].stop()
+
+    def start_door(self, number: int = 0) -> None:
+        """Let a door that was stopped listen again, on the same port."""
+        self._doors[number].start()
 
     @property
     def door_urls(self) -> list[str]:

@@ -89,7 +89,7 @@ class Listener:
         self.idle, self.line_limit, self.head_limit = idle, line_limit, head_limit
         self.silent_limits, self.jetty = silent_limits, jetty
         self.stopping = threading.Event()
-        self.crash: Callable[[], None] = self.drop_connections
+        self.crash: Callable[[float], None] = lambda seconds: self.drop_connections()
         self.on_stop: list[Callable[[], None]] = []
         self._lock = threading.Lock()
         self._open: dict[Connection, threading.Thread] = {}

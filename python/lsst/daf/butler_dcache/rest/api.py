@@ -41,6 +41,7 @@ class Api:
         query: Mapping[str, str | int] | None = None,
         wish: Any = None,
         accept: Container[int] = (200,),
+        elsewhere: bool = False,
     ) -> Answer:
         """Send a request and return its answer.
 
@@ -62,6 +63,9 @@ class Api:
             What is sent as JSON.
         accept : `~collections.abc.Container` [ `int` ], optional
             Statuses to return; any other raises.
+        elsewhere : `bool`, optional
+            Whether the door is asked for the same if this server cannot be reached, so that it is not waited
+            for.
 
         Returns
         -------
@@ -82,6 +86,7 @@ class Api:
             headers=headers,
             body=None if wish is None else json.dumps(wish).encode(),
             deadline=deadline,
+            elsewhere=elsewhere,
         )
         if answer.status not in accept:
             raise failure(

@@ -119,4 +119,5 @@ class Namespace:
             deadline=deadline,
             wish=wish,
             accept=accept,
+            elsewhere=method != "GET",  # the door renames and removes as well
         )

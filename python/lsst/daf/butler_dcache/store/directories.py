@@ -25,6 +25,7 @@ from ..errors import (
 )
 from ..model import FileInfo
 from ..transport.deadline import Deadline
+from ..transport.failures import is_waited_for
 from ..transport.retry import Phase, rounds
 from ..webdav.addresses import as_directory, decoded_path, join, parent, temporary_name
 from ..webdav.door import Door
@@ -163,6 +164,8 @@ class Directories:
                 self._make(url, deadline)
                 return
             except (DoorUnavailableError, OutcomeUnknownError, ServerError) as error:
+                if is_waited_for(error):
+                    raise
                 try:
                     self._check(url, deadline, error)
                     return

@@ -47,7 +47,7 @@ from ..errors import (
 from ..model import FileInfo
 from ..redaction import redact_url
 from ..transport.deadline import Deadline
-from ..transport.failures import was_not_sent
+from ..transport.failures import is_waited_for, was_not_sent
 from ..transport.retry import Phase, rounds
 from ..transport.upload_body import UploadBody
 from ..webdav.addresses import temporary_name
@@ -64,6 +64,7 @@ _log = logging.getLogger(__name__)
 
 _CAME_TO_NOTHING = (DoorUnavailableError, OutcomeUnknownError, ServerError)
 _CLEAN_UP_SECONDS = 60.0
+_INTERRUPTED_SECONDS = 10.0
 
 
 class Publisher:
@@ -148,7 +149,7 @@ class Publisher:
                 self.clean_up(name, url, error)
                 if not isinstance(error, _CAME_TO_NOTHING):
                     raise
-                if last or deadline.expired:
+                if last or deadline.expired or is_waited_for(error):
                     _raise_unpublished(error, url, deadline)
                 _log.info("an upload came to nothing and begins anew: %s", error)
         try:
@@ -236,7 +237,7 @@ class Publisher:
                     self._space.refused(length, error)
                 if not isinstance(error, _CAME_TO_NOTHING):
                     raise
-                if last or deadline.expired:
+                if last or deadline.expired or is_waited_for(error):
                     _raise_unpublished(error, url, deadline)
         raise AssertionError("the last round returns or raises")
 
@@ -442,7 +443,9 @@ class Publisher:
             # Another request with this credential would count towards the block of the host.
             return
         try:
-            self._door.delete(name, operation="clean up", deadline=Deadline(_CLEAN_UP_SECONDS))
+            # Whoever interrupts does not want to wait for a door that is away.
+            seconds = _CLEAN_UP_SECONDS if isinstance(error, Exception) else _INTERRUPTED_SECONDS
+            self._door.delete(name, operation="clean up", deadline=Deadline(seconds))
         except ResourceNotFoundError:
             return
         except DcacheError as second:

@@ -44,12 +44,15 @@ class FailedAttemptError(Exception):
         Why.
     silent : `bool`, optional
         Whether the server said nothing until the time was over.
+    is_unreachable : `bool`, optional
+        Whether there is no way to the server: nothing was sent, and not since the two do not agree on TLS.
     """
 
-    def __init__(self, phase: Phase, text: str, silent: bool = False) -> None:
+    def __init__(self, phase: Phase, text: str, silent: bool = False, is_unreachable: bool = False) -> None:
         super().__init__(text)
         self.phase = phase
         self.silent = silent
+        self.is_unreachable = is_unreachable
         self.system_error: OSError | None = None
         """Innermost error of the operating system; unlike those of `requests` it quotes no URL."""
 
@@ -95,15 +98,17 @@ def classify(error: Exception) -> FailedAttemptError:
 
 
 def _judge(chain: list[BaseException], text: str) -> FailedAttemptError:
-    was_sent = any(hasattr(item, "kept_connection") for item in chain)
-    if not was_sent and any(
-        isinstance(item, lower.SSLError | requests.exceptions.SSLError) for item in chain
-    ):
-        return FailedAttemptError(Phase.NOT_SENT, f"no TLS connection: {text}")
+    refusals = [item for item in chain if getattr(item, "while_connecting", False)]
+    if refusals:
+        # A relay whose server is away takes the connection, and closes it.
+        refusal = refusals[0]
+        broke_off = isinstance(refusal, ssl.SSLEOFError | ssl.SSLZeroReturnError)
+        broke_off = broke_off or not isinstance(refusal, ssl.SSLError)
+        return FailedAttemptError(Phase.NOT_SENT, f"no TLS connection: {text}", is_unreachable=broke_off)
     if any(isinstance(item, lower.NewConnectionError) for item in chain):
-        return FailedAttemptError(Phase.NOT_SENT, f"no connection: {text}")
+        return FailedAttemptError(Phase.NOT_SENT, f"no connection: {text}", is_unreachable=True)
     if any(isinstance(item, lower.ConnectTimeoutError | requests.ConnectTimeout) for item in chain):
-        return FailedAttemptError(Phase.NOT_SENT, "no connection in time")
+        return FailedAttemptError(Phase.NOT_SENT, "no connection in time", is_unreachable=True)
     if any(isinstance(item, lower.ReadTimeoutError | requests.ReadTimeout | TimeoutError) for item in chain):
         return FailedAttemptError(Phase.NO_ANSWER, "no answer in time", silent=True)
     stale = any(getattr(item, "kept_connection", False) for item in chain)
@@ -276,7 +281,11 @@ class _Connection(HTTPConnection):
         if course is not None:
             course.lap("sending")
         begun = time.monotonic()
-        super().connect()
+        try:
+            super().connect()
+        except OSError as error:
+            error.while_connecting = True  # type: ignore[attr-defined]
+            raise
         if course is not None:
             course.lap("opened")
         opening = self.opening

@@ -38,6 +38,7 @@ from .adapter import Adapter, FailedAttemptError, NoCookies, Session, answered_b
 from .deadline import Deadline
 from .exchange import Course, is_observed
 from .pacing import Pacer
+from .presence import absence_of, has_answered, phase_unconnected, waited_in_vain
 from .retry import READS, Phase, Repetition
 
 __all__ = ("USER_AGENT", "Answer", "ControlPlane")
@@ -201,12 +202,18 @@ class ControlPlane:
                     who.check(url)
                     refused.check(origin, who, url)
                     answer = self._once(prepared, deadline, repetition.attempts, started, course)
+                    if origin in self._endpoint.origins:
+                        has_answered(origin)
                     slot.answered(answer.status, answer.headers)
                     if answer.status == 401 and answer.status not in ok:
                         refused.remember(origin, who, answer.reason)
             except FailedAttemptError as failure:
+                if failure.is_unreachable and origin in self._endpoint.origins:
+                    failure.phase = phase_unconnected(origin)
                 wait = repetition.next_wait(failure.phase)
                 if wait is None or failure.silent:
+                    if failure.phase is Phase.AWAY and repetition.is_over:
+                        waited_in_vain(origin)
                     self._give_up(failure, method, url, repetition.attempts, time.monotonic() - started)
             else:
                 if answer.status in ok:
@@ -396,11 +403,14 @@ class ControlPlane:
             "elapsed_seconds": elapsed,
         }
         cause = failure.__cause__
-        if failure.phase is not Phase.NOT_SENT and method not in READS:
+        if failure.phase not in (Phase.NOT_SENT, Phase.AWAY) and method not in READS:
             raise OutcomeUnknownError(f"sent, but there is no answer: {failure}", **details) from cause
         if failure.silent:
             raise DeadlineError(f"the server is silent: {failure}", **details) from cause
-        raise DoorUnavailableError(str(failure), **details) from cause
+        hint = absence_of(origin_of(url)) if failure.is_unreachable else ""
+        unavailable = DoorUnavailableError(str(failure), hint=hint, **details)
+        unavailable.was_waited_for = failure.phase is Phase.AWAY
+        raise unavailable from cause
 
     def _after_fork(self) -> None:
         self._lock = threading.Lock()

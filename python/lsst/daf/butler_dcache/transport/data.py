@@ -36,6 +36,7 @@ from .http1 import write_head
 from .lateness import Lateness
 from .outgoing import Outgoing
 from .pacing import UNPACED, Pacer, Slot
+from .presence import absence_of, has_answered, phase_unconnected, waited_in_vain
 from .request import Request
 from .retry import READS, RULES, Phase, Repetition, judged
 from .sockets import NotConnectedError
@@ -353,7 +354,9 @@ class DataPlane:
                 else:
                     return self._once(request, held, hand_over)
             except NotConnectedError as error:
-                failure, phase, again = error, Phase.NOT_SENT, held is None
+                failure, again = error, held is None
+                is_gone = own and again and error.is_unreachable
+                phase = phase_unconnected(server.origin) if is_gone else Phase.NOT_SENT
             except ConnectionLostError as error:
                 failure, phase = error, Phase.STALE if request.reused else Phase.NO_ANSWER
                 again = held is None and payload.can_be_sent
@@ -371,6 +374,8 @@ class DataPlane:
             repetition = repetition or Repetition(method, deadline, elsewhere=elsewhere)
             wait = repetition.next_wait(phase)
             if wait is None or not again:
+                if phase is Phase.AWAY and repetition.is_over:
+                    waited_in_vain(server.origin)
                 try:
                     _give_up(failure, phase, request)
                 finally:
@@ -447,10 +452,14 @@ class DataPlane:
             if request.expect:
                 head = send_when_asked(connection, request, hand_over=hand_over)
                 if head is None:
+                    if request.own and not request.reused:
+                        has_answered(request.origin)
                     return Outgoing(connection, request, partial(self._finish, connection, request))
             else:
                 head = send_at_once(connection, request)
             connection.answered()
+            if request.own and not request.reused:
+                has_answered(request.origin)
             answer = DataAnswer(head, request, connection, request.deadline, self._connections.release)
         except BaseException as error:
             connection.close()
@@ -516,8 +525,11 @@ def _give_up(error: Exception, phase: Phase, request: Request) -> NoReturn:
         "elapsed_seconds": time.monotonic() - request.started,
     }
     text = error.message if isinstance(error, DcacheError) else str(error)
-    if phase is not Phase.NOT_SENT and request.method not in READS:
+    if phase not in (Phase.NOT_SENT, Phase.AWAY) and request.method not in READS:
         raise OutcomeUnknownError(f"sent, but there is no answer: {text}", **details) from error
     if isinstance(error, DeadlineError | ProtocolError):
         raise type(error)(text, **details) from error
-    raise DoorUnavailableError(text, **details) from error
+    hint = absence_of(request.origin) if request.own and isinstance(error, NotConnectedError) else ""
+    unavailable = DoorUnavailableError(text, hint=hint, **details)
+    unavailable.was_waited_for = phase is Phase.AWAY
+    raise unavailable from error

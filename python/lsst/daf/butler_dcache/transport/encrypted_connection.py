@@ -94,9 +94,10 @@ class EncryptedConnection(Connection):
         except ssl.SSLError as exc:
             with contextlib.suppress(ConnectionLostError, DeadlineError):
                 self._flush(deadline, timeout)  # the alert tells the server what is wrong
-            raise NotConnectedError(
-                f"no TLS connection: {getattr(exc, 'verify_message', '') or exc}"
-            ) from exc
+            text = f"no TLS connection: {getattr(exc, 'verify_message', '') or exc}"
+            # A relay whose server is away takes the connection, and closes it.
+            broke_off = isinstance(exc, ssl.SSLEOFError | ssl.SSLZeroReturnError)
+            raise NotConnectedError(text, is_unreachable=broke_off) from exc
         except (ConnectionLostError, DeadlineError) as exc:
             raise NotConnectedError(f"no TLS connection: {exc}") from exc
 

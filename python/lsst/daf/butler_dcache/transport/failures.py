@@ -37,7 +37,16 @@ from ..errors import (
 from ..redaction import redact_url
 from .retry import Action, Phase, judged, rule_for
 
-__all__ = ("MOVER_GONE", "Outcome", "failure", "failure_in_words", "is_mover_gone", "was_not_sent", "words")
+__all__ = (
+    "MOVER_GONE",
+    "Outcome",
+    "failure",
+    "failure_in_words",
+    "is_mover_gone",
+    "is_waited_for",
+    "was_not_sent",
+    "words",
+)
 
 MOVER_GONE = "no longer valid"
 """What a pool says of a URL whose mover has ended (protocol page, section 2.5)."""
@@ -219,6 +228,17 @@ def was_not_sent(error: DcacheError) -> bool:
         Why it failed. A relay's 502, 503 and 504 are answers, behind which anything may have happened.
     """
     return isinstance(error, DoorUnavailableError) and error.status is None
+
+
+def is_waited_for(error: BaseException) -> bool:
+    """Tell whether a server was waited for in vain, so that nothing is tried again for now.
+
+    Parameters
+    ----------
+    error : `BaseException`
+        Why something failed.
+    """
+    return isinstance(error, DoorUnavailableError) and error.was_waited_for
 
 
 def failure(

@@ -11,6 +11,7 @@ The table is what the page ``faults`` shows (`table`), and what its tests take f
 
 from __future__ import annotations
 
+import math
 import random
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -48,6 +49,7 @@ class Phase(Enum):
     """How far a request came."""
 
     NOT_SENT = "no byte of the request was accepted"
+    AWAY = "the same, and the server has answered this process before"
     STALE = "a kept connection turned out to be closed before a byte of the answer"
     NO_ANSWER = "sent, and the connection was lost before the answer was complete"
     ANSWERED = "the server answered"
@@ -131,6 +133,9 @@ class Rule:
         What is done: it is sent again, somebody looks what became of it, or the error is told.
     elsewhere : `bool`
         Whether another door is asked at once, where there is one, instead of this one after a wait.
+    seconds : `float`
+        How long after the first such failure there may be another attempt; infinite if the number of attempts
+        is all that counts.
     """
 
     phase: Phase
@@ -142,6 +147,7 @@ class Rule:
     source: str
     action: Action = Action.RETRY
     elsewhere: bool = False
+    seconds: float = math.inf
 
 
 def _retry(
@@ -154,8 +160,12 @@ def _retry(
     *,
     reads_only: bool = True,
     elsewhere: bool = False,
+    seconds: float = math.inf,
 ) -> Rule:
-    return Rule(phase, status, reads_only, attempts, Backoff(*waits), because, source, elsewhere=elsewhere)
+    backoff = Backoff(*waits)
+    return Rule(
+        phase, status, reads_only, attempts, backoff, because, source, elsewhere=elsewhere, seconds=seconds
+    )
 
 
 def _once(
@@ -174,6 +184,19 @@ _LOOK = Action.RECONCILE
 RULES: tuple[Rule, ...] = (
     _retry(
         Phase.NOT_SENT, None, 4, (0.1, 2.0), "nothing was sent", "11.29", reads_only=False, elsewhere=True
+    ),
+    # A door takes 10 to 60 s to restart. The time decides: with waits of 5 s at most it is waited for 70 s at
+    # least, and those come to 75 s in some 30 attempts.
+    _retry(
+        Phase.AWAY,
+        None,
+        50,
+        (0.1, 5.0),
+        "nothing was sent; a server that restarts comes back",
+        "11.29",
+        reads_only=False,
+        elsewhere=True,
+        seconds=75.0,
     ),
     _retry(Phase.STALE, None, 4, (0.0, 0.0), "the server closed an idle connection", "1.1"),
     _once(Phase.STALE, None, _LOOK, "it may have closed it after it had begun", "RFC 9110, 9.2.2"),
@@ -381,6 +404,9 @@ class Repetition:
         self._deadline = deadline
         self._draw = draw
         self._counts: dict[Rule, int] = {}
+        self._first: dict[Rule, float] = {}
+        self.is_over = False
+        """Whether the table, and not the deadline, was why there was no other attempt."""
 
     def next_wait(
         self, phase: Phase, status: int | None = None, headers: Mapping[str, str] | None = None
@@ -406,11 +432,16 @@ class Repetition:
             return None
         count = self._counts[rule] = self._counts.get(rule, 0) + 1
         if count >= rule.attempts:
+            self.is_over = True
             return None
         asked = retry_after_seconds(headers) if headers is not None else None
         # A little more than asked, drawn for each client, or all come back at the same moment.
         wait = rule.backoff.delay(count, self._draw) if asked is None else asked + self._draw() * 0.1
         if wait >= self._deadline.left:
+            return None
+        elapsed = self._deadline.elapsed
+        if elapsed + wait - self._first.setdefault(rule, elapsed) > rule.seconds:
+            self.is_over = True
             return None
         _count()
         return wait
@@ -479,7 +510,8 @@ def table() -> str:
         action = rule.action.value + (", at the next door if there is one" if rule.elsewhere else "")
         if rule.action is Action.RETRY:
             waits = f"{rule.backoff.base_seconds:g}, {rule.backoff.cap_seconds:g}"
-            bounds = f"{rule.attempts} | {waits}"
+            longest = "" if rule.seconds == math.inf else f" in {rule.seconds:g} s"
+            bounds = f"{rule.attempts}{longest} | {waits}"
         else:
             bounds = " | "
         cells = (rule.phase.name, status, _methods(rule), action, bounds, rule.because, rule.source)

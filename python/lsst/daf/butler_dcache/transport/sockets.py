@@ -16,7 +16,19 @@ _KEEPALIVE = (("TCP_KEEPIDLE", 60), ("TCP_KEEPINTVL", 30), ("TCP_KEEPCNT", 4))
 
 
 class NotConnectedError(Exception):
-    """There is no connection; nothing was sent."""
+    """There is no connection; nothing was sent.
+
+    Parameters
+    ----------
+    text : `str`
+        Why.
+    is_unreachable : `bool`, optional
+        `False` if the server is there, and the two do not agree on TLS.
+    """
+
+    def __init__(self, text: str, is_unreachable: bool = True) -> None:
+        super().__init__(text)
+        self.is_unreachable = is_unreachable
 
 
 def open_socket(origin: Origin, timeout: float) -> tuple[socket.socket, Opening]:

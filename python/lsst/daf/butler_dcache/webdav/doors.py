@@ -2,8 +2,9 @@
 
 Each process has an order of its own in which it likes them, drawn when it begins, and keeps to the first that
 is fit (`~..transport.health`), and so to its connections. A request that a door did not get, and a read that
-it did not serve, goes to the next one at once. Only when none has served it are they asked again, with the
-waits and repetitions of the one table (`~..transport.retry`). What may have had an effect is told instead.
+it did not serve, goes to the next one at once. Only when none has served it are they all asked again, round
+and round, with the waits and repetitions of the one table (`~..transport.retry`): the patience for doors that
+restart is for all of them together. What may have had an effect is told instead.
 
 With a single door there is nothing to choose, and nothing is done here.
 """
@@ -13,16 +14,18 @@ from __future__ import annotations
 import logging
 import os
 import random
+import time
 import weakref
-from collections.abc import Callable, Sequence
-from typing import Protocol, TypeVar
+from collections.abc import Callable, Iterator, Sequence
+from typing import Protocol, TypeVar, cast
 from urllib.parse import urlsplit, urlunsplit
 
 from ..config.settings import Origin, origin_of
-from ..errors import DeadlineError, DoorUnavailableError, OutcomeUnknownError
+from ..errors import DcacheError, DeadlineError, DoorUnavailableError, OutcomeUnknownError
 from ..transport.deadline import Deadline
 from ..transport.health import Health, health_of
-from ..transport.retry import READS, Action, Phase, rule_for
+from ..transport.presence import is_away, waited_in_vain
+from ..transport.retry import READS, Action, Phase, Repetition, rule_for
 from .addresses import origin, to_http
 
 __all__ = ("Doors",)
@@ -60,6 +63,8 @@ class Doors:
         Base URLs of the doors that take its place (`~..config.settings.EndpointSettings.door_urls`).
     drain : `~collections.abc.Callable`
         Closes the idle connections to a server.
+    sleep : `~collections.abc.Callable`, optional
+        Waits some seconds before all doors are asked once more.
 
     Notes
     -----
@@ -67,10 +72,15 @@ class Doors:
     """
 
     def __init__(
-        self, base_url: str, others: Sequence[str], drain: Callable[[Origin], None] = lambda origin: None
+        self,
+        base_url: str,
+        others: Sequence[str],
+        drain: Callable[[Origin], None] = lambda origin: None,
+        sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._origin = origin(base_url)
         self._drain = drain
+        self._sleep = sleep
         self._liked = tuple(random.sample([_One(url) for url in others], len(others)))
         _all.add(self)
 
@@ -131,36 +141,69 @@ class Doors:
         asked = to_http(url)
         if not liked or origin(asked) != self._origin:
             return send(asked, False)
-        for one in liked:
-            if len(liked) > 1 and one.health.admits():
+        if len(liked) == 1:
+            return self._send(liked[0], asked, send, False)
+        begun = deadline.elapsed
+        repetition = Repetition(method, deadline)
+        failure: DoorUnavailableError | DeadlineError | None = None
+        answer: Answered | None = None
+        while True:
+            for one in self._in_order():
+                _close(answer)
+                failure = answer = None
+                repetition.attempts += 1
                 try:
                     answer = self._send(one, asked, send, True)
-                except (DoorUnavailableError, DeadlineError) as error:
-                    if isinstance(error, DeadlineError) and (deadline.expired or method not in READS):
-                        raise
+                except DoorUnavailableError as error:
+                    failure = error
                     _log.info("a door does not answer, the next one is asked: %s", error)
-                    continue
-                if not _is_better_asked_elsewhere(method, answer):
-                    return answer
-                _log.info("a door is not in service, the next one is asked: %s", one.base)
-                _close(answer)
-        return self._insist(method, asked, send)
+                except DeadlineError as error:
+                    if deadline.expired or method not in READS:
+                        raise
+                    failure = error
+                    _log.info("a door is silent, the next one is asked: %s", error)
+                else:
+                    if not _is_better_asked_elsewhere(method, answer):
+                        return answer
+                    _log.info("a door is not in service, the next one is asked: %s", one.base)
+            wait = self._wait(method, answer, failure, repetition)
+            if wait is not None:
+                self._sleep(wait)
+            elif failure is None:
+                return cast(Answered, answer)
+            else:
+                failure.attempts, failure.elapsed_seconds = repetition.attempts, deadline.elapsed - begun
+                try:
+                    raise failure
+                finally:
+                    del failure  # whose traceback holds this frame
 
-    def _insist(self, method: str, asked: str, send: Callable[[str, bool], Answered]) -> Answered:
-        """Ask all of them again, with all repetitions; those that are fit first."""
-        order = sorted(self._liked, key=lambda one: not one.health.is_fit)
-        for one in order:
-            try:
-                answer = self._send(one, asked, send, False)
-            except DoorUnavailableError as error:
-                if one is order[-1]:
-                    raise
-                _log.warning("a door does not answer, the next one is asked: %s", error)
-                continue
-            if one is order[-1] or not _is_better_asked_elsewhere(method, answer):
-                return answer
-            _close(answer)
-        raise AssertionError("the last door returns or raises")
+    def _in_order(self) -> Iterator[_One]:
+        """Yield all of them, those that had better be left alone at last: there are no others."""
+        left_alone = []
+        for one in self._liked:
+            if one.health.admits():
+                yield one
+            else:
+                left_alone.append(one)
+        yield from left_alone
+
+    def _wait(
+        self, method: str, answer: object, failure: DcacheError | None, repetition: Repetition
+    ) -> float | None:
+        """Return how long to wait before all are asked once more, `None` if they are not."""
+        if any(is_away(one.origin) for one in self._liked):
+            wait = repetition.next_wait(Phase.AWAY)
+            if wait is None and repetition.is_over:
+                for one in self._liked:
+                    waited_in_vain(one.origin)
+            return wait
+        if isinstance(failure, DeadlineError):
+            return None
+        if failure is not None:
+            return repetition.next_wait(Phase.NO_ANSWER if method in READS else Phase.NOT_SENT)
+        headers = getattr(answer, "headers", None)
+        return repetition.next_wait(Phase.ANSWERED, getattr(answer, "status", None), headers)
 
     def _send(
         self, one: _One, asked: str, send: Callable[[str, bool], Answered], elsewhere: bool

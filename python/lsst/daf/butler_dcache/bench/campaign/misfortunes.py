@@ -82,6 +82,13 @@ _RESTARTS: dict[str, _Make] = {
     "restart before the effect": lambda draw, size: {"kind": "restart"},
     "restart after the effect": lambda draw, size: {"kind": "restart", "has_effect": True},
 }
+_RESTARTS_OF_DOORS = _RESTARTS | {
+    "restart that takes its time": lambda draw, size: {
+        "kind": "restart",
+        "seconds": 0.3,
+        "has_effect": draw.random() < 0.5,
+    },
+}
 _OF_PUT: dict[str, _Make] = {
     "upload cut": lambda draw, size: {
         "kind": "cut_upload",
@@ -175,7 +182,7 @@ def _one(
     else:
         table |= _AT_DOORS
     if restarts and server != "frontend" and draw.random() < 0.25:
-        table = _RESTARTS
+        table = _RESTARTS_OF_DOORS if server == "door" else _RESTARTS
     elif draw.random() < _LONG_STALLS_OF_ALL:
         table = _LONG_STALLS_OF_GET if (server, method) == ("pool", "GET") else _LONG_STALLS
     elif method == "PUT":

@@ -159,6 +159,7 @@ class Core:
         self._open: dict[tuple[str, int], int] = {}
         self._sessions: set[tuple[str, int]] = set()
         self._sick: dict[int, tuple[float, float]] = {}
+        self._heard: set[int] = set()
         self._presumed = Kind.UNKNOWN
         self._gives_up = False
         self._lag = 0.0
@@ -186,6 +187,8 @@ class Core:
         yield self._environment.timeout(delay)
         before = (Operation("first"), *task.before) if farm.pattern.first else task.before
         if is_amid:
+            if farm.policy.looks_first:
+                self._heard.add(self._doors[0].number)  # by which it has read
             good = yield from self._batch(task.after)
             tally.counts["tasks" if good else "failed tasks"] += 1
         number = 0
@@ -246,7 +249,7 @@ class Core:
                 if phase is None:
                     return False
                 attempts = again.setdefault(phase, farm.policy.attempts(ask.method, farm.draw))
-                wait = attempts.wait(phase, None, None)
+                wait = attempts.wait(phase, None, None, self._now)
                 if wait is None:
                     return False
                 farm.tally.counts["operations repeated"] += 1
@@ -275,8 +278,10 @@ class Core:
                 if ask.server == "pool" and self._farm.policy.looks_first:
                     raise
                 attempts = attempts or self._farm.policy.attempts(ask.method, self._farm.draw)
-                wait = attempts.wait(failure.phase, failure.status, failure.retry_after)
+                wait = attempts.wait(failure.phase, failure.status, failure.retry_after, self._now)
                 if wait is None:
+                    if failure.phase is Phase.AWAY:
+                        self._heard.clear()  # and nobody waits for them again (`~...transport.presence`)
                     raise
                 tally.counts["requests repeated"] += 1
                 self._lag += wait
@@ -292,24 +297,36 @@ class Core:
             return
         now = self._environment.now
         fit = [door for door in self._doors if self._sick.get(door.number, (0.0, 0.0))[0] <= now]
-        order = fit or self._doors
+        order = fit + [door for door in self._doors if door not in fit]
+        is_away = False
         for door in order:
             try:
                 yield from self._at_door(ask, door)
             except _FailedError as failure:
-                unreachable = failure.phase is Phase.NOT_SENT
+                unreachable = failure.phase in (Phase.NOT_SENT, Phase.AWAY)
+                is_away = is_away or failure.phase is Phase.AWAY
                 if unreachable:
                     _, pause = self._sick.get(door.number, (0.0, _SICK_SECONDS / 2))
                     pause = min(_SICK_AT_MOST_SECONDS, 2 * pause)
                     until = self._environment.now + pause * self._farm.draw.uniform(0.5, 1.5)
                     self._sick[door.number] = (until, pause)
                 lost = failure.phase is Phase.NO_ANSWER and ask.method in ("GET", "PROPFIND")
-                if door is order[-1] or not (unreachable or lost):
+                if not (unreachable or lost):
+                    raise
+                if door is order[-1]:
+                    if is_away:
+                        raise _FailedError(Phase.AWAY) from failure
                     raise
                 self._farm.tally.counts["asked the next door"] += 1
                 continue
             self._sick.pop(door.number, None)
+            self._heard.add(door.number)
             return
+
+    @property
+    def _now(self) -> float:
+        """The time, with what has still to pass."""
+        return self._environment.now + self._lag
 
     def _catch_up(self) -> _Wait:
         """Let the time pass that is known to have passed: one event in place of several."""
@@ -327,7 +344,8 @@ class Core:
         yield from self._catch_up()
         if not server.is_up:
             self._open.pop(key, None)
-            raise _FailedError(Phase.NOT_SENT)
+            is_known = kind == "door" and server.number in self._heard
+            raise _FailedError(Phase.AWAY if is_known else Phase.NOT_SENT)
         server.connections += 1
         if spec.tls:
             resumes = self._farm.pattern.resumes and key in self._sessions

@@ -23,7 +23,7 @@ _UPSTREAM_LONGEST_SECONDS = 120.0
 class Attempts(Protocol):
     """Counts the failures of one request."""
 
-    def wait(self, phase: Phase, status: int | None, retry_after: float | None) -> float | None:
+    def wait(self, phase: Phase, status: int | None, retry_after: float | None, now: float) -> float | None:
         """Return the seconds before the next attempt, or `None` if there is none.
 
         Parameters
@@ -34,12 +34,14 @@ class Attempts(Protocol):
             Status of the answer.
         retry_after : `float` or `None`
             Seconds that the answer asked for.
+        now : `float`
+            Time of the simulation in seconds.
         """
         ...
 
 
 class _Never:
-    def wait(self, phase: Phase, status: int | None, retry_after: float | None) -> float | None:
+    def wait(self, phase: Phase, status: int | None, retry_after: float | None, now: float) -> float | None:
         return None
 
 
@@ -47,8 +49,9 @@ class _Ours:
     def __init__(self, method: str, draw: random.Random) -> None:
         self._method, self._draw = method, draw
         self._counts: dict[Rule, int] = {}
+        self._first: dict[Rule, float] = {}
 
-    def wait(self, phase: Phase, status: int | None, retry_after: float | None) -> float | None:
+    def wait(self, phase: Phase, status: int | None, retry_after: float | None, now: float) -> float | None:
         if status == 500:  # without a text that says that it lasts (`~...transport.failures`)
             phase, status = Phase.FAILED, None
         rule = rule_for(phase, self._method, status)
@@ -59,7 +62,8 @@ class _Ours:
             return None
         if retry_after is not None:
             return retry_after + self._draw.random() * 0.1
-        return rule.backoff.delay(count, self._draw.random)
+        wait = rule.backoff.delay(count, self._draw.random)
+        return wait if now + wait - self._first.setdefault(rule, now) <= rule.seconds else None
 
 
 class _Upstream:
@@ -73,7 +77,7 @@ class _Upstream:
         self._factor = 1.0 + 2.0 * draw.random()
         self._count = 0
 
-    def wait(self, phase: Phase, status: int | None, retry_after: float | None) -> float | None:
+    def wait(self, phase: Phase, status: int | None, retry_after: float | None, now: float) -> float | None:
         # Without a connection nothing was sent, and urllib3 repeats whatever the method is.
         lasts = phase is Phase.ANSWERED and status not in _UPSTREAM_STATUS
         if phase is not Phase.NOT_SENT and (lasts or not self._is_repeated):
