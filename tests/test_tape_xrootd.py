@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 from click.testing import CliRunner
@@ -30,6 +32,13 @@ def root(xrootd_tape: XrootdTape, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
             (folder / tmp_path.name / name).write_bytes(b"1")
             (folder / tmp_path.name / name).chmod(0o666)
     return f"{xrootd_tape.url}{tmp_path.name}/"
+
+
+def test_discovery(xrootd_tape: XrootdTape) -> None:
+    store: Any = store_for(xrootd_tape.url)
+    api = store._frontends.tape(Deadline(10))
+    assert urlsplit(api.base_url)[:2] == ("https", urlsplit(xrootd_tape.url).netloc)
+    assert store._frontends.get(Deadline(10)) is None, "a tape API is no frontend"
 
 
 def kinds(answers: dict[str, Locality | DcacheError]) -> list[Locality | type[DcacheError]]:

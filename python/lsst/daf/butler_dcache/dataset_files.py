@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
-from lsst.daf.butler import Butler, DatasetRef
+from lsst.daf.butler import Butler, ButlerUserError, DatasetRef
+
+from .errors import ConfigurationError
 
 __all__ = ("query_files", "stored_files")
 
@@ -38,11 +40,19 @@ def query_files(
     ------
     url : `str`
         URL of a file.
+
+    Raises
+    ------
+    ConfigurationError
+        Raised if there are no such collections, or the condition cannot be understood.
     """
     with Butler.from_config(repository, writeable=False) as butler:
-        refs = butler.query_all_datasets(
-            list(collections), name=list(dataset_types), where=where, find_first=find_first, limit=None
-        )
+        try:
+            refs = butler.query_all_datasets(
+                list(collections), name=list(dataset_types), where=where, find_first=find_first, limit=None
+            )
+        except ButlerUserError as error:
+            raise ConfigurationError(f"the Butler refuses the query: {error}") from error
         yield from stored_files(butler, refs)
 
 
