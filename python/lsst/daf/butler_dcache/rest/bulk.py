@@ -62,8 +62,8 @@ _PATH = "/bulk-requests"
 _IDENTIFIER = re.compile(r"[0-9A-Za-z-]+")
 _ENDED = ("COMPLETED", "CANCELLED")
 _MAY_BE_TAKEN = (DeadlineError, OutcomeUnknownError, ProtocolError, ServerError)
-_TELLING = (AccessDeniedError, DoorUnavailableError, ServerBusyError)
-"""Refusals of a request that say as much of each of its targets; a 404 does not."""
+_TELLING = (CredentialError, DoorUnavailableError, ServerBusyError)
+"""Refusals of a request that say as much of each of its targets; 403 and 404 speak of the resource."""
 
 _CAUSES: tuple[tuple[str, str, type[DcacheError], str], ...] = (
     ("FileNotFoundCacheException", "No such file", ResourceNotFoundError, "no such file or directory"),
@@ -165,8 +165,8 @@ class BulkRequests:
             By URL, `None` where the server says that it was done. Beside what it says of single targets:
             `OutcomeUnknownError` where nobody knows, or the server gave up without saying why;
             `UnsupportedError` where the name is none for a bulk request, or the frontend takes none;
-            `AccessDeniedError`, `CredentialError`, `DoorUnavailableError` and `ServerBusyError` as the
-            frontend said to the request; `DeadlineError`.
+            `CredentialError`, `DoorUnavailableError` and `ServerBusyError` where that is what came of the
+            request; `DeadlineError`.
 
         Notes
         -----

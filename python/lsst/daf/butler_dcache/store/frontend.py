@@ -20,8 +20,9 @@ import time
 from collections.abc import Callable
 from typing import NamedTuple
 
-from ..errors import CredentialError, DcacheError, DeadlineError, UnsupportedError
+from ..errors import DcacheError, DeadlineError, UnsupportedError
 from ..rest.api import Api
+from ..rest.bulk import BulkRequests
 from ..rest.discovery import TapeEndpoint, find_tape_endpoint
 from ..rest.namespace import Namespace
 from ..transport.control import ControlPlane
@@ -35,6 +36,9 @@ __all__ = ("Frontend", "Frontends")
 _log = logging.getLogger(__name__)
 
 _ASK_AGAIN_SECONDS = 600.0
+_AWAY_SECONDS = 60.0
+"""How long nobody tries again to remove by a frontend that is down."""
+
 _LONGEST_QUESTION_SECONDS = 10.0
 
 
@@ -53,10 +57,12 @@ class Frontend:
 
     def __init__(self, door: Door, api: Api, clock: Callable[[], float] = time.monotonic) -> None:
         self.api = api
+        self.bulk = BulkRequests(api)
         self._door = door
         self._namespace = Namespace(api)
         self._clock = clock
         self._failed_at: float | None = None
+        self._away_until = 0.0
         self.is_proven = False
         """Whether door and frontend were seen to speak of one file."""
 
@@ -102,6 +108,23 @@ class Frontend:
         """
         self._namespace.remove(url, operation=operation, deadline=deadline)
 
+    @property
+    def is_away(self) -> bool:
+        """Whether it did not serve a moment ago, see `leave`."""
+        return self._clock() < self._away_until
+
+    def leave(self, error: DcacheError) -> None:
+        """Note that it does not remove, so that for a minute the door does.
+
+        Parameters
+        ----------
+        error : `DcacheError`
+            Why.
+        """
+        if not self.is_away:
+            _log.warning("the frontend does not remove, so the door does: %s", error)
+        self._away_until = self._clock() + _AWAY_SECONDS
+
     def prove(self, url: str, deadline: Deadline) -> bool:
         """Find out whether door and frontend speak of one file (2 requests, once).
 
@@ -129,9 +152,8 @@ class Frontend:
         etag = self._door.propfind(url, 0, operation="look", deadline=deadline)[0].etag
         try:
             identifier = self._namespace.identifier(url, deadline=deadline)
-        except CredentialError:
-            raise
         except DcacheError as error:
+            # A 401 as well: the door has just accepted the same credential.
             _log.warning("the frontend does not know what the door knows, so it is not used: %s", error)
             identifier = ""
         if identifier and etag.strip('"').partition("_")[0] == identifier:

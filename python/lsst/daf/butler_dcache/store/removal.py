@@ -9,8 +9,6 @@ Where neither is to be had the name is looked at first. XRootD never removes a t
 
 from __future__ import annotations
 
-import logging
-
 from ..auth.credential import Credential
 from ..auth.macaroon import Activity
 from ..errors import (
@@ -33,8 +31,6 @@ from .frontend import Frontend, Frontends
 from .publication import look
 
 __all__ = ("Remover",)
-
-_log = logging.getLogger(__name__)
 
 
 class Remover:
@@ -134,7 +130,7 @@ class Remover:
     @property
     def _proven(self) -> Frontend | None:
         frontend = self._frontends.for_single_files
-        return frontend if frontend is not None and frontend.is_proven else None
+        return frontend if frontend is not None and frontend.is_proven and not frontend.is_away else None
 
     def _remove_once(self, url: str, deadline: Deadline, known_file: bool) -> None:
         if (proven := self._proven) is not None and self._remove_by_frontend(proven, url, deadline):
@@ -178,7 +174,7 @@ class Remover:
         except DoorUnavailableError as error:
             if not was_not_sent(error):
                 raise
-            _log.warning("the frontend does not remove, so the door does: %s", error)
+            frontend.leave(error)
             return False
         return True
 

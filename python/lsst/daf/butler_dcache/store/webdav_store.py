@@ -19,8 +19,6 @@ from ..auth.macaroon import Activity
 from ..auth.sources import CredentialSource, source_for
 from ..config.settings import EndpointSettings, origin_of
 from ..errors import (
-    CredentialError,
-    DcacheError,
     FileBrokenError,
     ParentNotFoundError,
     ResourceNotFoundError,
@@ -41,7 +39,8 @@ from ..webdav.minting import mint
 from ..webdav.reader import WebdavReader
 from ..webdav.rights import Rights
 from ..webdav.third_party import ThirdPartyCopies
-from .bulk import Listings, at_once, exists_many, files_among, found
+from .bulk import Listings, at_once, exists_many, found
+from .bulk_removal import ManyRemovals
 from .copying import RemoteSource
 from .directories import Directories
 from .exclusion import Exclusion
@@ -110,6 +109,9 @@ class WebdavStore:
         self._directories = Directories(self._door)
         self._listings = Listings(self._door)
         self._remover = Remover(self._door, self._rights, self._frontends, self._directories)
+        self._many_removals = ManyRemovals(
+            self._door, self._frontends, self._remover, self._listings, self.exists, self._removing
+        )
         _stores.add(self)
 
     @property
@@ -227,38 +229,18 @@ class WebdavStore:
 
     def remove(self, url: str) -> None:
         """See `.protocol.Store`."""
-        self._remove(url, known_file=False)
+        with self._removing(url):
+            self._remover.remove(url, deadline=self._deadline())
 
-    def _remove(self, url: str, *, known_file: bool) -> None:
+    @contextmanager
+    def _removing(self, url: str) -> Iterator[None]:
         with self._sizes.change(url, below=url.endswith("/")):
             self._directories.forget(url)
-            self._remover.remove(url, deadline=self._deadline(), known_file=known_file)
+            yield
 
     def remove_many(self, urls: Iterable[str]) -> Mapping[str, Exception | None]:
         """See `.protocol.Store`."""
-        wanted = list(dict.fromkeys(urls))
-        files: set[str] = set()
-        remover = self._remover
-        if wanted and remover.must_look(self._deadline()):
-            # Without a macaroon one listing of each directory takes the place of a look at each name.
-            files = files_among(self._listings, wanted)
-
-        refusals: list[CredentialError] = []
-
-        def one(url: str) -> Exception | None:
-            if refusals:
-                # Who is not known has no right to any of them, and the third 401 blocks this host.
-                return refusals[0]
-            try:
-                self._remove(url, known_file=url in files)
-            except CredentialError as error:
-                refusals.append(error)
-                return error
-            except DcacheError as error:
-                return error
-            return None
-
-        return dict(zip(wanted, at_once(one, wanted), strict=True))
+        return self._many_removals.remove(urls)
 
     def move(self, source: str, target: str, *, overwrite: bool = False) -> None:
         """See `.protocol.Store`."""
