@@ -6,13 +6,18 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from urllib.parse import SplitResult, unquote, urlsplit
 
-from .errors import CredentialError, DcacheError, ResourceNotFoundError
+from .errors import CredentialError, DcacheError, DirectoryNotEmptyError, ResourceNotFoundError
 from .model import FileInfo
 from .store.protocol import Store
+from .webdav.addresses import decoded_path
 
 __all__ = ("are_one", "remove_tree", "walk_tree")
 
 _LISTINGS_IN_FLIGHT = 4
+_BATCH = 10_000
+"""Names that are removed together: twenty bulk requests of dCache, ten of S3."""
+
+_MOST_ERRORS = 20
 
 
 def walk_tree(
@@ -85,20 +90,104 @@ def remove_tree(store: Store, url: str) -> None:
 
     Raises
     ------
+    DirectoryNotEmptyError
+        Raised if somebody wrote into a directory meanwhile, or if one was listed as empty and is not; what is
+        in it stays.
     DcacheError
-        The first error of a file or directory that could not be removed; what was removed until then is gone.
+        Raised by cause for what could not be removed, after everything else was. Of several errors it is the
+        first; the text tells how many there are, and its notes the next ones.
+
+    Notes
+    -----
+    Everything is removed by name, files before their directories and these from the deepest on, in the
+    fewest requests that the server allows, and never a directory that holds something. Memory is needed for
+    one batch of names and for the directories above them. Whoever is interrupted begins again.
     """
-    directories: list[str] = []
-    for directory, _, files in walk_tree(store, url):
-        directories.append(directory)
-        for error in store.remove_many([entry.url for entry in files]).values():
-            if error is not None and not isinstance(error, FileNotFoundError):
+    removal = _TreeRemoval(store)
+    # The directories that are being walked, from the top: parents come before their children.
+    above: list[str] = []
+    for directory, _, files in walk_tree(store, url, on_error=removal.leave):
+        while above and _depth(above[-1]) >= _depth(directory):
+            removal.add_directory(above.pop())
+        above.append(directory)
+        for entry in files:
+            removal.add_file(entry.url)
+    for directory in reversed(above):
+        removal.add_directory(directory)
+    removal.end()
+
+
+class _TreeRemoval:
+    """The files and directories of a tree that can be removed, batch by batch."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._files: list[str] = []
+        self._directories: list[str] = []
+        self._kept: set[str] = set()
+        """Directories in which something stays."""
+        self._errors: list[DcacheError] = []
+        self._count = 0
+
+    def add_file(self, url: str) -> None:
+        """Remove a file, now or later."""
+        self._files.append(url)
+        if len(self._files) >= _BATCH:
+            self._remove_files()
+
+    def add_directory(self, url: str) -> None:
+        """Remove a directory, all of whose contents have been added, now or later."""
+        self._directories.append(url)
+        if len(self._directories) >= _BATCH:
+            self._remove_directories()
+
+    def leave(self, error: DcacheError) -> None:
+        """Note what stays, and why."""
+        self._kept.add(_above(error.url))
+        self._count += 1
+        # Whoever wrote into a directory meanwhile is less of a reason than a refusal.
+        if isinstance(error, DirectoryNotEmptyError):
+            self._errors.append(error)
+        else:
+            self._errors.insert(0, error)
+        del self._errors[_MOST_ERRORS:]
+
+    def end(self) -> None:
+        """Remove the rest, and raise if something stays."""
+        self._remove_directories()
+        if not self._errors:
+            return
+        first, *others = self._errors
+        if others:
+            first.message += f" (and {self._count - 1} more of the tree could not be removed)"
+        for error in others:
+            first.add_note(str(error))
+        raise first
+
+    def _remove_files(self) -> None:
+        self._remove(self._files)
+        self._files = []
+
+    def _remove_directories(self) -> None:
+        self._remove_files()
+        levels: dict[int, list[str]] = {}
+        for directory in self._directories:
+            levels.setdefault(_depth(directory), []).append(directory)
+        self._directories = []
+        for _, level in sorted(levels.items(), reverse=True):
+            kept = self._kept.intersection(level)
+            self._kept.update(map(_above, kept))
+            self._remove([directory for directory in level if directory not in kept])
+
+    def _remove(self, urls: list[str]) -> None:
+        for url, error in self._store.remove_many(urls).items():
+            if isinstance(error, CredentialError):
                 raise error
-    for directory in reversed(directories):
-        try:
-            store.remove(directory)
-        except ResourceNotFoundError:
-            continue
+            if isinstance(error, DcacheError) and not isinstance(error, ResourceNotFoundError):
+                self._kept.add(_above(url))
+                self.leave(error)
+            elif error is not None and not isinstance(error, ResourceNotFoundError):
+                raise error
 
 
 def are_one(store: Store, url: str, other_store: Store, other_url: str) -> bool:
@@ -155,3 +244,12 @@ def _object(info: FileInfo) -> tuple[str, ...]:
 
 def _directory(url: str) -> str:
     return url if url.endswith("/") else url + "/"
+
+
+def _above(url: str) -> str:
+    """Return the directory that holds a file or directory."""
+    return url.rstrip("/").rpartition("/")[0] + "/"
+
+
+def _depth(url: str) -> int:
+    return decoded_path(url).count("/")
