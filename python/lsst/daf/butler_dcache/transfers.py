@@ -8,12 +8,13 @@ given away only when all of them were, and as they arrive; and what both ends sa
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable
 from typing import BinaryIO, cast
 
 from .errors import DcacheError, IntegrityError
 from .model import FileInfo
 from .remote_file import RemoteFile
-from .store.protocol import Progress, RemoteReader, Store
+from .store.protocol import Carrier, Progress, RemoteReader, Store
 from .store.third_party import copied_by_servers
 from .transport.deadline import Deadline
 
@@ -31,6 +32,7 @@ def transfer(
     overwrite: bool,
     progress: Progress | None = None,
     deadline: Deadline | None = None,
+    on_way: Callable[[Carrier], object] | None = None,
 ) -> FileInfo:
     """Copy a file from one store to another, or within one.
 
@@ -47,7 +49,9 @@ def transfer(
         the copy.
     deadline : `~lsst.daf.butler_dcache.transport.deadline.Deadline`, optional
         When to give up what the servers do; by the size of the file if not given. What passes through this
-        process ends with the deadlines of its endpoints.
+        process is given up as well, and its requests end with the deadlines of their endpoints.
+    on_way : `~collections.abc.Callable`, optional
+        Is told who moves the bytes: first ``server`` where that is tried, then ``client`` if it fails.
 
     Returns
     -------
@@ -69,9 +73,18 @@ def transfer(
         If the deadline passed.
     """
     if source_store is target_store:
-        return source_store.copy(source, target, overwrite=overwrite, progress=progress, deadline=deadline)
+        return source_store.copy(
+            source, target, overwrite=overwrite, progress=progress, deadline=deadline, on_way=on_way
+        )
     info = copied_by_servers(
-        source_store, source, target_store, target, overwrite=overwrite, progress=progress, deadline=deadline
+        source_store,
+        source,
+        target_store,
+        target,
+        overwrite=overwrite,
+        progress=progress,
+        deadline=deadline,
+        on_way=on_way,
     )
     if info is not None:
         return info

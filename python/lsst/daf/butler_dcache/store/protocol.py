@@ -6,10 +6,10 @@ and one conformance suite holds for every implementation.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import BinaryIO, Protocol
+from typing import BinaryIO, Literal, Protocol
 
 from ..auth.credential import Credential
 from ..auth.grant import Grant
@@ -19,7 +19,11 @@ from ..transport.deadline import Deadline
 from ..webdav.markers import Vigil
 from .tape import Tape
 
-__all__ = ("CopyRules", "Landing", "Progress", "RemoteReader", "RemoteWriter", "Store")
+__all__ = ("Carrier", "CopyRules", "Landing", "Progress", "RemoteReader", "RemoteWriter", "Store")
+
+
+Carrier = Literal["server", "client"]
+"""Who moves the bytes of a copy."""
 
 
 class Progress(Protocol):
@@ -246,8 +250,9 @@ class Store(Protocol):
         overwrite: bool = False,
         progress: Progress | None = None,
         deadline: Deadline | None = None,
+        on_way: Callable[[Carrier], object] | None = None,
     ) -> FileInfo:
-        """Copy a file on this server and verify the copy."""
+        """Copy a file on this server and verify the copy; see `..transfers.transfer`."""
         ...
 
     def exists_many(self, urls: Iterable[str]) -> dict[str, bool]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import os
 import weakref
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import BinaryIO
 
 from ..auth.credential import Credential
@@ -46,7 +46,7 @@ from ..transport.upload_body import UploadBody
 from ..webdav.markers import Vigil
 from .bulk import at_once, found
 from .local_target import LocalTarget
-from .protocol import CopyRules, Landing, Progress, RemoteReader, RemoteWriter
+from .protocol import Carrier, CopyRules, Landing, Progress, RemoteReader, RemoteWriter
 from .s3_existence import exist
 from .s3_landing import S3Landing
 from .s3_writer import S3Writer
@@ -314,12 +314,15 @@ class S3Store:
         overwrite: bool = False,
         progress: Progress | None = None,
         deadline: Deadline | None = None,
+        on_way: Callable[[Carrier], object] | None = None,
     ) -> FileInfo:
         """See `.protocol.Store`; the server does not say how far it is."""
         if self._address(source) == self._address(target):
             return self.stat(source)
         deadline = self._deadline() if deadline is None else deadline
         self._folding.check(self._address(target), operation="copy", deadline=deadline)
+        if on_way is not None:
+            on_way("server")
         with self._sizes.change(target) as change:
             info = self._copies.copy(source, target, overwrite=overwrite, deadline=deadline)
             change.done(info)

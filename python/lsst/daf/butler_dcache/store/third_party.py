@@ -25,16 +25,18 @@ from enum import Enum
 
 from ..errors import (
     AccessDeniedError,
+    CredentialError,
     DcacheError,
+    DeadlineError,
     DoorUnavailableError,
     FileBrokenError,
     IntegrityError,
     NearlineError,
     OutcomeUnknownError,
-    ProtocolError,
     ResourceExistsError,
     ResourceIsDirectoryError,
     ResourceIsFileError,
+    ResourceNotFoundError,
     ServerBusyError,
     ServerError,
     StoreFullError,
@@ -44,10 +46,11 @@ from ..errors import (
 from ..model import FileInfo, Locality
 from ..redaction import redact_url
 from ..transport.deadline import Deadline
+from ..transport.failures import was_not_sent
 from ..webdav.addresses import origin
 from ..webdav.markers import StandstillError, Vigil
-from ..webdav.third_party import OtherSideError
-from .protocol import CopyRules, Landing, Progress, Store
+from ..webdav.third_party import OtherSideError, SourceError
+from .protocol import Carrier, CopyRules, Landing, Progress, Store
 
 __all__ = ("copied_by_servers",)
 
@@ -75,38 +78,41 @@ class Way(Enum):
 class _Course(Enum):
     """What a failure leads to."""
 
-    ANSWER = "it is the answer: no other way would do better, or none may be tried"
-    AGAIN = "once more under a fresh name, then the other way"
+    ANSWER = "it is the answer: nothing else would do better, or may be tried"
+    HERE = "the bytes pass through this process, whose error is the last word"
     ELSEWHERE = "the other way"
     CLOSED = "the other way, and this one is not tried between these servers for ten minutes"
 
 
-_COURSES: tuple[tuple[type[DcacheError], _Course], ...] = (
-    (OtherSideError, _Course.CLOSED),
-    (UnsupportedError, _Course.CLOSED),
-    (StandstillError, _Course.CLOSED),
-    (ResourceExistsError, _Course.ANSWER),
-    (ResourceIsDirectoryError, _Course.ANSWER),
-    (ResourceIsFileError, _Course.ANSWER),
-    (StoreFullError, _Course.ANSWER),
-    (FileBrokenError, _Course.ANSWER),
-    (NearlineError, _Course.ANSWER),
-    (UploadDisplacedError, _Course.ANSWER),
-    (ServerBusyError, _Course.ANSWER),
-    (IntegrityError, _Course.AGAIN),
-    (OutcomeUnknownError, _Course.AGAIN),
-    (DoorUnavailableError, _Course.AGAIN),
-    (ServerError, _Course.AGAIN),
-    (ProtocolError, _Course.ELSEWHERE),
+_COURSES: tuple[tuple[type[DcacheError], bool, _Course], ...] = (
+    (OtherSideError, False, _Course.CLOSED),
+    (SourceError, False, _Course.HERE),
+    (UnsupportedError, False, _Course.CLOSED),
+    (StandstillError, False, _Course.CLOSED),
+    (CredentialError, False, _Course.ANSWER),
+    (ResourceExistsError, False, _Course.ANSWER),
+    (ResourceIsDirectoryError, False, _Course.ANSWER),
+    (ResourceIsFileError, False, _Course.ANSWER),
+    (StoreFullError, False, _Course.ANSWER),
+    (FileBrokenError, False, _Course.ANSWER),
+    (NearlineError, False, _Course.ANSWER),
+    (UploadDisplacedError, False, _Course.ANSWER),
+    (ServerBusyError, False, _Course.ANSWER),
+    (ResourceNotFoundError, False, _Course.HERE),
+    (IntegrityError, True, _Course.HERE),
+    (OutcomeUnknownError, True, _Course.ELSEWHERE),
+    (DoorUnavailableError, True, _Course.ELSEWHERE),
+    (ServerError, True, _Course.ELSEWHERE),
 )
-"""The first row that fits holds; what is in none is the business of the other way."""
+"""Which errors are tried again once, under a fresh name, and what comes then; the first that fits holds."""
 
 
-def _course_of(error: DcacheError) -> _Course:
-    if isinstance(error, AccessDeniedError):
-        # 401 counts for the block of this host. XRootD's 403 may also be what the *source* said to it.
-        return _Course.ELSEWHERE if error.status == 403 else _Course.ANSWER
-    return next((course for kind, course in _COURSES if isinstance(error, kind)), _Course.ELSEWHERE)
+def _course_of(error: DcacheError) -> tuple[bool, _Course]:
+    if was_not_sent(error) or (isinstance(error, AccessDeniedError) and error.status == 401):
+        # Our own door does not answer, and will be needed whatever the way; or it has counted a refusal.
+        return False, _Course.ANSWER
+    rows = ((again, course) for kind, again, course in _COURSES if isinstance(error, kind))
+    return next(rows, (False, _Course.ELSEWHERE))
 
 
 class _Closed:
@@ -150,6 +156,7 @@ def copied_by_servers(
     overwrite: bool,
     progress: Progress | None = None,
     deadline: Deadline | None = None,
+    on_way: Callable[[Carrier], object] | None = None,
     sleep: Callable[[float], None] = time.sleep,
 ) -> FileInfo | None:
     """Have a file copied by the servers of two stores, which may be one.
@@ -166,6 +173,8 @@ def copied_by_servers(
         Is told how far the servers are, as often as they say.
     deadline : `~..transport.deadline.Deadline`, optional
         When to give up; some minutes and a second for each megabyte if not given.
+    on_way : `~collections.abc.Callable`, optional
+        Is told ``server`` when the servers begin, and ``client`` if they do not do it.
     sleep : `~collections.abc.Callable`, optional
         Waits before another look.
 
@@ -188,42 +197,52 @@ def copied_by_servers(
     DcacheError
         By cause otherwise, if another way would not do better.
     """
-    pair = (_place(source), _place(target))
-    rules = target_store.copy_rules
+    tell = on_way or (lambda carrier: None)
     to_signed = target.startswith("s3:")
-    ways = _ways(source_store.copy_rules, rules, to_signed)
-    ways = [way for way in ways if not closed.is_closed(pair, way)]
-    if not ways:
-        return None
-    offered = source_store.offer(source, "md5" if to_signed else "adler32")
-    if offered.is_directory:
+    rules, pair = target_store.copy_rules, (_place(source), _place(target))
+    theirs = source_store.copy_rules
+    ways = [way for way in _ways(theirs, rules, to_signed) if not closed.is_closed(pair, way)]
+    offered = source_store.offer(source, "md5" if to_signed else "adler32") if ways else None
+    if offered is not None and offered.is_directory:
         raise ResourceIsDirectoryError("it is a directory", operation="copy", url=source)
-    if offered.size == 0:
-        return target_store.write(target, b"", overwrite=overwrite)
-    if not _is_worth_it(offered, rules, to_signed):
+    if offered is None or not _is_worth_it(offered, rules, to_signed):
+        if not ways and "never" not in (theirs.way, rules.way) and closed.warns(pair):
+            _log.warning("files go from %s to %s through this process: neither server copies them", *pair)
+        tell("client")
+        if offered is not None and offered.size == 0:
+            return target_store.write(target, b"", overwrite=overwrite)
         return None
     order = _Order(source_store, offered, target_store, target, overwrite, progress, deadline, sleep)
     order.check()
+    tell("server")
     error: DcacheError | None = None
     for way in ways:
         try:
             return order.fill(way)
         except DcacheError as failed:
-            course = _course_of(failed)
-            if course is _Course.ANSWER or order.deadline.expired:
+            _, course = _course_of(failed)
+            if course is _Course.ANSWER or order.publishes:
                 raise
+            if order.deadline.expired:
+                raise DeadlineError(
+                    f"the servers have not copied the file in {order.deadline.seconds:g} s",
+                    operation="copy",
+                    url=target,
+                    elapsed_seconds=order.deadline.elapsed,
+                ) from failed
             if course is _Course.CLOSED:
                 closed.close(pair, way)
             error = failed
             _log.info("no %s from %s to %s: %s", way.value, *map(redact_url, (source, target)), failed)
-            if isinstance(failed, IntegrityError):
-                break  # who reads the source here finds out which end is damaged
+            if course is _Course.HERE:
+                break
     if closed.warns(pair):
         _log.warning(
             "the bytes of %s pass through this process on their way to %s: %s",
             *map(redact_url, (source, target)),
             error,
         )
+    tell("client")
     return None
 
 
@@ -269,6 +288,7 @@ class _Order:
         self._target = target
         self._overwrite = overwrite
         self._sleep = sleep
+        self.publishes = False  # whether the copy may have got its name, so that no other is to be made
         size = self._size = offered.size or 0
         self._seconds = _PATIENCE_SECONDS + size / _SLOWEST_BYTES_PER_SECOND
         self.deadline = Deadline(self._seconds) if deadline is None else deadline
@@ -292,7 +312,8 @@ class _Order:
         try:
             return self._fill_once(way)
         except DcacheError as error:
-            if _course_of(error) is not _Course.AGAIN or self.deadline.expired:
+            again, _ = _course_of(error)
+            if not again or self.publishes or self.deadline.expired:
                 raise
             _log.info("a copy by the servers came to nothing and is begun anew: %s", error)
         return self._fill_once(way)
@@ -301,16 +322,15 @@ class _Order:
         source = self._offered.url
         store = self._source_store if way is Way.PUSH else self._target_store
         vigil = Vigil(self._size, store.copy_rules.stall_seconds, self._tell)
-        seconds = max(self._seconds, self.deadline.remaining())
         with self._target_store.landing(
             self._target, self._size, overwrite=self._overwrite, deadline=self.deadline
         ) as landing:
             try:
                 if way is Way.PULL:
-                    grant = self._source_store.grant(source, seconds)
+                    grant = self._source_store.grant(source, self._seconds)
                     landing.pull(grant, vigil, algorithm=self._algorithm)
                 else:
-                    self._source_store.push(source, landing.grant(seconds), vigil, self.deadline)
+                    self._source_store.push(source, landing.grant(self._seconds), vigil, self.deadline)
                 seen = self._seen(landing)
             except (OutcomeUnknownError, DoorUnavailableError) as error:
                 seen = self._settled(landing, error)
@@ -319,6 +339,7 @@ class _Order:
                 raise IntegrityError(
                     f"the copy differs from its source: {difference}", operation="copy", url=self._target
                 )
+            self.publishes = True
             return landing.publish(dataclasses.replace(seen, checksums=self._common(seen)))
 
     def _seen(self, landing: Landing) -> FileInfo | None:
@@ -332,8 +353,8 @@ class _Order:
 
     def _settled(self, landing: Landing, error: DcacheError) -> FileInfo | None:
         """Look until a copy of which nobody knows is complete, and raise if it does not get so."""
-        if isinstance(error, DoorUnavailableError) and error.status is None:
-            raise error  # it was not sent
+        if was_not_sent(error):
+            raise error
         for pause in _SETTLING_SECONDS:
             self._sleep(min(pause, self.deadline.remaining()))
             try:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import os
 import weakref
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import BinaryIO, cast
 
@@ -46,7 +46,7 @@ from .directories import Directories
 from .exclusion import Exclusion
 from .frontend import Frontends
 from .local_target import LocalTarget
-from .protocol import CopyRules, Landing, Progress, RemoteReader, RemoteWriter
+from .protocol import Carrier, CopyRules, Landing, Progress, RemoteReader, RemoteWriter
 from .publication import Publisher
 from .removal import Remover
 from .sharing import presign
@@ -270,12 +270,20 @@ class WebdavStore:
         overwrite: bool = False,
         progress: Progress | None = None,
         deadline: Deadline | None = None,
+        on_way: Callable[[Carrier], object] | None = None,
     ) -> FileInfo:
         """See `.protocol.Store`."""
         if same_name(source, target):
             return self.stat(source)
         info = copied_by_servers(
-            self, source, self, target, overwrite=overwrite, progress=progress, deadline=deadline
+            self,
+            source,
+            self,
+            target,
+            overwrite=overwrite,
+            progress=progress,
+            deadline=deadline,
+            on_way=on_way,
         )
         if info is not None:
             return info

@@ -86,7 +86,7 @@ _BY_TEXT: tuple[tuple[re.Pattern[str], type[DcacheError], str, str], ...] = tupl
             "Remove it and write it again.",
         ),
         (
-            r"upload not yet completed",
+            r"upload not yet completed|upload in progress",
             FileBrokenError,
             "the upload of the file has not ended",
             "If nobody writes it any more it is a ruin: remove it and write it again.",

@@ -144,11 +144,11 @@ class Vigil:
         StandstillError
             If all has been as it is for too long.
         """
+        if self._tell is not None:
+            self._tell(min(marker.moved or 0, self.size))  # what it raises cancels, so it is asked each time
         last, self._last = self._last, marker
         if last is None or last != marker:
             self._since = self._clock()
-            if marker.moved is not None and self._tell is not None:
-                self._tell(min(marker.moved, self.size))
             return
         moves = marker.state in ("", "Running") and marker.moved is not None and marker.moved < self.size
         patience = self._stall_seconds if moves else _QUEUE_SECONDS

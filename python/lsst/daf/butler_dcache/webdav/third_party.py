@@ -46,7 +46,7 @@ from .door import REDIRECTS, Door
 from .markers import Markers, Vigil
 from .whole_answer import digests
 
-__all__ = ("OtherSideError", "ThirdPartyCopies")
+__all__ = ("OtherSideError", "SourceError", "ThirdPartyCopies")
 
 _log = logging.getLogger(__name__)
 
@@ -62,8 +62,15 @@ _OTHER_SIDE = re.compile(
 """How dCache and XRootD say that they do not reach the other server, or that it does not let them in."""
 
 
+_SOURCE = re.compile(r"rejected GET: (404|5\d\d)", re.IGNORECASE)
+
+
 class OtherSideError(ServerError):
     """A server does not reach the other one, or is not let in; who asks from elsewhere may be."""
+
+
+class SourceError(ServerError):
+    """The source does not give the file away; who reads it here hears why."""
 
 
 class ThirdPartyCopies:
@@ -321,6 +328,8 @@ def _failed(verdict: str, url: str) -> DcacheError:
     text = redact_text(verdict.partition(":")[2].strip())
     if _OTHER_SIDE.search(text):
         return OtherSideError("the third-party copy failed", operation="copy", url=url, reason=text)
+    if _SOURCE.search(text):
+        return SourceError("the third-party copy failed", operation="copy", url=url, reason=text)
     return failure_in_words(text, operation="copy", url=url) or ServerError(
         "the third-party copy failed", operation="copy", url=url, reason=text
     )
