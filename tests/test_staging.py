@@ -271,6 +271,7 @@ def test_each_file_has_its_own_end(server: Server, clock: Clock) -> None:
     assert {url: type(last[url].error) for url in kinds} == kinds
     assert last[withdrawn].state is FileState.CANCELLED
     assert "the drive is on fire" in str(last[broken].error)
+    assert [getattr(last[url].error, "locality", "") for url in (lost, broken)] == ["LOST", "NEARLINE"]
     assert (len(server.posts), server.questions) == (1, 1)
     assert report.stopped is None
     assert not report.is_complete
@@ -491,6 +492,18 @@ def test_cancelled_cleanly(server: Server, clock: Clock, tmp_path: Path) -> None
     assert sorted(server.cancelled) == [tape_path(url) for url in urls[1:]]
     journal.close()
     assert journal_in(tmp_path).parts == []
+
+
+def test_a_request_without_an_answer_is_told_of_when_cancelled(server: Server, clock: Clock) -> None:
+    def interrupt(urls: list[str], **_: object) -> str:
+        raise KeyboardInterrupt
+
+    made = campaign(server, names(1), clock)
+    server.stage = interrupt  # type: ignore[method-assign]
+    with pytest.raises(KeyboardInterrupt):
+        made.run()
+    (error,) = made.cancel()
+    assert isinstance(error, OutcomeUnknownError)
 
 
 def test_a_request_that_does_not_cancel_is_told_of(server: Server, clock: Clock) -> None:

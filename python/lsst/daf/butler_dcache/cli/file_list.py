@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -143,8 +143,7 @@ def graph_urls(graph: str, repository: str) -> Iterator[str]:
     graph, repository : `str`
         Where they are.
     """
-    urls: Iterator[str] = _stack("graph_files", "graph_files", "demo")(graph, repository)
-    return urls
+    return _stack("graph_files", "graph_files", "demo")(graph, repository)
 
 
 def dataset_urls(
@@ -169,16 +168,16 @@ def dataset_urls(
         Whether the first collection that has one counts.
     """
     query = _stack("dataset_files", "query_files", "butler")
-    urls: Iterator[str] = query(
-        repository, dataset_types, collections=collections, where=where, find_first=find_first
-    )
-    return urls
+    return query(repository, dataset_types, collections=collections, where=where, find_first=find_first)
 
 
-def _stack(module: str, function: str, extra: str):  # type: ignore[no-untyped-def]
+def _stack(module: str, function: str, extra: str) -> Callable[..., Iterator[str]]:
     """Return a function of a module that needs the LSST stack, which not everybody has."""
     try:
-        return getattr(importlib.import_module(f"{_PACKAGE}.{module}"), function)
+        found: Callable[..., Iterator[str]] = getattr(
+            importlib.import_module(f"{_PACKAGE}.{module}"), function
+        )
+        return found
     except ModuleNotFoundError as error:
         missing = error.name or ""
         if missing.startswith(_PACKAGE):

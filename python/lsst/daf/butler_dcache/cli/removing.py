@@ -6,7 +6,7 @@ import errno
 import itertools
 import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,6 +17,7 @@ from ..places import Place, look_up
 from ..single_copy import Copy, copy_one
 from ..store.protocol import Store
 from ..tree import are_one, remove_tree
+from .file_list import lines_of
 from .output import Failures, Rows, json_option, one_line, one_line_errors
 from .progress import Meter
 
@@ -63,20 +64,13 @@ def rm(
     with Rows(as_json) as rows, Meter("removed", quiet=quiet or as_json) as meter:
         remover = _Remover(rows, failures, meter, recursive=recursive, no_preserve_root=no_preserve_root)
         remover.look_and_remove(url)
-        names = itertools.chain.from_iterable(map(_lines, lists))
+        names = lines_of(lists)
         while batch := list(itertools.islice(names, _BATCH)):
             if recursive:
                 remover.look_and_remove(batch)
             else:
                 remover.remove(remover.places(batch))
     failures.end()
-
-
-def _lines(path: Path) -> Iterator[str]:
-    with click.open_file(str(path), encoding="utf-8", errors="surrogateescape") as lines:
-        for line in lines:
-            if name := line.rstrip("\r\n"):
-                yield name
 
 
 class _Remover:

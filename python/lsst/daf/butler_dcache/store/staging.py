@@ -148,6 +148,7 @@ class StageCampaign:
         self._numbers = itertools.count()
         self._stopped: DcacheError | None = None
         self._counts: Counter[FileState] = Counter({FileState.WAITING: files})
+        self._in_doubt = 0
 
     @property
     def report(self) -> StageReport:
@@ -202,6 +203,12 @@ class StageCampaign:
             Why a request may still be under way.
         """
         errors: list[DcacheError] = []
+        if self._in_doubt:
+            errors.append(
+                OutcomeUnknownError(
+                    f"no answer came to {self._in_doubt} requests, which may be under way", operation="cancel"
+                )
+            )
         # With those of an earlier process, for which there was no room yet.
         for part in itertools.chain(list(self._open), self._parts):
             if not part.request:
@@ -339,25 +346,24 @@ class StageCampaign:
             return
         if self._journal is not None:
             self._journal.posting(part.start, part.stop)
+        self._in_doubt += 1
         try:
             request = self._api.stage(
                 part.urls, lifetime_seconds=self._lifetime_seconds, deadline=self._moment()
             )
-        except ProtocolError as error:
+        except DcacheError as error:
+            if isinstance(error, AccessDeniedError | ServerBusyError) or error.status in (400, 413):
+                self._in_doubt -= 1
             if error.status == 413 and len(part.pending) > 1:
                 self._limit = max(1, len(part.pending) // 2)
                 _log.info("the site takes fewer files in a request; trying %d", self._limit)
                 self._split(part)
-            elif error.status in (400, 413):
+            elif error.status in (400, 413) or type(error) is AccessDeniedError:
                 self._fail_all(part, error)
             else:
                 raise
             return
-        except CredentialError:
-            raise
-        except AccessDeniedError as error:
-            self._fail_all(part, error)
-            return
+        self._in_doubt -= 1
         if self._journal is not None:
             paths = (file.path for file in part.pending.values())
             self._journal.accepted(request, part.start, part.stop, paths)
@@ -431,7 +437,11 @@ class StageCampaign:
                 self._finish(part, position, FileState.FAILED, missing)
             else:
                 state = FileState.CANCELLED if row.state is RecallState.CANCELLED else FileState.FAILED
-                self._finish(part, position, state, recall_error(url, row.error or row.state.name.lower()))
+                failure = recall_error(url, row.error or row.state.name.lower())
+                if isinstance(failure, NearlineError):
+                    failure.locality = verdict.value
+                    failure.hint = f"It is {verdict.value}."
+                self._finish(part, position, state, failure)
 
     def _lost(self, part: _Part, error: DcacheError) -> None:
         """Ask again for what a request that the server has forgotten did not bring."""
@@ -477,6 +487,7 @@ class StageCampaign:
                     known = "" if verdict is None else f" and {verdict.value}"
                     verdict = NearlineError(
                         f"still {file.state.value}{known} after {self._deadline.seconds:g} s",
+                        locality="" if verdict is None else verdict.value,
                         operation="stage",
                         url=file.url,
                         hint="The recall may have failed or wait for a drive: a GET of the file may tell the "
@@ -530,5 +541,11 @@ def _verdict(url: str, where: Locality | DcacheError) -> Locality | DcacheError:
     if where is Locality.NONE:
         return ResourceIsDirectoryError("a directory has no copy on tape", operation="stage", url=url)
     if where is Locality.LOST:
-        return NearlineError("the site has lost the file", operation="stage", url=url, hint="Ask the site.")
+        return NearlineError(
+            "the site has lost the file",
+            locality=where.value,
+            operation="stage",
+            url=url,
+            hint="Ask the site.",
+        )
     return where

@@ -174,6 +174,7 @@ class Tape:
             else:
                 errors[url] = NearlineError(
                     f"the file is {where.value}, so that there is nothing to keep on disk",
+                    locality=where.value,
                     operation="pin",
                     url=url,
                     hint="Stage it instead: dcache-butler stage.",
