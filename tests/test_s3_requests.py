@@ -7,6 +7,7 @@ import io
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from lsst.daf.butler_dcache import errors
@@ -216,6 +217,26 @@ def test_asking_for_many_in_a_tree(store: Store, s3: str, crowd: list[str]) -> N
     with counted() as requests:
         found = store.exists_many(asked)
     assert [found[url] for url in asked] == [True] * 502 + [False] * 2
+    assert str(requests) == "1 GET"
+
+
+def test_what_many_are(store: Any, s3: str, crowd: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sizes of a thousand by two pages, and a directory is told from a file."""
+    monkeypatch.setattr(store._sizes, "get", lambda url: None)
+    asked = [*crowd[250:1250], f"{crowd[0]}-none"]
+    with counted() as requests:
+        infos = store.info_many(asked)
+    assert requests["HEAD"] == 0
+    assert requests["GET"] == 2
+    assert [info and info.size for info in infos.values()] == [0] * 1000 + [None]
+    assert infos[crowd[250]].url == crowd[250]
+    with counted() as requests:
+        infos = store.info_many([f"{s3}crowd/deep/1", f"{s3}crowd/deep/1/0/1", *crowd[1500:]])
+    assert str(requests) == "1 GET"
+    assert [info.is_directory for info in infos.values()] == [True] + [False] * 500
+    entries = store.iter_directory(f"{s3}crowd/flat/")
+    with counted() as requests:
+        next(entries)
     assert str(requests) == "1 GET"
 
 

@@ -10,11 +10,10 @@ they do there.
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, ClassVar, cast
-from urllib.parse import unquote
 
 from lsst.daf.butler import Config, DatasetId, DatasetRef, FileDataset
 from lsst.daf.butler.datastore import Datastore, DatastoreConfig, DatastoreTransaction
@@ -25,16 +24,13 @@ from lsst.resources import ResourcePath, ResourcePathExpression
 from lsst.utils.iteration import chunk_iterable
 
 from .errors import (
-    AccessDeniedError,
-    CredentialError,
     DcacheError,
     FileBrokenError,
-    ProtocolError,
     ResourceNotFoundError,
 )
 from .model import FileInfo
 from .registration import register
-from .resource_path import DcacheResourcePath, collect_publications
+from .resource_path import DcacheResourcePath, collect_publications, infos_of
 from .store.registry import store_for
 
 if TYPE_CHECKING:
@@ -47,8 +43,6 @@ _log = logging.getLogger(__name__)
 
 _FILES_IN_FLIGHT = 8
 _IDS_PER_QUERY = 50_000
-# A listing of a large directory costs more than a few questions.
-_FILES_WORTH_A_LISTING = 4
 _EXISTENCE_SAMPLE = 200
 # Servers tell full seconds, by their own clock.
 _CLOCK_DIFFERENCE = timedelta(seconds=5)
@@ -279,7 +273,7 @@ class DcacheDatastore(FileDatastore):
                 if not exists:
                     raise ResourceNotFoundError("no such file", operation="ingest", url=str(uri))
             return
-        infos = _infos_of(uris)
+        infos = infos_of(uris)
         for dataset in datasets:
             uri, path = places[dataset.refs[0].id]
             if isinstance(uri, DcacheResourcePath):
@@ -410,37 +404,6 @@ def _checksum_of(checksums: Mapping[str, str]) -> str | None:
 def _info_of(uri: ResourcePath) -> FileInfo:
     store, url = cast(DcacheResourcePath, uri).place
     return store.info(url)
-
-
-def _infos_of(uris: Iterable[DcacheResourcePath]) -> dict[DcacheResourcePath, FileInfo]:
-    """Ask for files by one listing per directory, and one by one where few share a directory."""
-    by_directory: dict[ResourcePath, list[DcacheResourcePath]] = {}
-    for uri in uris:
-        by_directory.setdefault(uri.dirname(), []).append(uri)
-
-    def ask(directory: ResourcePath) -> dict[DcacheResourcePath, FileInfo]:
-        members = by_directory[directory]
-        listed: dict[str, FileInfo] = {}
-        if len(members) >= _FILES_WORTH_A_LISTING:
-            store, url = cast(DcacheResourcePath, directory).place
-            try:
-                listed = {unquote(entry.name): entry for entry in store.list_directory(url) if entry.is_file}
-            except CredentialError:
-                raise
-            except (AccessDeniedError, ProtocolError) as exc:
-                _log.info("a directory is not listed, its files are asked for: %s", exc)
-        infos = {}
-        for member in members:
-            info = listed.get(member.basename())
-            # A listing is no proof of absence, and of an unfinished upload it knows no size.
-            infos[member] = info if info is not None and info.size is not None else _info_of(member)
-        return infos
-
-    infos: dict[DcacheResourcePath, FileInfo] = {}
-    with ThreadPoolExecutor(_FILES_IN_FLIGHT, thread_name_prefix="look-up") as pool:
-        for found in pool.map(ask, by_directory):
-            infos.update(found)
-    return infos
 
 
 def _remove_own(publication: FileInfo) -> None:

@@ -19,6 +19,7 @@ from .redaction import redact_url
 from .store.bulk import at_once
 from .store.protocol import Store
 from .store.registry import store_for
+from .tree import walk_tree
 
 __all__ = ("ReadingFileSystem",)
 
@@ -191,6 +192,117 @@ class ReadingFileSystem(AbstractFileSystem):  # type: ignore[misc]
         if not _is_presigned(path):
             return super().glob(path, maxdepth=maxdepth, **kwargs)
         return {path: self.info(path)} if kwargs.get("detail") else [path]
+
+    def find(
+        self,
+        path: str,
+        maxdepth: int | None = None,
+        withdirs: bool = False,
+        detail: bool = False,
+        **kwargs: Any,
+    ) -> Any:
+        """Return all files of a tree (1 request per directory, several at a time).
+
+        Parameters
+        ----------
+        path : `str`
+            URL; that of a file finds the file.
+        maxdepth : `int`, optional
+            How many levels; all by default.
+        withdirs : `bool`, optional
+            Whether to return directories as well, ``path`` itself included.
+        detail : `bool`, optional
+            Whether to return descriptions as of `info` by URL; that of ``path`` takes one more request.
+        **kwargs
+            Ignored.
+
+        Returns
+        -------
+        found : `list` [`str`] or `dict` [`str`, `dict`]
+            In the order of the URLs; nothing if there is nothing of this name.
+
+        Raises
+        ------
+        DcacheError
+            If a directory cannot be listed: nothing is left out.
+        """
+        if maxdepth is not None and maxdepth < 1:
+            raise ValueError("maxdepth must be at least 1")
+        path = self._strip_protocol(path)
+        store, url = self._place(path, directory=True)
+        found: dict[str, Any] = {}
+        try:
+            for directory, directories, files in walk_tree(store, url):
+                if withdirs and directory == url:
+                    found[path] = self.info(path) if detail else None
+                for info in [*directories, *files] if withdirs else files:
+                    described = self._describe(info)
+                    found[described["name"]] = described
+                if maxdepth is not None and directory.count("/") - url.count("/") + 1 >= maxdepth:
+                    directories.clear()
+        except ResourceIsFileError:
+            found[path] = self.info(path)
+        return {name: found[name] for name in sorted(found)} if detail else sorted(found)
+
+    def du(
+        self,
+        path: str,
+        total: bool = True,
+        maxdepth: int | None = None,
+        withdirs: bool = False,
+        **kwargs: Any,
+    ) -> Any:
+        """Return the sizes of all files of a tree, as the listings of `find` tell them.
+
+        Parameters
+        ----------
+        path : `str`
+            URL.
+        total : `bool`, optional
+            Whether to return their sum.
+        maxdepth : `int`, optional
+            How many levels.
+        withdirs : `bool`, optional
+            Whether directories are in the result, with size 0.
+        **kwargs
+            Ignored.
+
+        Returns
+        -------
+        sizes : `int` or `dict` [`str`, `int`]
+            In bytes; 0 for a file whose upload has not ended.
+        """
+        found = self.find(path, maxdepth=maxdepth, withdirs=withdirs, detail=True)
+        sizes = {name: info["size"] or 0 for name, info in found.items()}
+        return sum(sizes.values()) if total else sizes
+
+    def sizes(self, paths: list[str]) -> list[int | None]:
+        """Return the sizes of many files (1 request per directory of which enough are asked for).
+
+        Parameters
+        ----------
+        paths : `list` [`str`]
+            URLs.
+
+        Returns
+        -------
+        sizes : `list` [`int` or `None`]
+            As `size` returns them one by one, in their order.
+
+        Raises
+        ------
+        ResourceNotFoundError
+            If one of them is not there.
+        """
+        places = [self._place(self._strip_protocol(path)) for path in paths]
+        groups: dict[int, tuple[Store, list[str]]] = {}
+        for store, url in places:
+            groups.setdefault(id(store), (store, []))[1].append(url)
+        infos = {url: info for store, urls in groups.values() for url, info in store.info_many(urls).items()}
+        for _, url in places:
+            if infos[url] is None:
+                raise ResourceNotFoundError("no such file", operation="size", url=url)
+        return [self._describe(cast(FileInfo, infos[url]))["size"] for _, url in places]
 
     def exists(self, path: str, **kwargs: Any) -> bool:
         """Ask the server whether there is a file or directory (1 request); raises if it will not say.

@@ -47,7 +47,7 @@ from .tree import are_one, remove_tree, walk_tree
 if TYPE_CHECKING:
     from lsst.resources.utils import TransactionProtocol
 
-__all__ = ("DcacheResourcePath", "collect_publications")
+__all__ = ("DcacheResourcePath", "collect_publications", "infos_of")
 
 # Users of lsst.resources, and its generic tests, look for messages about resources below this name.
 _log = logging.getLogger("lsst.resources.dcache")
@@ -561,6 +561,35 @@ class DcacheResourcePath(ResourcePath):
         return results
 
     @classmethod
+    def msize(cls, uris: Iterable[ResourcePath]) -> dict[ResourcePath, int]:
+        """Return the sizes of many files with few requests, see `lsst.resources.ResourcePath.mexists`.
+
+        Parameters
+        ----------
+        uris : `~collections.abc.Iterable` [`lsst.resources.ResourcePath`]
+            Resources of this scheme.
+
+        Returns
+        -------
+        sizes : `dict` [`lsst.resources.ResourcePath`, `int`]
+            Bytes of each, as `size` returns them.
+
+        Raises
+        ------
+        ResourceNotFoundError
+            If any of them is not there; the message names the first and says how many there are. Whoever
+            expects that asks `mexists` first.
+        FileBrokenError
+            If the upload of one of them has not ended.
+        """
+        sizes: dict[ResourcePath, int] = {}
+        for uri, info in infos_of(cast(Iterable[DcacheResourcePath], uris)).items():
+            if info.is_file and info.size is None:
+                raise FileBrokenError("the upload of this file has not ended", operation="size", url=info.url)
+            sizes[uri] = info.size or 0
+        return sizes
+
+    @classmethod
     def _mexists(
         cls, uris: Iterable[ResourcePath], *, num_workers: int | None = None
     ) -> dict[ResourcePath, bool]:
@@ -591,6 +620,38 @@ def _make(
 ) -> DcacheResourcePath:
     """Make an instance of this very class, whoever is registered for the scheme."""
     return kind(urlparse(url), forceDirectory=dir_like, isTemporary=is_temporary)
+
+
+def infos_of(uris: Iterable[DcacheResourcePath]) -> dict[DcacheResourcePath, FileInfo]:
+    """Return what the server says of many resources, with few requests.
+
+    Parameters
+    ----------
+    uris : `~collections.abc.Iterable` [`DcacheResourcePath`]
+        The resources.
+
+    Returns
+    -------
+    infos : `dict` [`DcacheResourcePath`, `~lsst.daf.butler_dcache.model.FileInfo`]
+        For each.
+
+    Raises
+    ------
+    ResourceNotFoundError
+        If any of them is not there.
+    """
+    infos: dict[DcacheResourcePath, FileInfo] = {}
+    missing: list[str] = []
+    for store, by_url in _by_store(uris):
+        for url, info in store.info_many(by_url).items():
+            if info is None:
+                missing.append(url)
+            else:
+                infos.update((cast(DcacheResourcePath, uri), info) for uri in by_url[url])
+    if missing:
+        others = f", nor {len(missing) - 1} others" if len(missing) > 1 else ""
+        raise ResourceNotFoundError(f"it is not there{others}", operation="info", url=missing[0])
+    return infos
 
 
 def _by_store(uris: Iterable[ResourcePath]) -> list[tuple[Store, Mapping[str, list[ResourcePath]]]]:

@@ -28,7 +28,7 @@ from .address import S3Address
 from .checksums import MODE, announced
 from .endpoint import S3Endpoint
 
-__all__ = ("ENCODED", "Listing", "ObjectHead", "Page", "decoded")
+__all__ = ("ENCODED", "Listing", "ObjectHead", "Page", "decoded", "info_of")
 
 ENCODED: dict[str, Any] = {"EncodingType": "url"}
 """Has keys percent-encoded, since XML cannot hold all of them, and boto3 replaces what is not UTF-8."""
@@ -193,8 +193,8 @@ class Listing:
             return None
         return [entry["Key"] for entry in page.objects] == [address.prefix] and page.is_last
 
-    def entries(self, address: S3Address, *, deadline: Deadline) -> list[FileInfo]:
-        """Return what a directory holds, its marker left out (1 request for each thousand of them).
+    def entries(self, address: S3Address, *, deadline: Deadline) -> Iterator[FileInfo]:
+        """Yield what a directory holds, its marker left out, by pages (1 request for each thousand).
 
         Parameters
         ----------
@@ -202,6 +202,11 @@ class Listing:
             The directory.
         deadline : `Deadline`
             When to give up.
+
+        Yields
+        ------
+        entry : `FileInfo`
+            A directory that spans pages may come twice.
 
         Raises
         ------
@@ -211,23 +216,19 @@ class Listing:
             Raised if there is neither.
         """
         prefix = address.prefix
-        found: dict[str, FileInfo] = {}
         exists = not prefix
         for page in self.pages(address, prefix, operation="list", deadline=deadline, delimiter="/"):
             exists = exists or bool(page.objects or page.prefixes)
             for entry in page.objects:
                 if entry["Key"] != prefix:
-                    info = _info(address, entry)
-                    found[info.url] = info
+                    yield info_of(address, entry)
             for name in page.prefixes:
-                info = FileInfo(address.with_key(name).url, EntryKind.DIRECTORY)
-                found[info.url] = info
+                yield FileInfo(address.with_key(name).url, EntryKind.DIRECTORY)
         if not exists:
             file = address.with_key(prefix[:-1])
             if file.key and self.find(file, operation="list", deadline=deadline) is not None:
                 raise ResourceIsFileError("not a directory", operation="list", url=file.url)
             raise ResourceNotFoundError("nothing is below this name", operation="list", url=address.url)
-        return list(found.values())
 
     def pages(
         self, address: S3Address, prefix: str, *, operation: str, deadline: Deadline, delimiter: str = ""
@@ -330,7 +331,16 @@ def decoded(answer: Mapping[str, Any], key: str) -> str:
     return unquote_plus(key, errors="strict") if answer.get("EncodingType") == "url" else key
 
 
-def _info(address: S3Address, entry: Mapping[str, Any]) -> FileInfo:
+def info_of(address: S3Address, entry: Mapping[str, Any]) -> FileInfo:
+    """Return what a listing tells of an object.
+
+    Parameters
+    ----------
+    address : `S3Address`
+        A name in its bucket.
+    entry : `~collections.abc.Mapping`
+        One of `Page.objects`.
+    """
     modified = entry.get("LastModified")
     return FileInfo(
         address.with_key(entry["Key"]).url,

@@ -7,9 +7,11 @@ import math
 import threading
 import time
 from collections import OrderedDict, defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import TypeVar
+from urllib.parse import unquote, urlsplit
 
 from ..errors import (
     AccessDeniedError,
@@ -21,23 +23,16 @@ from ..errors import (
 )
 from ..model import FileInfo
 from ..transport.deadline import Deadline
-from ..webdav.addresses import decoded_path, parent
+from ..webdav.addresses import as_directory, decoded_path, parent
 from ..webdav.door import Door
 from ..webdav.listing import read_listing
 
-__all__ = ("Listings", "at_once", "exists_many", "files_among", "found")
+__all__ = ("Listings", "at_once", "by_directory", "files_among", "found")
 
 _log = logging.getLogger(__name__)
 
 _WORKERS = 8
 """Together they stay below the door's limit, which the pacer sees to."""
-
-_LIST_FROM = 3
-"""Names in one directory from which on a listing is cheaper than asking for each."""
-
-_ENTRIES_PER_QUESTION = 20
-"""Entries of a listing that cost as much as one more question: 1 ms each at the server, where a question
-takes 7 ms (protocol page, "What surprised us", 17 and 25) and uses up some of the limiter's patience."""
 
 _LISTING_SECONDS = 2.0
 _LISTING_SECONDS_PER_NAME = 0.1
@@ -132,20 +127,26 @@ class Listings:
         names : `int`
             How many names in it are asked for.
         """
-        if names < _LIST_FROM:
+        if names < self._door.settings.bulk.list_from_names:
             return False
         known = self._worth.get(decoded_path(directory))
         return known is None or self._clock() - known[0] > _REMEMBERED_SECONDS or names >= known[1]
 
-    def entries(self, directory: str, names: int) -> list[FileInfo]:
-        """Return what a directory holds.
+    def among(self, directory: str, urls: Sequence[str]) -> dict[str, FileInfo]:
+        """Return what a listing says of some names in it.
 
         Parameters
         ----------
         directory : `str`
             URL of the directory.
-        names : `int`
-            How many names in it are asked for.
+        urls : `~collections.abc.Sequence` [ `str` ]
+            The names.
+
+        Returns
+        -------
+        found : `dict` [ `str`, `FileInfo` ]
+            Those that it has. Of the others it says nothing: listings of dCache may be short without saying
+            so (protocol page, section 4.1).
 
         Raises
         ------
@@ -155,20 +156,35 @@ class Listings:
         """
         share = Deadline(
             min(
-                _LISTING_SECONDS + names * _LISTING_SECONDS_PER_NAME,
+                _LISTING_SECONDS + len(urls) * _LISTING_SECONDS_PER_NAME,
                 self._door.settings.total_timeout_seconds,
             )
         )
+        wanted: defaultdict[str, list[str]] = defaultdict(list)
+        for url in urls:
+            wanted[decoded_path(url)].append(url)
+
+        def pick(entries: Iterator[FileInfo]) -> tuple[int, dict[str, FileInfo]]:
+            next(entries)
+            count, found = 0, {}
+            for entry in entries:
+                count += 1
+                for url in wanted.get(_path_of(entry), ()):
+                    found[url] = entry if entry.url == url else replace(entry, url=_named(url, entry))
+            return count, found
+
         try:
-            entries = read_listing(self._door, directory, operation="look for many", deadline=share)[1:]
+            count, found = read_listing(
+                self._door, directory, pick, operation="look for many", deadline=share
+            )
         except CredentialError:
             raise
         except (AccessDeniedError, DeadlineError, ProtocolError) as error:
             _log.info("a directory is not listed, its names are asked for: %s", error)
             self._remember(directory, math.inf)
             raise
-        self._remember(directory, len(entries) / _ENTRIES_PER_QUESTION)
-        return entries
+        self._remember(directory, count / self._door.settings.bulk.entries_per_question)
+        return found
 
     def _remember(self, directory: str, names: float) -> None:
         path = decoded_path(directory)
@@ -179,65 +195,21 @@ class Listings:
                 self._worth.popitem(last=False)
 
 
-def exists_many(listings: Listings, urls: Iterable[str], exists: Callable[[str], bool]) -> dict[str, bool]:
-    """Tell which of many names exist.
-
-    Parameters
-    ----------
-    listings : `Listings`
-        Lists directories.
-    urls : `~collections.abc.Iterable` [ `str` ]
-        The names.
-    exists : `~collections.abc.Callable`
-        Asks for one name.
-
-    Returns
-    -------
-    found : `dict` [ `str`, `bool` ]
-        By URL.
-
-    Raises
-    ------
-    DcacheError
-        Raised if the server refuses or fails: nothing is called missing that the server did not call so.
-
-    Notes
-    -----
-    Listings of dCache may be short without saying so (protocol page, section 4.1), so that a name which is
-    not in one is asked for by itself, and so is every name if a listing is refused, too large or too slow. A
-    directory that does not exist settles all its names.
-    """
-    wanted = list(dict.fromkeys(urls))
+def by_directory(urls: Iterable[str]) -> dict[str, list[str]]:
+    """Return names by the URL of the directory that holds them."""
     groups: defaultdict[str, list[str]] = defaultdict(list)
-    for url in wanted:
+    for url in urls:
         groups[parent(url)].append(url)
-    listed = [directory for directory, names in groups.items() if listings.is_worth(directory, len(names))]
-    known = {
-        url: value
-        for part in at_once(lambda one: _by_listing(listings, one, groups[one], exists), listed)
-        for url, value in part.items()
-    }
-    single = [url for url in wanted if url not in known]
-    known.update(zip(single, at_once(exists, single), strict=True))
-    return {url: known[url] for url in wanted}
+    return groups
 
 
-def _by_listing(
-    listings: Listings, directory: str, urls: list[str], exists: Callable[[str], bool]
-) -> dict[str, bool]:
-    """Return what a listing says for sure."""
-    try:
-        entries = listings.entries(directory, len(urls))
-    except ResourceNotFoundError:
-        return dict.fromkeys(urls, False)
-    except CredentialError:
-        raise
-    except DcacheError:
-        # An error that holds for the names as well, such as a dead door, ends it here; the others are asked
-        # for later, several at a time.
-        return {urls[0]: exists(urls[0])}
-    there = {decoded_path(entry.url) for entry in entries}
-    return {url: True for url in urls if decoded_path(url) in there}
+def _path_of(entry: FileInfo) -> str:
+    # `decoded_path` remembers what it is asked for: ten thousand entries would drive out all else.
+    return unquote(urlsplit(entry.url).path).rstrip("/")
+
+
+def _named(url: str, entry: FileInfo) -> str:
+    return as_directory(url) if entry.is_directory else url.rstrip("/")
 
 
 def files_among(listings: Listings, urls: Sequence[str]) -> set[str]:
@@ -255,18 +227,15 @@ def files_among(listings: Listings, urls: Sequence[str]) -> set[str]:
     files : `set` [ `str` ]
         Those that surely are; for the others nothing is said.
     """
-    groups: defaultdict[str, list[str]] = defaultdict(list)
-    for url in urls:
-        groups[parent(url)].append(url)
+    groups = by_directory(urls)
 
     def look(directory: str) -> set[str]:
         try:
-            entries = listings.entries(directory, len(groups[directory]))
+            entries = listings.among(directory, groups[directory])
         except DcacheError:
             # Each name is asked for by itself then, and tells its own error.
             return set()
-        files = {decoded_path(entry.url) for entry in entries if entry.is_file}
-        return {url for url in groups[directory] if decoded_path(url) in files}
+        return {url for url, entry in entries.items() if entry.is_file}
 
     found: set[str] = set()
     for part in at_once(look, [one for one, names in groups.items() if listings.is_worth(one, len(names))]):

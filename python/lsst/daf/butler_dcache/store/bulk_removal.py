@@ -23,7 +23,7 @@ from ..errors import (
 from ..rest.bulk import target_of
 from ..transport.deadline import Deadline
 from ..webdav.door import Door
-from .bulk import Listings, at_once, exists_many, files_among
+from .bulk import Listings, at_once, files_among
 from .frontend import Frontend, Frontends
 from .removal import Remover
 
@@ -45,8 +45,8 @@ class ManyRemovals:
         Removes a single name.
     listings : `~.bulk.Listings`
         Tell files from directories where nobody else does.
-    exists : `~collections.abc.Callable`
-        Looks whether one name is there.
+    exist : `~collections.abc.Callable`
+        Looks which of many names are there.
     changing : `~collections.abc.Callable`
         Gives the context in which a name is removed: what this process knows of it is forgotten.
     """
@@ -57,14 +57,14 @@ class ManyRemovals:
         frontends: Frontends,
         remover: Remover,
         listings: Listings,
-        exists: Callable[[str], bool],
+        exist: Callable[[Iterable[str]], dict[str, bool]],
         changing: Callable[[str], AbstractContextManager[object]],
     ) -> None:
         self._door = door
         self._frontends = frontends
         self._remover = remover
         self._listings = listings
-        self._exists = exists
+        self._exist = exist
         self._changing = changing
 
     def remove(self, urls: Iterable[str]) -> dict[str, DcacheError | None]:
@@ -158,7 +158,7 @@ class ManyRemovals:
             return set()
         _log.info("what became of %d names is not known, so they are looked for", len(unknown))
         try:
-            there = exists_many(self._listings, unknown, self._exists)
+            there = self._exist(unknown)
         except DcacheError as error:
             _log.info("they cannot be looked for: %s", error)
             return set()

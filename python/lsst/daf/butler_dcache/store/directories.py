@@ -79,7 +79,7 @@ class Directories:
         url = as_directory(url)
 
         def ask() -> Generator[FileInfo]:
-            yield from read_listing(self._door, url, operation="list", deadline=deadline)
+            yield from read_listing(self._door, url, list, operation="list", deadline=deadline)
 
         return [*self._entries(url, ask, deadline)]
 

@@ -44,11 +44,11 @@ from ..s3.uploads import Uploads
 from ..transport.deadline import Deadline
 from ..transport.upload_body import UploadBody
 from ..webdav.markers import Vigil
-from .bulk import at_once, found
+from .bulk import at_once
 from .local_target import LocalTarget
 from .protocol import Carrier, CopyRules, Landing, Progress, RemoteReader, RemoteWriter
-from .s3_existence import exist
 from .s3_landing import S3Landing
+from .s3_looking import look_for
 from .s3_writer import S3Writer
 from .size_cache import SizeCache
 from .space import Space
@@ -96,14 +96,13 @@ class S3Store:
 
     def exists(self, url: str) -> bool:
         """See `.protocol.Store`."""
-        return self._exists(self._address(url), self._deadline())
+        return self._look(self._address(url), self._deadline()) is not None
 
-    def _exists(self, address: S3Address, deadline: Deadline) -> bool:
+    def _look(self, address: S3Address, deadline: Deadline) -> FileInfo | None:
         try:
-            self._listing.stat(address, operation="exists", deadline=deadline)
+            return self._listing.stat(address, operation="exists", deadline=deadline)
         except ResourceNotFoundError:
-            return False
-        return True
+            return None
 
     def size(self, url: str) -> int:
         """See `.protocol.Store`."""
@@ -115,27 +114,27 @@ class S3Store:
 
     def list_directory(self, url: str) -> list[FileInfo]:
         """See `.protocol.Store`."""
-        return self._listing.entries(self._address(url), deadline=self._deadline())
+        return list({entry.url: entry for entry in self.iter_directory(url)}.values())
 
     def iter_directory(self, url: str) -> Iterator[FileInfo]:
-        """See `.protocol.Store`."""
-        return iter(self.list_directory(url))
+        """See `.protocol.Store`; a directory at the border of two pages may come twice."""
+        return self._listing.entries(self._address(url), deadline=self._deadline())
 
     def info_many(self, urls: Iterable[str]) -> dict[str, FileInfo | None]:
-        """See `.protocol.Store`."""
+        """See `.protocol.Store`; without checksums where a listing has answered."""
         wanted = list(dict.fromkeys(urls))
-        return dict(zip(wanted, at_once(lambda url: found(self.info, url), wanted), strict=True))
+        known: dict[str, FileInfo | None] = {url: self._sizes.get(url) for url in wanted}
+        return known | self._look_for(url for url in wanted if known[url] is None)
 
     def exists_many(self, urls: Iterable[str]) -> dict[str, bool]:
         """See `.protocol.Store`."""
+        return {url: info is not None for url, info in self._look_for(urls).items()}
+
+    def _look_for(self, urls: Iterable[str]) -> dict[str, FileInfo | None]:
         wanted = {url: self._address(url) for url in urls}
         deadline = self._deadline()
-        found = exist(
-            self._listing,
-            list(dict.fromkeys(wanted.values())),
-            lambda address: self._exists(address, deadline),
-            deadline,
-        )
+        addresses = list(dict.fromkeys(wanted.values()))
+        found = look_for(self._listing, addresses, lambda address: self._look(address, deadline), deadline)
         return {url: found[address] for url, address in wanted.items()}
 
     # Reading

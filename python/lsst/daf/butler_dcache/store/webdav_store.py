@@ -39,13 +39,14 @@ from ..webdav.minting import mint
 from ..webdav.reader import WebdavReader
 from ..webdav.rights import Rights
 from ..webdav.third_party import ThirdPartyCopies
-from .bulk import Listings, at_once, exists_many, found
+from .bulk import Listings, found
 from .bulk_removal import ManyRemovals
 from .copying import RemoteSource
 from .directories import Directories
 from .exclusion import Exclusion
 from .frontend import Frontends
 from .local_target import LocalTarget
+from .looking import Looking
 from .protocol import Carrier, CopyRules, Landing, Progress, RemoteReader, RemoteWriter
 from .publication import Publisher
 from .removal import Remover
@@ -108,9 +109,10 @@ class WebdavStore:
         self._exclusion = Exclusion(self._door, self._rights)
         self._directories = Directories(self._door)
         self._listings = Listings(self._door)
+        self._looking = Looking(self._door, self._listings, self._frontends)
         self._remover = Remover(self._door, self._rights, self._frontends, self._directories)
         self._many_removals = ManyRemovals(
-            self._door, self._frontends, self._remover, self._listings, self.exists, self._removing
+            self._door, self._frontends, self._remover, self._listings, self.exists_many, self._removing
         )
         _stores.add(self)
 
@@ -138,11 +140,10 @@ class WebdavStore:
 
     def exists(self, url: str) -> bool:
         """See `.protocol.Store`."""
-        try:
-            self._door.propfind(url, 0, operation="exists", deadline=self._deadline())
-        except ResourceNotFoundError:
-            return False
-        return True
+        return found(self._look, url) is not None
+
+    def _look(self, url: str) -> FileInfo:
+        return self._door.propfind(url, 0, operation="exists", deadline=self._deadline())[0]
 
     def size(self, url: str) -> int:
         """See `.protocol.Store`."""
@@ -165,12 +166,14 @@ class WebdavStore:
 
     def exists_many(self, urls: Iterable[str]) -> dict[str, bool]:
         """See `.protocol.Store`."""
-        return exists_many(self._listings, urls, self.exists)
+        return self._looking.exists_many(urls, self._look)
 
     def info_many(self, urls: Iterable[str]) -> dict[str, FileInfo | None]:
         """See `.protocol.Store`."""
         wanted = list(dict.fromkeys(urls))
-        return dict(zip(wanted, at_once(lambda url: found(self.info, url), wanted), strict=True))
+        known: dict[str, FileInfo | None] = {url: self._sizes.get(url) for url in wanted}
+        known |= self._looking.info_many([url for url in wanted if known[url] is None], self.stat)
+        return known
 
     # Reading
 

@@ -9,8 +9,9 @@ listing.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from functools import partial
+from typing import TypeVar
 
 from ..errors import DoorUnavailableError, ProtocolError, ServerError
 from ..model import FileInfo
@@ -30,6 +31,8 @@ _HEADERS = {
 }
 _MOST_HOPS = 3
 _PIECE_BYTES = 64 * 1024
+
+Result = TypeVar("Result")
 
 
 def iter_listing(door: Door, url: str, *, operation: str, deadline: Deadline) -> Generator[FileInfo]:
@@ -72,8 +75,15 @@ def iter_listing(door: Door, url: str, *, operation: str, deadline: Deadline) ->
             return
 
 
-def read_listing(door: Door, url: str, *, operation: str, deadline: Deadline) -> list[FileInfo]:
-    """Return a directory and what it holds; a listing that breaks off is asked for again.
+def read_listing(
+    door: Door,
+    url: str,
+    take: Callable[[Iterator[FileInfo]], Result],
+    *,
+    operation: str,
+    deadline: Deadline,
+) -> Result:
+    """Return what is made of a listing, which is asked for again if it breaks off.
 
     Parameters
     ----------
@@ -81,6 +91,8 @@ def read_listing(door: Door, url: str, *, operation: str, deadline: Deadline) ->
         Whom to ask.
     url : `str`
         The directory.
+    take : `~collections.abc.Callable`
+        Is given the entries, as from `iter_listing`; called again for each attempt.
     operation : `str`
         For messages.
     deadline : `Deadline`
@@ -88,8 +100,8 @@ def read_listing(door: Door, url: str, *, operation: str, deadline: Deadline) ->
 
     Returns
     -------
-    entries : `list` [ `FileInfo` ]
-        The name itself first.
+    result : `object`
+        What ``take`` returned.
 
     Raises
     ------
@@ -99,7 +111,7 @@ def read_listing(door: Door, url: str, *, operation: str, deadline: Deadline) ->
     for last in rounds(Phase.BROKEN, "PROPFIND", deadline):
         with _open(door, url, operation, deadline) as answer:
             try:
-                return list(_entries(door, url, answer))
+                return take(_entries(door, url, answer))
             except DoorUnavailableError:
                 if last:
                     raise

@@ -1,4 +1,4 @@
-"""Which of many objects exist: by listings where they are fewer than questions.
+"""What has many names in a bucket: by listings where they are fewer than questions.
 
 Theory of operation: one request lists a thousand keys, and tells of all names that begin with what it was
 asked for. So all names are looked for in a listing of what begins as all of them do, whatever directories
@@ -17,12 +17,13 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 
 from ..errors import AccessDeniedError, CredentialError, ResourceNotFoundError
+from ..model import EntryKind, FileInfo
 from ..s3.address import S3Address
-from ..s3.listing import Listing
+from ..s3.listing import Listing, info_of
 from ..transport.deadline import Deadline
 from .bulk import at_once
 
-__all__ = ("exist",)
+__all__ = ("look_for",)
 
 _log = logging.getLogger(__name__)
 
@@ -36,13 +37,13 @@ _MOST_PAGES = 0.25
 """All pages of listings that did not come to their end, as a share of the names."""
 
 
-def exist(
+def look_for(
     listing: Listing,
     addresses: Sequence[S3Address],
-    exists: Callable[[S3Address], bool],
+    look: Callable[[S3Address], FileInfo | None],
     deadline: Deadline,
-) -> dict[S3Address, bool]:
-    """Tell which of many names exist.
+) -> dict[S3Address, FileInfo | None]:
+    """Return what has many names.
 
     Parameters
     ----------
@@ -50,22 +51,22 @@ def exist(
         Lists keys.
     addresses : `~collections.abc.Sequence` [ `~..s3.address.S3Address` ]
         The names, each once.
-    exists : `~collections.abc.Callable`
-        Asks for one name.
+    look : `~collections.abc.Callable`
+        Asks for one name; `None` if nothing has it.
     deadline : `~..transport.deadline.Deadline`
         When to give up.
 
     Returns
     -------
-    found : `dict`
-        By name.
+    infos : `dict`
+        By name, `None` where there is nothing; without checksums where a listing told.
 
     Raises
     ------
     DcacheError
         Raised if the server refuses or fails: nothing is called missing that the server did not call so.
     """
-    found: dict[S3Address, bool] = {}
+    found: dict[S3Address, FileInfo | None] = {}
     # SeaweedFS 4.48 lists what has ``//`` in its key under another one.
     groups = [[address for address in addresses if address.key and "//" not in address.key]]
     left = len(addresses) * _MOST_PAGES
@@ -74,49 +75,56 @@ def exist(
         for group, (there, is_complete) in zip(
             groups, at_once(lambda one: _look(listing, one, deadline), groups), strict=True
         ):
-            found.update(dict.fromkeys(there, True))
+            found.update(there)
             rest = [address for address in group if address not in there]
             if is_complete:
-                found.update(dict.fromkeys(rest, False))
+                found.update(dict.fromkeys(rest))
                 continue
             left -= _pages(group)
             further += _split(rest)
         groups = further if left > 0 else []
     single = [address for address in addresses if address not in found]
-    found.update(zip(single, at_once(exists, single), strict=True))
+    found.update(zip(single, at_once(look, single), strict=True))
     return found
 
 
-def _look(listing: Listing, group: list[S3Address], deadline: Deadline) -> tuple[set[S3Address], bool]:
-    """Return which of some names a listing shows, and whether it came to its end."""
+def _look(
+    listing: Listing, group: list[S3Address], deadline: Deadline
+) -> tuple[dict[S3Address, FileInfo], bool]:
+    """Return what a listing shows of some names, and whether it came to its end."""
     prefix = posixpath.commonprefix([address.key for address in group])
     # A name is a file, or a directory of which a slash follows, with or without having been asked for so.
     wanted = defaultdict(list)
     for address in group:
         wanted[address.key.rstrip("/")].append(address)
-    there: set[S3Address] = set()
+    objects: dict[S3Address, FileInfo] = {}
+    directories: dict[S3Address, FileInfo] = {}
     pages = listing.pages(group[0], prefix, operation="look for many", deadline=deadline)
     for _ in range(_pages(group)):
         try:
             page = next(pages)
         except ResourceNotFoundError:
-            return set(), True  # there is no such bucket
+            return {}, True  # there is no such bucket
         except CredentialError:
             raise
         except AccessDeniedError as error:
             # Who may read and not list can still ask for each name.
             _log.info("a listing is refused, its names are asked for: %s", error)
-            return there, False
+            return objects, False
         for entry in page.objects:
             key = entry["Key"]
-            there.update(address for address in wanted.get(key, ()) if address.key == key)
+            for address in wanted.get(key, ()):
+                if address.key == key:
+                    objects[address] = info_of(address, entry)
             slash = key.find("/", max(len(prefix) - 1, 0))
             while slash >= 0:
-                there.update(wanted.get(key[:slash], ()))
+                for address in wanted.get(key[:slash], ()):
+                    directories[address] = FileInfo(address.url, EntryKind.DIRECTORY)
                 slash = key.find("/", slash + 1)
         if page.is_last:
-            return there, True
-    return there, False
+            return directories | objects, True
+    # Where a directory is, an object of the same name may come later.
+    return objects, False
 
 
 def _pages(group: Sequence[S3Address]) -> int:
