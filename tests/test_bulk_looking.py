@@ -156,7 +156,7 @@ def test_frontend_that_fails(
             assert sum(store.exists_many(asked).values()) == 5
         embedded.faults.remove([fault])
     assert fault.hits == 1
-    assert "each is asked for" in caplog.text
+    assert "the door is asked alone" in caplog.text
     assert Tally(counter.methods())["door PROPFIND"] == 1 + 25 + 1
 
 

@@ -37,7 +37,7 @@ _log = logging.getLogger(__name__)
 
 _ASK_AGAIN_SECONDS = 600.0
 _AWAY_SECONDS = 60.0
-"""How long nobody tries again to remove by a frontend that is down."""
+"""How long nobody tries again what a frontend that is down would do better than the door."""
 
 _LONGEST_QUESTION_SECONDS = 10.0
 
@@ -114,7 +114,7 @@ class Frontend:
         return self._clock() < self._away_until
 
     def leave(self, error: DcacheError) -> None:
-        """Note that it does not remove, so that for a minute the door does.
+        """Note that it does not serve, so that for a minute the door is asked alone.
 
         Parameters
         ----------
@@ -122,7 +122,9 @@ class Frontend:
             Why.
         """
         if not self.is_away:
-            _log.warning("the frontend does not remove, so the door does: %s", error)
+            _log.warning(
+                "the frontend does not serve, so that the door is asked alone for a minute: %s", error
+            )
         self._away_until = self._clock() + _AWAY_SECONDS
 
     def prove(self, url: str, deadline: Deadline) -> bool:

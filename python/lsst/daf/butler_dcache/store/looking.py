@@ -13,7 +13,7 @@ import logging
 from collections.abc import Callable, Iterable, Sequence
 
 from ..errors import CredentialError, DcacheError, ResourceNotFoundError
-from ..model import FileInfo
+from ..model import FileInfo, Locality
 from ..rest.tape import TapeApi
 from ..webdav.door import Door
 from .bulk import Listings, at_once, by_directory, found
@@ -130,15 +130,7 @@ class Looking:
         if witness is None:
             settled[single[0]] = found(stat, single[0]) is not None
             witness = single.pop(0) if settled[single[0]] else None
-        tape = self._tape(witness)
-        if tape is None:
-            return settled
-        try:
-            rows = tape.archive_info(single, deadline=self._door.deadline())
-        except DcacheError as error:
-            _log.warning("the frontend does not tell which files exist, each is asked for: %s", error)
-            return settled
-        for url, row in rows.items():
+        for url, row in self._rows(single, witness).items():
             # Any other error is one of the question.
             if isinstance(row, ResourceNotFoundError):
                 settled[url] = False
@@ -146,16 +138,21 @@ class Looking:
                 settled[url] = True
         return settled
 
-    def _tape(self, witness: str | None) -> TapeApi | None:
-        """Return the tape API of the frontend, if by a path both mean the same file."""
+    def _rows(self, urls: Sequence[str], witness: str | None) -> dict[str, Locality | DcacheError]:
+        """Return what the tape API says, if by a path the frontend means the same file as the door."""
         deadline = self._door.deadline()
         try:
             frontend = self._frontends.get(deadline)
-            if frontend is None:
-                return None
+            if frontend is None or frontend.is_away:
+                return {}
             if not frontend.is_proven and (witness is None or not frontend.prove(witness, deadline)):
-                return None
-            return TapeApi(self._frontends.tape(deadline))
+                return {}
+            tape = TapeApi(self._frontends.tape(deadline))
         except DcacheError as error:
-            _log.warning("the frontend is not asked which files exist: %s", error)
-            return None
+            _log.info("whether the frontend may be asked is not known, so the door is: %s", error)
+            return {}
+        try:
+            return tape.archive_info(urls, deadline=deadline)
+        except DcacheError as error:
+            frontend.leave(error)
+            return {}
