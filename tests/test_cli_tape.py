@@ -18,6 +18,7 @@ from conftest import client_environment
 from lsst.daf.butler_dcache.cli.main import main
 from lsst.daf.butler_dcache.embedded import EmbeddedDcache
 from lsst.daf.butler_dcache.embedded.tape import TapeSystem
+from lsst.daf.butler_dcache.errors import CredentialError
 from lsst.daf.butler_dcache.rest.tape import TapeApi
 from lsst.daf.butler_dcache.store import staging
 
@@ -199,6 +200,25 @@ def test_interrupted(
     before = asked(dcache, "POST", "/tape/stage")
     run("stage", f"{root}a")
     assert asked(dcache, "POST", "/tape/stage") == before + int(cancels)
+
+
+def test_a_token_that_ends(
+    dcache: EmbeddedDcache, tape: TapeSystem, root: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def end(self: TapeApi, request: str, **_: Any) -> Any:
+        raise CredentialError("the token is over")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(TapeApi, "state", end)
+        result = run("stage", f"{root}a", f"{root}sub/d", status=1)
+    assert result.stderr.splitlines() == [
+        "0 of 2 files on disk, 2 submitted",
+        "Error: the token is over; 2 files are not on disk. The same command goes on from here "
+        f"(journal {journal(tmp_path)})",
+    ]
+    before = asked(dcache, "POST", "/tape/stage")
+    run("stage", f"{root}a", f"{root}sub/d")
+    assert asked(dcache, "POST", "/tape/stage") == before
 
 
 def test_killed_processes_are_gone_on_from(

@@ -30,6 +30,7 @@ from lsst.daf.butler_dcache.errors import (
 )
 from lsst.daf.butler_dcache.model import Locality
 from lsst.daf.butler_dcache.rest.tape import RecallState, StageState, TapeApi, tape_path
+from lsst.daf.butler_dcache.store.registry import store_for
 from lsst.daf.butler_dcache.store.stage_journal import StageJournal, recorded_requests
 from lsst.daf.butler_dcache.store.stage_progress import FileChange, FileState, StageReport
 from lsst.daf.butler_dcache.store.staging import StageCampaign
@@ -613,6 +614,11 @@ def test_a_site_without_tape_says_so() -> None:
         pytest.raises(UnsupportedError, match="no tape API"),
     ):
         WebdavStore(settings_for(dcache.url)).tape()
+
+
+def test_s3_has_no_tape() -> None:
+    with pytest.raises(UnsupportedError, match="S3 server has no tape API"):
+        store_for("s3://bucket/file").tape()
 
 
 def test_report_of_nothing(server: Server, clock: Clock) -> None:
