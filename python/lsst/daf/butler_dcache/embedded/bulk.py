@@ -10,12 +10,13 @@ import time
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from .access import PermissionDeniedError
 from .caveats import Activity, is_below, normal_path
 from .clockwork import Clockwork
 from .duration import parse_duration
+from .latency import Latency
 from .namespace import EntryMissingError, NamespaceError
 from .operations import Operator
 from .tape import TapeSystem
@@ -99,6 +100,12 @@ class BulkRequest:
         Arguments of the activity, by their names in camelCase.
     clear_on_success, clear_on_failure, cancel_on_failure : `bool`
         What happens at the end.
+    delay_seconds : `float`
+        How much later than usual it begins.
+    end : ``"forget"``, ``"cancel"``, ``"fail"`` or `None`
+        What becomes of it after ``end_after`` targets, if something goes wrong.
+    failure : `tuple` [`str`, `str`]
+        Type and text of the error of the other targets then.
     """
 
     operator: Operator
@@ -109,6 +116,10 @@ class BulkRequest:
     clear_on_success: bool = False
     clear_on_failure: bool = False
     cancel_on_failure: bool = False
+    delay_seconds: float = 0.0
+    end: Literal["forget", "cancel", "fail"] | None = None
+    end_after: int = 0
+    failure: tuple[str, str] = ("", "")
     identifier: str = field(default_factory=lambda: str(uuid.uuid4()))
     status: str = "QUEUED"
     arrived: int = 0
@@ -131,15 +142,20 @@ class BulkService:
         Works the requests off.
     tape : `TapeSystem`
         Stages and pins.
+    latency : `Latency`, optional
+        How long that takes.
 
     Notes
     -----
     Thread-safe.
     """
 
-    def __init__(self, clockwork: Clockwork, tape: TapeSystem) -> None:
+    def __init__(self, clockwork: Clockwork, tape: TapeSystem, latency: Latency | None = None) -> None:
         self._clockwork = clockwork
+        self._latency = Latency() if latency is None else latency
         self._tape = tape
+        self.max_targets = dict(MAX_TARGETS)
+        """By expansion, as the site has set them."""
         self._lock = threading.RLock()
         self._numbers = itertools.count(1)
         self._requests: dict[str, BulkRequest] = {}
@@ -162,7 +178,7 @@ class BulkService:
         TooManyRequestsError
             If 5000 of the user are unfinished.
         """
-        if len(targets) > MAX_TARGETS.get(request.expand, 0):
+        if len(targets) > self.max_targets.get(request.expand, 0):
             raise RequestTooLargeError
         with self._lock:
             mine = [r for r in self._requests.values() if r.operator.login.uid == request.operator.login.uid]
@@ -172,7 +188,8 @@ class BulkService:
             for target in targets:
                 self._add_target(request, target)
             self._requests[request.identifier] = request
-        self._clockwork.after(0.0, lambda: self._start(request))
+        seconds = self._latency.length("bulk_request") + self._latency.length("bulk_target", len(targets))
+        self._clockwork.after(seconds + request.delay_seconds, lambda: self._start(request))
 
     def find(self, identifier: str) -> BulkRequest | None:
         """Look a request up.
@@ -284,7 +301,10 @@ class BulkService:
 
     def _work(self, request: BulkRequest) -> None:
         """Do what can be done now; come back for what is still under way."""
-        for target in list(request.targets):
+        for number, target in enumerate(list(request.targets)):
+            if request.end is not None and number >= request.end_after:
+                self._go_wrong(request, number)
+                break
             with self._lock:
                 if target.state in FINAL:
                     continue
@@ -303,6 +323,18 @@ class BulkService:
                 self._clockwork.after(_POLL_SECONDS, lambda: self._work(request))
             else:
                 self._finish(request)
+
+    def _go_wrong(self, request: BulkRequest, number: int) -> None:
+        """End as a fault demands."""
+        with self._lock:
+            if request.end == "forget":
+                request.status = "CANCELLED"
+                self._requests.pop(request.identifier, None)
+            for target in request.targets[number:]:
+                if request.end == "fail":
+                    target.finish("FAILED", *request.failure)
+                else:
+                    target.finish("CANCELLED")
 
     def _attempt(self, request: BulkRequest, target: BulkTarget) -> bool:
         try:

@@ -46,6 +46,10 @@ FaultKind = Literal[
     "refuse_pool",
     "http_pool",
     "pnfs_timeout",
+    "bulk_forget",
+    "bulk_cancel",
+    "bulk_fail",
+    "bulk_slow",
 ]
 
 
@@ -80,7 +84,11 @@ class Fault:
           the ``server``;
         - ``"refuse_pool"``: the door redirects to a port where nobody listens;
         - ``"http_pool"``: an https door redirects to an http pool;
-        - ``"pnfs_timeout"``: the namespace does not answer: 500, or an empty listing.
+        - ``"pnfs_timeout"``: the namespace does not answer: 500, or an empty listing;
+        - ``"bulk_forget"``, ``"bulk_cancel"``, ``"bulk_fail"``: of a bulk request the first ``at_byte``
+          targets are worked off, then the server forgets it, or cancels the others without a word, or says
+          ``reason`` and ``body`` of them (type and text of an error);
+        - ``"bulk_slow"``: a bulk request begins ``seconds`` later.
     path : `str`
         Shell pattern on the decoded path, as in ``"*/raw/*.fits"``.
     method, server : `str` or `None`
@@ -98,9 +106,9 @@ class Fault:
     body : `str`
         Text of the answer; a door's usual line if there is none.
     at_byte : `int`
-        Where in a body; for listings the number of entries.
+        Where in a body; for listings the number of entries, for bulk requests of targets.
     seconds : `float`
-        Length of a stall, or of the time that a server is away.
+        Length of a stall, of a delay, or of the time that a server is away.
     after : `int`
         How many matching requests go by before it acts.
     has_effect : `bool`

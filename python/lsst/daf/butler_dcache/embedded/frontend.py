@@ -96,8 +96,8 @@ class Frontend:
         self._site = site
         self.events = EventHub()
         watch_namespace(site.namespace, self.events)
-        self.bulk = BulkService(site.clockwork, tape)
-        self._namespace = NamespaceResource(tape, site.faults, site.pause_seconds)
+        self.bulk = BulkService(site.clockwork, tape, site.latency)
+        self._namespace = NamespaceResource(tape, site.faults, site.latency, site.pause_seconds)
         self._routes = self._table()
         limiter = RateLimiter(time_scale=site.time_scale)
         self.listener = Listener(
@@ -119,7 +119,8 @@ class Frontend:
         self.listener.stop()
 
     def _table(self) -> list[tuple[str, re.Pattern[str], Resource]]:
-        bulk, tape, events = BulkResource(self.bulk), TapeResource(self.bulk), EventResource(self.events)
+        bulk = BulkResource(self.bulk, self._site.faults)
+        tape, events = TapeResource(self.bulk, self._site.latency), EventResource(self.events)
         channel = f"/events/channels/{_NAME}"
         rows: list[tuple[str, str, Resource]] = [
             ("GET", "/user", self._user),
@@ -169,6 +170,7 @@ class Frontend:
 
     def _dispatch(self, exchange: Exchange, operator: Operator) -> None:
         path = exchange.path
+        self._site.latency.spend("rest")
         if self._site.faults.take("pnfs_timeout", exchange):
             raise RestError(500, "Server is busy (internal timeout)")
         verb = "GET" if exchange.method == "HEAD" else exchange.method

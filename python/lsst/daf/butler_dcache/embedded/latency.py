@@ -1,4 +1,10 @@
-"""How long a real dCache takes, off unless asked for (protocol page, surprise 25: medians on two cores)."""
+"""How long a real dCache takes, off unless asked for.
+
+Medians of single requests on two cores are those of the protocol page, surprise 25. What many names cost at a
+time is drawn through its figures: a listing of 1,000 files 0.9 s, by REST 0.4 s, with checksums 0.85 s; of
+10,000 directories 24 s; a bulk removal of 40 files 1.3 s; archiveinfo of 1,000 paths 2.9 s (sections 4.2, 7.5
+and 7.6).
+"""
 
 from __future__ import annotations
 
@@ -22,6 +28,10 @@ _SECONDS = {
     "list_file": 0.0009,
     "list_directory": 0.003,
     "rest_list_entry": 0.0004,
+    "rest_list_entry_in_full": 0.00085,
+    "bulk_request": 1.2,
+    "bulk_target": 0.0025,
+    "archive_info_path": 0.0029,
 }
 
 
@@ -38,7 +48,11 @@ class Latency:
         self.factor = factor
         self.stopping = threading.Event()
 
+    def length(self, operation: str, count: int = 1) -> float:
+        """Return how long ``count`` operations of a kind take, seconds."""
+        return self.factor * count * _SECONDS[operation]
+
     def spend(self, operation: str, count: int = 1) -> None:
         """Wait for the length of ``count`` operations of a kind."""
         if self.factor > 0:
-            self.stopping.wait(self.factor * count * _SECONDS[operation])
+            self.stopping.wait(self.length(operation, count))

@@ -8,6 +8,7 @@ from .access import Login
 from .bulk import ACTIVITIES, BulkRequest, BulkService, BulkTarget, RequestTooLargeError, TooManyRequestsError
 from .caveats import is_below, normal_path
 from .exchange import Exchange
+from .faults import Faults
 from .operations import Operator
 from .rest import RestError, answer_json, answer_nothing, read_json
 
@@ -82,10 +83,13 @@ class BulkResource:
     ----------
     service : `BulkService`
         Works the requests off.
+    faults : `Faults`
+        What goes wrong on request.
     """
 
-    def __init__(self, service: BulkService) -> None:
+    def __init__(self, service: BulkService, faults: Faults) -> None:
         self._service = service
+        self._faults = faults
 
     def post(self, exchange: Exchange, operator: Operator) -> None:
         """Accept a request: 201 before any target is looked at.
@@ -124,9 +128,21 @@ class BulkResource:
             clear_on_failure=_flag(document, "clearOnFailure"),
             cancel_on_failure=_flag(document, "cancelOnFailure"),
         )
+        self._spoil(exchange, request)
         submit_request(self._service, request, targets)
         url = f"{exchange.base}/api/v1/bulk-requests/{request.identifier}"
         answer_nothing(exchange, 201, [("request-url", url), ("Content-Type", "application/json")])
+
+    def _spoil(self, exchange: Exchange, request: BulkRequest) -> None:
+        if fault := self._faults.take("bulk_slow", exchange):
+            request.delay_seconds = fault.seconds
+        if fault := self._faults.take("bulk_forget", exchange):
+            request.end, request.end_after = "forget", fault.at_byte
+        elif fault := self._faults.take("bulk_cancel", exchange):
+            request.end, request.end_after = "cancel", fault.at_byte
+        elif fault := self._faults.take("bulk_fail", exchange):
+            request.end, request.end_after = "fail", fault.at_byte
+            request.failure = fault.reason, fault.body
 
     def list(self, exchange: Exchange, operator: Operator) -> None:
         """Answer with summaries of requests.

@@ -9,6 +9,7 @@ from .door_read import content_type
 from .entry import Entry, now_ms
 from .exchange import Exchange
 from .faults import Faults
+from .latency import Latency
 from .namespace import EntryExistsError, EntryMissingError, NamespaceError, NotADirectoryEntryError
 from .operations import Operator, parent_path
 from .rest import RestError, answer_json, read_json
@@ -55,13 +56,18 @@ class NamespaceResource:
         Pins and stages.
     faults : `Faults`
         Listings that end too early.
+    latency : `Latency`
+        How long a listing takes.
     pause_seconds : `float`, optional
         Time between look and act of a rename.
     """
 
-    def __init__(self, tape: TapeSystem, faults: Faults, pause_seconds: float = 0.0) -> None:
+    def __init__(
+        self, tape: TapeSystem, faults: Faults, latency: Latency, pause_seconds: float = 0.0
+    ) -> None:
         self._tape = tape
         self._faults = faults
+        self._latency = latency
         self._pause_seconds = pause_seconds
 
     def get(self, exchange: Exchange, operator: Operator, path: str) -> None:
@@ -84,6 +90,9 @@ class NamespaceResource:
                 children = operator.listing(path)[1]
                 if fault := self._faults.take("truncate_listing", exchange):
                     children = children[: fault.at_byte]
+                is_full = "true" in (exchange.parameter("checksum"), exchange.parameter("locality"))
+                kind = "rest_list_entry_in_full" if is_full else "rest_list_entry"
+                self._latency.spend(kind, len(children[begin:end]))
                 document["children"] = [
                     {**self._document(child, exchange), "fileName": child.name}
                     for child in children[begin:end]

@@ -6,6 +6,7 @@ from .access import PermissionDeniedError
 from .bulk import FINAL, BulkRequest, BulkService, BulkTarget
 from .caveats import normal_path
 from .exchange import Exchange
+from .latency import Latency
 from .namespace import EntryMissingError
 from .operations import Operator
 from .rest import RestError, answer_json, answer_nothing, read_json
@@ -25,10 +26,13 @@ class TapeResource:
     ----------
     service : `BulkService`
         Works stage requests off.
+    latency : `Latency`
+        How long a question takes.
     """
 
-    def __init__(self, service: BulkService) -> None:
+    def __init__(self, service: BulkService, latency: Latency) -> None:
         self._service = service
+        self._latency = latency
 
     def stage(self, exchange: Exchange, operator: Operator) -> None:
         """Accept a stage request.
@@ -159,6 +163,7 @@ class TapeResource:
         """
         paths = _paths(exchange)
         rows = []
+        self._latency.spend("archive_info_path", len(paths[:_ARCHIVE_PATHS]))
         for path in sorted(set(paths[:_ARCHIVE_PATHS]), key=hash):
             try:
                 rows.append({"path": path, "locality": _locality(operator, path)})

@@ -14,6 +14,7 @@ from typing import Literal, Self
 import yaml
 
 from .access import Access, Account, AnonymousPolicy
+from .bulk import BulkService
 from .certificates import make_certificates
 from .checksum import Digester
 from .door import Door
@@ -94,6 +95,8 @@ class EmbeddedDcache:
         Certificate of the authority.
     faults : `Faults`
         What shall go wrong.
+    bulk : `BulkService`
+        The bulk requests of the frontend, and how many targets each may have.
     site : `Site`
         The inside, for tests that need more.
 
@@ -137,6 +140,7 @@ class EmbeddedDcache:
         self.password_files: dict[str, str] = {}
         self.ca_file: str | None = None
         self._frontends: list[Listener] = []
+        self.bulk: BulkService
         self._running = contextlib.ExitStack()
 
     @staticmethod
@@ -197,6 +201,7 @@ class EmbeddedDcache:
             frontend = Frontend(site, context, tape, ports=(self._ports[1],))
             stack.callback(frontend.stop)
             self._frontends = [frontend.listener]
+            self.bulk = frontend.bulk
             self.frontend_url = site.frontend_url = frontend.url
             discovery = frontend.discovery_url
         self._doors = []

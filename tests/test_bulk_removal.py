@@ -1,0 +1,458 @@
+"""Removing many names by bulk requests of the frontend: what it costs, and whatever goes wrong meanwhile."""
+
+from __future__ import annotations
+
+import logging
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, unquote, urlsplit
+
+import pytest
+from lsst.daf.butler_dcache.embedded import EmbeddedDcache, rest_bulk
+from lsst.daf.butler_dcache.embedded.faults import Fault
+from lsst.daf.butler_dcache.errors import (
+    AccessDeniedError,
+    CredentialError,
+    DeadlineError,
+    DirectoryNotEmptyError,
+    OutcomeUnknownError,
+    ResourceNotFoundError,
+    ServerError,
+    UnsupportedError,
+)
+from lsst.daf.butler_dcache.rest.bulk import BulkRequests, target_of
+from lsst.daf.butler_dcache.store.webdav_store import WebdavStore
+from lsst.daf.butler_dcache.transport.deadline import Deadline
+from lsst.daf.butler_dcache.tree import remove_tree
+from request_counter import counted
+from test_store_webdav import endpoint, with_frontend
+
+BULK = "/api/v1/bulk-requests"
+FROM = 10
+ODD_NAMES = ("with blank", "a,b", "c#d", "e%f", "g+h", "i;j", "trailing ", "smile \U0001f642", "k&l", 'm"n')
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[EmbeddedDcache]:
+    with EmbeddedDcache() as made, pytest.MonkeyPatch.context() as patch:
+        for name, value in made.environment.items():
+            patch.setenv(name, value)
+        yield made
+
+
+@pytest.fixture
+def store(server: EmbeddedDcache, tmp_path: Path) -> Iterator[WebdavStore]:
+    """A store that removes in bulk from a few files on, its frontend proven."""
+    changes = with_frontend(server)
+    changes["dcache"]["bulk"] = {"delete_from_files": FROM}
+    with endpoint(server, tmp_path, **changes) as made:
+        made.write(f"{server.url}{uuid.uuid4().hex}", b"")
+        yield made  # type: ignore[misc]
+    server.faults.clear()
+    server.bulk.max_targets["NONE"] = 500
+
+
+@pytest.fixture(autouse=True)
+def nothing_stays(server: EmbeddedDcache) -> Iterator[None]:
+    """No bulk request may stay with the server: it could remove a file of tomorrow."""
+    yield
+    assert server.bulk.requests() == []
+
+
+@pytest.fixture
+def bulk(store: WebdavStore) -> BulkRequests:
+    frontend = store._frontends.get(Deadline(10))
+    assert frontend is not None
+    return frontend.bulk
+
+
+@pytest.fixture
+def base(server: EmbeddedDcache) -> str:
+    return f"{server.url}{uuid.uuid4().hex[:12]}/"
+
+
+def path_of(url: str) -> str:
+    return unquote(urlsplit(url).path)
+
+
+def place(server: EmbeddedDcache, base: str, count: int) -> list[str]:
+    urls = [f"{base}{number}" for number in range(count)]
+    for url in urls:
+        server.place(path_of(url), b"x")
+    return urls
+
+
+def exists(server: EmbeddedDcache, url: str) -> bool:
+    """Look without the client."""
+    return server.site.namespace.find(path_of(url)) is not None
+
+
+# What it costs
+
+
+def test_thousand_files(store: WebdavStore, server: EmbeddedDcache, base: str) -> None:
+    urls = place(server, base, 1000)
+    with counted(server) as counter:
+        assert set(store.remove_many(urls).values()) == {None}
+    methods = counter.methods()
+    assert methods.count("frontend POST") == methods.count("frontend DELETE") == 2
+    assert set(methods) == {"frontend POST", "frontend DELETE", "frontend GET"}
+    assert len(methods) < 12, str(counter)
+    assert not any(exists(server, url) for url in urls)
+
+
+def test_a_frontend_that_nobody_named(server: EmbeddedDcache, base: str, tmp_path: Path) -> None:
+    """It is found through the door, and proven by one file, once."""
+    urls = place(server, base, 1000)
+    with endpoint(server, tmp_path) as store:
+        store.exists(server.url)
+        for part, most in ((urls[:500], 6), (urls[500:], 3)):
+            with counted(server) as counter:
+                assert set(store.remove_many(part).values()) == {None}
+            assert [one for one in counter.methods() if one == "frontend POST"] == ["frontend POST"]
+            assert counter.at_door <= most + 3, str(counter)
+
+
+def test_without_a_frontend(server: EmbeddedDcache, base: str, tmp_path: Path) -> None:
+    urls = place(server, base, 500)
+    with endpoint(server, tmp_path, dcache={"discover_frontend": False}) as store:
+        store.exists(server.url)
+        with counted(server) as counter:
+            assert set(store.remove_many(urls).values()) == {None}
+    assert counter.methods() == ["door DELETE"] * 500
+
+
+def test_tree_of_thousand_files(store: WebdavStore, server: EmbeddedDcache, base: str) -> None:
+    for number in range(10):
+        place(server, f"{base}{number}/", 100)
+    with counted(server) as counter:
+        remove_tree(store, base)
+    methods = counter.methods()
+    # Eleven listings, a thousand files, ten directories; the topmost is a single one.
+    assert methods.count("door PROPFIND") + methods.count("frontend GET") < 11 + 12
+    assert methods.count("frontend POST") == 3
+    assert methods.count("frontend DELETE") == 3 + 1
+    assert not any(one.startswith("door DELETE") for one in methods)
+    assert not exists(server, base)
+
+
+def test_many_empty_directories(store: WebdavStore, server: EmbeddedDcache, base: str) -> None:
+    for number in range(60):
+        server.place(f"{path_of(base)}{number}/deep/file", b"x")
+    with counted(server) as counter:
+        remove_tree(store, base)
+    methods = counter.methods()
+    assert methods.count("frontend POST") == 3
+    assert not exists(server, base)
+
+
+# What the server says of each target
+
+
+def test_each_target_has_its_own_result(store: WebdavStore, server: EmbeddedDcache, base: str) -> None:
+    urls = place(server, base, FROM)
+    server.place(path_of(f"{base}full/file"), b"x")
+    server.place(path_of(f"{base}was/file"), b"x")
+    store.remove(f"{base}was/file")
+    results = store.remove_many([*urls, f"{base}none", f"{base}full", f"{base}full/", f"{base}was/", urls[0]])
+    assert all(results[url] is None for url in [*urls, f"{base}was/"])
+    assert isinstance(results[f"{base}none"], ResourceNotFoundError)
+    assert "none" in str(results[f"{base}none"])
+    assert isinstance(results[f"{base}full"], DirectoryNotEmptyError)
+    assert isinstance(results[f"{base}full/"], DirectoryNotEmptyError)
+    assert exists(server, f"{base}full/file")
+
+
+def test_odd_names(store: WebdavStore, server: EmbeddedDcache, base: str) -> None:
+    """The frontend takes white space off the end of a target: that would be another file."""
+    urls = {name: base + quote(name) for name in ODD_NAMES}
+    for url in [*urls.values(), base + "trailing"]:
+        server.place(path_of(url), b"x")
+    assert set(store.remove_many(urls.values()).values()) == {None}
+    assert not any(exists(server, url) for url in urls.values())
+    assert exists(server, base + "trailing")
+
+
+@pytest.mark.parametrize(
+    ("path", "target"),
+    [
+        ("/a/b", "/a/b"),
+        ("/a/b/", "/a/b"),
+        ("/a%2Bb%25", "/a+b%"),
+        ("/a%20", None),
+        ("/a%C2%A0", None),
+        ("/a%0A/", None),
+        ("/a//b", None),
+        ("/a/../b", None),
+        ("/a/.", None),
+        ("/%FF", None),
+        ("/", None),
+    ],
+)
+def test_targets(path: str, target: str | None) -> None:
+    assert target_of("davs://door.example:2880" + path) == target
+
+
+def test_one_file_in_two_spellings(store: WebdavStore, server: EmbeddedDcache, base: str) -> None:
+    urls = [*place(server, base, FROM), f"{base}%30"]
+    assert set(store.remove_many(urls).values()) == {None}
+
+
+@pytest.mark.parametrize(
+    ("kind", "text", "error"),
+    [
+        ("diskCacheV111.util.PermissionDeniedCacheException", "no", AccessDeniedError),
+        ("java.lang.Throwable", "CacheException(rc=10018;msg=Permission denied)", AccessDeniedError),
+        ("java.lang.Throwable", "the disk is on fire", ServerError),
+        ("diskCacheV111.util.FileNotFoundCacheException", "", ResourceNotFoundError),
+        ("java.lang.Throwable", "", ServerError),
+    ],
+)
+def test_failed_targets(
+    store: WebdavStore, server: EmbeddedDcache, base: str, kind: str, text: str, error: type[Exception]
+) -> None:
+    urls = place(server, base, FROM)
+    server.faults.add(Fault("bulk_fail", reason=kind, body=text, at_byte=4))
+    results = store.remove_many(urls)
+    assert [results[url] for url in urls[:4]] == [None] * 4
+    for url in urls[4:]:
+        assert type(results[url]) is error
+        assert (text or kind) in str(results[url]) or error is ResourceNotFoundError
+        assert exists(server, url)
+
+
+def test_pages_of_targets(
+    store: WebdavStore, server: EmbeddedDcache, base: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rest_bulk, "_PAGE", 7)
+    urls = place(server, base, 30)
+    results = store.remove_many([*urls, f"{base}none"])
+    assert [results[url] for url in urls] == [None] * 30
+    assert isinstance(results[f"{base}none"], ResourceNotFoundError)
+
+
+# What goes wrong
+
+
+@pytest.mark.parametrize("kind", ["bulk_cancel", "bulk_forget"])
+@pytest.mark.parametrize("done", [0, 7, 30])
+def test_what_nobody_knows_is_looked_for(
+    store: WebdavStore, server: EmbeddedDcache, base: str, kind: Any, done: int
+) -> None:
+    urls = place(server, base, 30)
+    server.faults.add(Fault(kind, at_byte=done))
+    with counted(server) as counter:
+        assert set(store.remove_many(urls).values()) == {None}
+    assert not any(exists(server, url) for url in urls)
+    # What is gone is not asked for again.
+    assert counter.methods().count("frontend DELETE") <= 30 - done + 1
+
+
+def test_cancelled_targets_are_no_success(bulk: BulkRequests, server: EmbeddedDcache, base: str) -> None:
+    urls = place(server, base, 5)
+    server.faults.add(Fault("bulk_cancel", at_byte=2))
+    results = bulk.run("DELETE", urls, deadline=Deadline(30))
+    assert [type(error) for error in results.values()] == [type(None)] * 2 + [OutcomeUnknownError] * 3
+    assert "CANCELLED" in str(results[urls[4]])
+
+
+@pytest.mark.parametrize("kind", ["lose_answer", "garble", "drop"])
+def test_lost_answer_of_the_post(store: WebdavStore, server: EmbeddedDcache, base: str, kind: Any) -> None:
+    """The request is found among the server's, and nothing is removed by a second one."""
+    urls = place(server, base, 20)
+    server.faults.add(Fault(kind, method="POST", path=BULK))
+    with counted(server) as counter:
+        assert set(store.remove_many(urls).values()) == {None}
+    assert not any(exists(server, url) for url in urls)
+    if kind != "drop":  # which has no effect
+        assert counter.methods().count("frontend POST") == 1
+        assert counter.methods().count("frontend DELETE") == 1
+
+
+def test_limit_of_the_site(store: WebdavStore, server: EmbeddedDcache, base: str) -> None:
+    """413 does not tell the limit; it is halved, and remembered."""
+    server.bulk.max_targets["NONE"] = 30
+    urls = place(server, base, 100)
+    with counted(server) as counter:
+        assert set(store.remove_many(urls[:50]).values()) == {None}
+    assert counter.methods().count("frontend POST") == 3
+    with counted(server) as counter:
+        assert set(store.remove_many(urls[50:]).values()) == {None}
+    assert counter.methods().count("frontend POST") == 2
+
+
+def test_no_bulk_request_at_all(
+    store: WebdavStore, server: EmbeddedDcache, base: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    server.bulk.max_targets["NONE"] = 0
+    urls = place(server, base, 16)
+    with caplog.at_level(logging.WARNING):
+        assert set(store.remove_many(urls).values()) == {None}
+    assert len([one for one in caplog.records if "does not remove" in one.getMessage()]) == 1
+
+
+@pytest.mark.parametrize("status", [400, 403, 404, 405, 500])
+def test_refused_post(
+    store: WebdavStore, server: EmbeddedDcache, base: str, status: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A frontend that takes none is left for a minute, and the door removes; a 404 is not of the files."""
+    urls = place(server, base, 3 * FROM)
+    server.faults.add(Fault("status", method="POST", path=BULK, status=status, times=None))
+    with counted(server) as counter, caplog.at_level(logging.WARNING):
+        assert set(store.remove_many(urls[: 2 * FROM]).values()) == {None}
+        assert set(store.remove_many(urls[2 * FROM :]).values()) == {None}
+    assert not any(exists(server, url) for url in urls)
+    if status != 500:  # after which nobody knows, so that the next call tries again
+        assert counter.methods().count("frontend POST") == 1
+        assert len([one for one in caplog.records if "does not remove" in one.getMessage()]) == 1
+
+
+def test_busy_frontend(store: WebdavStore, server: EmbeddedDcache, base: str) -> None:
+    """5000 requests are open: 429, which is waited for."""
+    urls = place(server, base, FROM)
+    fault = server.faults.add(Fault("status", method="POST", path=BULK, status=429, times=2))
+    with counted(server) as counter:
+        assert set(store.remove_many(urls).values()) == {None}
+    assert fault.hits == 2
+    assert counter.methods().count("frontend POST") == 3
+
+
+def test_one_refusal_of_the_credential(tmp_path: Path) -> None:
+    with EmbeddedDcache() as server:
+        urls = place(server, server.url, 1200)
+        with endpoint(server, tmp_path, **with_frontend(server)) as store:
+            store.write(f"{server.url}file", b"")
+            server.faults.add(Fault("status", method="POST", path=BULK, status=401, times=None))
+            with counted(server) as counter:
+                results = store.remove_many(urls)
+        assert {type(error) for error in results.values()} == {CredentialError}
+        assert counter.methods() == ["frontend POST"]
+        assert all(exists(server, url) for url in urls[::100])
+
+
+def test_credential_that_the_door_alone_accepts(tmp_path: Path) -> None:
+    """The proof asks the door first: what it accepts is not the credential's fault, and one 401 is enough."""
+    with EmbeddedDcache() as server:
+        urls = place(server, server.url, FROM)
+        changes = with_frontend(server)
+        changes["dcache"]["bulk"] = {"delete_from_files": FROM}
+        server.faults.add(Fault("status", server="frontend", status=401, times=None))
+        with endpoint(server, tmp_path, **changes) as store, counted(server) as counter:
+            assert set(store.remove_many(urls).values()) == {None}
+        assert [record["status"] for record in counter.records].count(401) == 1
+
+
+def test_frontend_that_is_away(server: EmbeddedDcache, base: str, tmp_path: Path) -> None:
+    with EmbeddedDcache() as other:
+        gone = other.frontend_url
+    urls = place(server, base, FROM)
+    changes = {"dcache": {"frontend_url": gone, "bulk": {"delete_from_files": FROM}}}
+    with endpoint(server, tmp_path, **changes) as store:
+        assert set(store.remove_many(urls).values()) == {None}
+    assert not any(exists(server, url) for url in urls)
+
+
+def test_deadline(bulk: BulkRequests, server: EmbeddedDcache, base: str) -> None:
+    """What is not done by then is cancelled, and not done later."""
+    urls = place(server, base, 5)
+    server.faults.add(Fault("bulk_slow", seconds=30))
+    results = bulk.run("DELETE", urls, deadline=Deadline(0.3))
+    assert {type(error) for error in results.values()} == {DeadlineError}
+    assert all(exists(server, url) for url in urls)
+
+
+def test_interrupted(bulk: BulkRequests, server: EmbeddedDcache, base: str) -> None:
+    urls = place(server, base, 1200)
+    server.faults.add(Fault("bulk_slow", seconds=30, times=None))
+
+    def interrupt(seconds: float) -> None:
+        raise KeyboardInterrupt
+
+    bulk._sleep = interrupt
+    with pytest.raises(KeyboardInterrupt):
+        bulk.run("DELETE", urls, deadline=Deadline(60))
+    assert server.bulk.requests() == []
+    assert all(exists(server, url) for url in urls[::100])
+
+
+def test_redirected_request(bulk: BulkRequests, server: EmbeddedDcache, base: str) -> None:
+    """Of the URL that is answered only the last part is believed; without one nothing is a success."""
+    urls = place(server, base, 3)
+    fault = Fault("status", method="POST", path=BULK, status=201)
+    fault.headers["request-url"] = "https://elsewhere.example/api/v1/bulk-requests/../../x?y"
+    server.faults.add(fault)
+    with counted(server) as counter:
+        results = bulk.run("DELETE", urls, deadline=Deadline(10))
+    assert {type(error) for error in results.values()} == {OutcomeUnknownError}
+    assert all(record["server"] == "frontend" for record in counter.records)
+
+
+def test_names_that_no_request_can_mean(bulk: BulkRequests, server: EmbeddedDcache, base: str) -> None:
+    (error,) = bulk.run("DELETE", [f"{base}a%20"], deadline=Deadline(10)).values()
+    assert isinstance(error, UnsupportedError)
+
+
+# Trees
+
+
+def test_new_files_are_not_destroyed(store: WebdavStore, server: EmbeddedDcache, base: str) -> None:
+    place(server, base + "a/", FROM)
+    place(server, base + "b/", FROM)
+    many = store.remove_many
+
+    def meanwhile(urls: Any) -> Any:
+        results = many(urls)
+        server.place(path_of(base) + "b/new", b"x")
+        return results
+
+    store.remove_many = meanwhile  # type: ignore[method-assign]
+    with pytest.raises(DirectoryNotEmptyError):
+        remove_tree(store, base)
+    del store.remove_many
+    assert exists(server, base + "b/new")
+    assert not exists(server, base + "a")
+    remove_tree(store, base)
+    remove_tree(store, base)
+    assert not exists(server, base)
+
+
+def test_short_listing_removes_what_it_shows(store: WebdavStore, server: EmbeddedDcache, base: str) -> None:
+    urls = place(server, base, 20)
+    server.faults.add(Fault("truncate_listing", at_byte=15, times=None))
+    with pytest.raises(DirectoryNotEmptyError):
+        remove_tree(store, base)
+    server.faults.clear()
+    assert sum(exists(server, url) for url in urls) == 5
+
+
+def test_what_fails_does_not_keep_the_rest(store: WebdavStore, server: EmbeddedDcache, base: str) -> None:
+    for name in "abc":
+        place(server, f"{base}{name}/", FROM)
+    server.faults.add(Fault("bulk_fail", reason="java.lang.Throwable", body="on fire", at_byte=3 * FROM - 2))
+    with pytest.raises(ServerError, match=r"on fire|1 more") as caught:
+        remove_tree(store, base)
+    assert "and 1 more" in str(caught.value)
+    assert len(caught.value.__notes__) == 1
+    assert not exists(server, base + "a")
+    assert sum(exists(server, f"{base}c/{number}") for number in range(FROM)) == 2
+    remove_tree(store, base)
+
+
+def test_batches(
+    store: WebdavStore, server: EmbeddedDcache, base: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The memory for a tree is that of a batch."""
+    from lsst.daf.butler_dcache import tree
+
+    monkeypatch.setattr(tree, "_BATCH", 25)
+    for number in range(12):
+        place(server, f"{base}{number % 4}/{number}/deep/", 9)
+    sizes: list[int] = []
+    many = store.remove_many
+    store.remove_many = lambda urls: sizes.append(len(urls)) or many(urls)  # type: ignore[method-assign]
+    remove_tree(store, base)
+    del store.remove_many
+    assert max(sizes) <= 25
+    assert not exists(server, base)
