@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pty
 import signal
 import subprocess
 import sys
@@ -129,6 +130,23 @@ def test_stage_tells_each_failure_in_a_line(dcache: EmbeddedDcache, root: str) -
     assert by_name[f"{root}sub/d"] == {"name": f"{root}sub/d", "state": "staged"}
     assert by_name[f"{root}none"]["state"] == "failed"
     assert "rc=10001" in by_name[f"{root}none"]["error"]
+
+
+def test_progress_on_a_terminal(tape: TapeSystem, root: str) -> None:
+    """One line that is written anew, and is gone at the end."""
+    master, slave = pty.openpty()
+    program = "from lsst.daf.butler_dcache.cli.main import main; main()"
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", program, "stage", f"{root}a", f"{root}disk"], stderr=slave, check=False
+        )
+        said = os.read(master, 65536).decode()
+    finally:
+        os.close(master)
+        os.close(slave)
+    assert done.returncode == 0
+    assert "\r\x1b[K0 of 2 files on disk, 2 submitted" in said
+    assert said.endswith("\r\x1b[K2 of 2 files on disk\r\n")
 
 
 def test_stage_of_a_tree(dcache: EmbeddedDcache, tape: TapeSystem, root: str) -> None:

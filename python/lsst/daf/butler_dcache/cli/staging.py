@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 from urllib.parse import quote
 
 import click
@@ -19,6 +19,7 @@ from ..rest.tape import tape_path
 from ..store.registry import store_for
 from ..store.stage_journal import RecordedRequest, StageJournal, recorded_requests
 from ..store.stage_progress import FileChange, FileState, StageReport
+from ..store.staging import StageCampaign
 from ..store.tape import Tape
 from ..transport.deadline import Deadline
 from .file_list import FileList, dataset_urls, graph_urls, lines_of
@@ -139,7 +140,7 @@ class _Staging:
         self._is_shown = sys.stderr.isatty()
         self._shown_at = 0.0
         self._noted = 0
-        self._campaign: Any = None
+        self._campaign: StageCampaign | None = None
 
     def run(self, path: Path | None, deadline: Deadline, *, wait: bool, cancel_on_interrupt: bool) -> None:
         """Go on until all files are there, or something ends it."""
@@ -154,6 +155,7 @@ class _Staging:
                     deadline=deadline,
                     journal=journal,
                     on_change=self._changed,
+                    sleep=self._sleep,
                 )
                 try:
                     report = campaign.run(wait=wait)
@@ -161,7 +163,7 @@ class _Staging:
                     self._wipe()
                     self._interrupted(journal, campaign.cancel() if cancel_on_interrupt else None)
             self._wipe()
-            self._tell(report, journal, wait)
+            self._tell(report, journal)
         finally:
             journal.close()
 
@@ -186,9 +188,16 @@ class _Staging:
             if change.note:
                 row["note"] = change.note
             self._rows.add(row, "")
-        now = time.monotonic()
-        if self._is_shown and now - self._shown_at >= _SECONDS_BETWEEN:
-            self._shown_at = now
+        if time.monotonic() - self._shown_at >= _SECONDS_BETWEEN:
+            self._show()
+
+    def _sleep(self, seconds: float) -> None:
+        self._show()
+        time.sleep(seconds)
+
+    def _show(self) -> None:
+        if self._is_shown and self._campaign is not None:
+            self._shown_at = time.monotonic()
             width = shutil.get_terminal_size().columns - 1
             sys.stderr.write(_WIPE + _states(self._campaign.report)[:width])
             sys.stderr.flush()
@@ -198,7 +207,7 @@ class _Staging:
             sys.stderr.write(_WIPE)
             sys.stderr.flush()
 
-    def _interrupted(self, journal: StageJournal, errors: list[DcacheError] | None) -> None:
+    def _interrupted(self, journal: StageJournal, errors: list[DcacheError] | None) -> NoReturn:
         if errors is None:
             click.echo(
                 f"interrupted; what is asked for comes all the same. The same command goes on from here "
@@ -214,23 +223,21 @@ class _Staging:
             )
         sys.exit(_INTERRUPTED)
 
-    def _tell(self, report: StageReport, journal: StageJournal, wait: bool) -> None:
+    def _tell(self, report: StageReport, journal: StageJournal) -> None:
         click.echo(_states(report), err=True)
         if self._noted:
             click.echo(f"{self._noted} of them were on disk without the request's doing", err=True)
         counts = report.counts
-        left = sum(
-            counts.get(state, 0) for state in (FileState.WAITING, FileState.SUBMITTED, FileState.STARTED)
-        )
         if report.stopped is not None:
             self._failures.say(
                 f"{one_line(report.stopped)}; {report.files - counts.get(FileState.STAGED, 0)} files are not "
                 f"on disk. The same command goes on from here (journal {journal.path})"
             )
-        elif wait or counts.get(FileState.WAITING, 0):
-            if left:
-                self._failures.say(f"{left} files are not asked for yet; the same command goes on from here")
-        elif left:
+        elif counts.get(FileState.WAITING, 0):
+            self._failures.say(
+                f"{counts[FileState.WAITING]} files are not asked for yet; the same command does"
+            )
+        elif counts.get(FileState.SUBMITTED, 0) or counts.get(FileState.STARTED, 0):
             click.echo(
                 f"asked for; the same command without --no-wait waits (journal {journal.path})", err=True
             )

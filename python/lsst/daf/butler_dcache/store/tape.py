@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Callable, Iterable, Sequence
 
 from ..errors import (
@@ -69,6 +70,7 @@ class Tape:
         deadline: Deadline,
         journal: StageJournal | None = None,
         on_change: Callable[[FileChange], object] | None = None,
+        sleep: Callable[[float], None] = time.sleep,
     ) -> StageCampaign:
         """Prepare to bring many files to disk; see `StageCampaign`.
 
@@ -86,6 +88,8 @@ class Tape:
             What makes it outlive this process.
         on_change : `~collections.abc.Callable`, optional
             Called with a `FileChange` whenever a file comes further.
+        sleep : `~collections.abc.Callable`, optional
+            Waits some seconds between two questions.
         """
         return StageCampaign(
             self.api,
@@ -96,6 +100,7 @@ class Tape:
             request_seconds=self._request_seconds,
             journal=journal,
             on_change=on_change,
+            sleep=sleep,
         )
 
     def stage_and_wait(
