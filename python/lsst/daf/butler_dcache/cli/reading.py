@@ -110,28 +110,32 @@ def _checksums(place: Place, info: FileInfo, algorithms: Sequence[str], verify: 
     if info.is_directory:
         raise ResourceIsDirectoryError("a directory has no checksum", operation="checksum", url=place.url)
     told: Mapping[str, str] = info.checksums
-    wanted = list(algorithms) or list(told) or ["adler32"]
-    missing = [name for name in wanted if name not in told]
+    known = dict(told)
     if place.is_local or verify:
-        digest = Digest([name for name in dict.fromkeys([*wanted, *told]) if name in _ALGORITHMS])
+        digest = Digest([*algorithms, *told] or ["adler32"])
         _pour(place, cast(BinaryIO, digest))
-        computed = digest.values()
-        for name, value in computed.items():
+        known = digest.values()
+        for name, value in known.items():
             if told.get(name, value) != value:
                 raise IntegrityError(
                     f"the {name} of its bytes is {value}, the server says {told[name]}",
                     operation="checksum",
                     url=place.url,
                 )
-        return {name: computed[name] for name in wanted if name in computed}
-    if missing:
+    wanted = algorithms or known
+    if missing := [name for name in wanted if name not in known]:
         raise UnsupportedError(
-            f"the server has no {' and no '.join(missing)} of it",
+            f"{place.url}: its {' and '.join(missing)} is not known",
+            hint="" if place.is_local or verify else "--verify reads the file and computes it.",
+        )
+    if not known:
+        raise UnsupportedError(
+            "the server has no checksum of it",
             operation="checksum",
             url=place.url,
-            hint="--verify reads the file and computes it.",
+            hint="--verify reads the file and computes one.",
         )
-    return {name: told[name] for name in wanted}
+    return {name: known[name] for name in wanted}
 
 
 def _listed(path: Path, failures: Failures) -> Iterator[tuple[str, str, str]]:
@@ -141,8 +145,8 @@ def _listed(path: Path, failures: Failures) -> Iterator[tuple[str, str, str]]:
             if not line.strip():
                 continue
             found = _LINE.fullmatch(line.rstrip("\r\n"))
-            algorithm = found and (found[1] or _BY_LENGTH.get(len(found[2])))
-            if not found or algorithm not in _ALGORITHMS:
+            algorithm = None if found is None else found[1] or _BY_LENGTH.get(len(found[2]))
+            if found is None or algorithm is None:
                 failures.add(ValueError(f"{path}, line {number}: not a checksum and a name"))
                 continue
-            yield found[3], str(algorithm), found[2].lower()
+            yield found[3], algorithm, found[2].lower()
