@@ -78,7 +78,13 @@ def walk_tree(
                     listing.cancel()
 
 
-def remove_tree(store: Store, url: str) -> None:
+def remove_tree(
+    store: Store,
+    url: str,
+    *,
+    on_removed: Callable[[str], object] | None = None,
+    on_error: Callable[[DcacheError], object] | None = None,
+) -> None:
     """Remove a directory and what it holds; one that is not there is not an error.
 
     Parameters
@@ -87,6 +93,10 @@ def remove_tree(store: Store, url: str) -> None:
         Where.
     url : `str`
         The directory.
+    on_removed : `~collections.abc.Callable`, optional
+        Is told the name of each file and directory that is gone.
+    on_error : `~collections.abc.Callable`, optional
+        Is told why something stays, each time; then nothing is raised at the end but a `CredentialError`.
 
     Raises
     ------
@@ -103,7 +113,7 @@ def remove_tree(store: Store, url: str) -> None:
     fewest requests that the server allows, and never a directory that holds something. Memory is needed for
     one batch of names and for the directories above them. Whoever is interrupted begins again.
     """
-    removal = _TreeRemoval(store)
+    removal = _TreeRemoval(store, on_removed, on_error)
     # The directories that are being walked, from the top: parents come before their children.
     above: list[str] = []
     for directory, _, files in walk_tree(store, url, on_error=removal.leave):
@@ -120,8 +130,15 @@ def remove_tree(store: Store, url: str) -> None:
 class _TreeRemoval:
     """The files and directories of a tree that can be removed, batch by batch."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(
+        self,
+        store: Store,
+        on_removed: Callable[[str], object] | None,
+        on_error: Callable[[DcacheError], object] | None,
+    ) -> None:
         self._store = store
+        self._on_removed = on_removed
+        self._on_error = on_error
         self._files: list[str] = []
         self._directories: list[str] = []
         self._kept: set[str] = set()
@@ -144,6 +161,9 @@ class _TreeRemoval:
     def leave(self, error: DcacheError) -> None:
         """Note what stays, and why."""
         self._kept.add(_above(error.url))
+        if self._on_error is not None:
+            self._on_error(error)
+            return
         self._count += 1
         # Whoever wrote into a directory meanwhile is less of a reason than a refusal.
         if isinstance(error, DirectoryNotEmptyError):
@@ -188,6 +208,8 @@ class _TreeRemoval:
                 self.leave(error)
             elif error is not None and not isinstance(error, ResourceNotFoundError):
                 raise error
+            elif self._on_removed is not None:
+                self._on_removed(url)
 
 
 def are_one(store: Store, url: str, other_store: Store, other_url: str) -> bool:

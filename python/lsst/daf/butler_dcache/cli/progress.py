@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import shutil
 import sys
 import threading
@@ -12,6 +13,8 @@ from .quantities import human
 __all__ = ("Meter",)
 
 _SECONDS_BETWEEN = 0.2
+_WINDOW_SECONDS = 20.0
+_LEAST_SECONDS = 1.0
 _WIPE = "\r\x1b[K"
 
 
@@ -37,6 +40,7 @@ class Meter:
         self._lock = threading.Lock()
         self._begun = time.monotonic()
         self._last_shown = self._begun
+        self._samples: collections.deque[tuple[float, int]] = collections.deque()
         self._files = self._bytes = self._carried = 0
         self._all_files: int | None = None
         self._all_bytes = 0
@@ -56,6 +60,8 @@ class Meter:
         with self._lock:
             self._files += files
             self._bytes += size
+            if not self._carried:
+                self._samples.append((time.monotonic(), 0))
             self._carried += carried
             now = time.monotonic()
             if self._is_shown and now - self._last_shown >= _SECONDS_BETWEEN:
@@ -80,12 +86,22 @@ class Meter:
             line += f", {human(self._bytes)}"
             if self._all_bytes:
                 line += f" of {human(self._all_bytes)}"
-            rate = self._carried / elapsed if elapsed else 0.0
-            line += f", {human(rate)}/s"
-            left = self._all_bytes - self._bytes
-            if rate and left > 0:
-                seconds = int(left / rate)
-                line += f", {seconds // 3600}:{seconds // 60 % 60:02}:{seconds % 60:02} left"
+            if rate := self._rate():
+                line += f", {human(rate)}/s"
+                left = int((self._all_bytes - self._bytes) / rate)
+                if left > 0:
+                    line += f", {left // 3600}:{left // 60 % 60:02}:{left % 60:02} left"
         else:
             line += f", {self._files / elapsed if elapsed else 0:.0f}/s"
         return line
+
+    def _rate(self) -> float:
+        """Return the bytes per second of the last seconds; 0 as long as that would be a guess."""
+        if not self._samples:
+            return 0.0
+        now = time.monotonic()
+        self._samples.append((now, self._carried))
+        while now - self._samples[0][0] > _WINDOW_SECONDS:
+            self._samples.popleft()
+        begun, before = self._samples[0]
+        return (self._carried - before) / (now - begun) if now - begun > _LEAST_SECONDS else 0.0

@@ -111,7 +111,7 @@ class _Remover:
             elif info.is_file or (place.is_local and os.path.islink(place.url.rstrip("/"))):
                 files.append(place)
             elif self._recursive:
-                self._say(place.url, _error_of(_remove_tree, place))
+                self._remove_tree(place)
             else:
                 self._say(
                     place.url,
@@ -131,6 +131,26 @@ class _Remover:
             for name, error in store.remove_many(urls).items():
                 self._say(name, error)
 
+    def _remove_tree(self, place: Place) -> None:
+        if place.store is None:
+            self._say(place.url, _error_of(shutil.rmtree, place.url))
+            return
+        errors: list[Exception] = []
+
+        def stays(error: DcacheError) -> None:
+            errors.append(error)
+            del errors[1:]
+            self._say(error.url, error)
+
+        remove_tree(
+            place.store,
+            place.directory.url,
+            on_removed=lambda name: self._meter.advance(name != place.directory.url),
+            on_error=stays,
+        )
+        if not errors:
+            self._say(place.url, None)
+
     def _say(self, name: str, error: Exception | None) -> None:
         item: dict[str, Any] = {"name": name, "removed": error is None}
         if error is None:
@@ -149,13 +169,6 @@ def _error_of(remove: Callable[[Item], object], item: Item) -> Exception | None:
     except (DcacheError, OSError) as error:
         return error
     return None
-
-
-def _remove_tree(place: Place) -> None:
-    if place.store is None:
-        shutil.rmtree(place.url)
-    else:
-        remove_tree(place.store, place.directory.url)
 
 
 def _remove_local(path: str) -> None:
