@@ -16,7 +16,7 @@ from typing import Any, BinaryIO
 from .errors import IntegrityError
 from .model import Adler32, EntryKind, FileInfo
 from .places import Place
-from .store.protocol import Progress
+from .store.protocol import Carrier, Progress
 from .transfers import transfer
 from .transport.deadline import Deadline
 
@@ -96,10 +96,23 @@ def copy_one(
         with _open(source.url) as file:
             stream: Any = file if progress is None else _Watched(file, progress)
             return Outcome.CLIENT, target.store.write(target.url, stream, overwrite=overwrite)
-    if source.store is target.store:
-        return Outcome.CLIENT, source.store.copy(source.url, target.url, overwrite=overwrite)
-    info = transfer(source.store, source.url, target.store, target.url, overwrite=overwrite)
-    return Outcome.CLIENT, info
+    way = Outcome.CLIENT
+
+    def on_way(carrier: Carrier) -> None:
+        nonlocal way
+        way = Outcome.SERVER if carrier == "server" else Outcome.CLIENT
+
+    info = transfer(
+        source.store,
+        source.url,
+        target.store,
+        target.url,
+        overwrite=overwrite,
+        progress=progress,
+        deadline=deadline,
+        on_way=on_way,
+    )
+    return way, info
 
 
 class _Watched:
