@@ -295,6 +295,17 @@ def test_a_recall_that_never_ends_is_overdue(server: Server, clock: Clock) -> No
     }
 
 
+def test_what_came_by_another_way_is_there(server: Server, clock: Clock, tmp_path: Path) -> None:
+    (url,) = names(1)
+    server.stuck = {tape_path(url): ""}
+    server.where[tape_path(url)] = Locality.ONLINE_AND_NEARLINE
+    made = campaign(server, [url], clock, seconds=100.0, journal=journal_in(tmp_path))
+    report = made.run()
+    assert report.is_complete
+    assert report.stopped is None
+    assert "still under way" in made.last()[url].note
+
+
 def test_a_name_that_json_cannot_carry_fails_alone(server: Server, clock: Clock) -> None:
     made = campaign(server, ["davs://d:1/t/%FF", *names(1)], clock)
     made.run()

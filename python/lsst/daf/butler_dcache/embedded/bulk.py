@@ -16,6 +16,7 @@ from .access import PermissionDeniedError
 from .caveats import Activity, is_below, normal_path
 from .clockwork import Clockwork
 from .duration import parse_duration
+from .entry import Entry
 from .latency import Latency
 from .namespace import EntryMissingError, NamespaceError
 from .operations import Operator
@@ -386,9 +387,16 @@ def _delete(tape: TapeSystem, request: BulkRequest, target: BulkTarget) -> bool:
     return True
 
 
-def _stage(tape: TapeSystem, request: BulkRequest, target: BulkTarget) -> bool:
+def _pinnable(request: BulkRequest, target: BulkTarget) -> Entry:
     entry = request.operator.find(target.full, Activity.STAGE)
-    if entry.is_directory or entry.retention_policy != "CUSTODIAL":
+    if entry.is_directory:  # dCache PinManagerActivity.checkPinnable
+        raise _TargetFailedError("diskCacheV111.util.CacheException", "Not a regular file.")
+    return entry
+
+
+def _stage(tape: TapeSystem, request: BulkRequest, target: BulkTarget) -> bool:
+    entry = _pinnable(request, target)
+    if entry.retention_policy != "CUSTODIAL":
         raise _TargetFailedError("diskCacheV111.util.CacheException", "Cannot stage DISK only files")
     if not tape.may_stage:
         raise PermissionDeniedError(target.full)
@@ -398,7 +406,9 @@ def _stage(tape: TapeSystem, request: BulkRequest, target: BulkTarget) -> bool:
 
 
 def _pin(tape: TapeSystem, request: BulkRequest, target: BulkTarget) -> bool:
-    entry = request.operator.find(target.full, Activity.STAGE)
+    entry = _pinnable(request, target)
+    if entry.access_latency == "ONLINE":
+        return True  # it stays on disk without a pin (dCache PinManagerActivity.skipIfOnline)
     unit = {"SECONDS": 1, "MINUTES": 60, "HOURS": 3600, "DAYS": 86400}
     name = str(request.arguments.get("id") or request.identifier)
     length = float(request.arguments.get("lifetime", 5))

@@ -6,8 +6,8 @@ on disk already costs nothing more: the server pins it and is done.
 
 What a request says of a file is believed when it is good. When it is not, the place where the file is decides
 (one question for all of them): the server fails a file that is on disk only with ``Cannot stage DISK only
-files``, a directory with the same words, and goes on saying ``STARTED`` of a file that its tape system has
-refused. Requests are not deleted when they have ended: their pins are what keeps the files on disk.
+files``, and goes on saying ``STARTED`` of a file that its tape system has refused. Requests are not deleted
+when they have ended: their pins are what keeps the files on disk.
 """
 
 from __future__ import annotations
@@ -177,19 +177,19 @@ class StageCampaign:
         -----
         Whatever ends it, an exception included, the same list with the same journal goes on from there.
         """
-        is_over = False
         try:
-            is_over = self._work(wait)
+            self._work(wait)
+            if wait:
+                self._look_after_overdue()
         except CredentialError as error:
             self._stopped = error
-        if self._stopped is None and not is_over and wait:
-            self._stopped = DeadlineError(
-                f"not all files came within {self._deadline.seconds:g} s", operation="stage"
-            )
-            self._look_after_overdue()
         is_left = bool(self._open)
         for _ in self._parts:  # what has ended before counts, although nobody gets to ask for the rest
             is_left = True
+        if is_left and wait and self._stopped is None:
+            self._stopped = DeadlineError(
+                f"not all files came within {self._deadline.seconds:g} s", operation="stage"
+            )
         if self._journal is not None and not is_left:
             self._journal.done()
         return self.report
@@ -276,8 +276,8 @@ class StageCampaign:
         if known is not None:
             self._move(file, FileState.SUBMITTED)
 
-    def _work(self, wait: bool) -> bool:
-        """Go on until nothing is left, or the deadline has passed; return whether nothing is left."""
+    def _work(self, wait: bool) -> None:
+        """Go on until nothing is left to do, or the deadline has passed."""
         is_exhausted = False
         while True:
             while not is_exhausted and self._has_room(wait) and not self._deadline.expired:
@@ -288,15 +288,15 @@ class StageCampaign:
                     self._open.add(part)
                     self._put(part, 0.0)
             if not self._agenda:
-                return is_exhausted
+                return
             if not wait and all(part.request for part in self._open):
-                return False
+                return
             due, _, part = self._agenda[0]
             pause = due - self._clock()
             if self._deadline.left <= max(pause, 0.0):
                 if self._deadline.left > 0:
                     self._sleep(self._deadline.left)
-                return False
+                return
             if pause > 0:
                 self._sleep(pause)
             heapq.heappop(self._agenda)
@@ -474,6 +474,8 @@ class StageCampaign:
         for part in [part for part in self._open if part.request]:
             try:
                 where = self._where(part, list(part.pending), deadline)
+            except CredentialError:
+                raise
             except DcacheError as error:
                 _log.warning("where files that are overdue are cannot be found out: %s", error)
                 where = {}
