@@ -19,6 +19,7 @@ from ..bench.servers import TARGETS
 from ..bench.suites import SUITES
 from .bench_clean import clean_command
 from .bench_compare import compare_command
+from .bench_crossover import crossover_command
 from .bench_run import run_command
 from .bench_simulate import command as simulate_command
 
@@ -127,5 +128,5 @@ def _table(title: str, table: Mapping[str, str]) -> None:
         click.echo(f"  {name.ljust(width)}  {text}")
 
 
-for each in (run_command, compare_command, simulate_command, clean_command):
+for each in (run_command, compare_command, crossover_command, simulate_command, clean_command):
     command.add_command(each)

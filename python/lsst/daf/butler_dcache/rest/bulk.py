@@ -54,6 +54,9 @@ _OPEN_AT_ONCE = 8
 """Requests; the server works on 2000 targets of everybody at a time."""
 
 _FIRST_POLL_SECONDS = 0.1
+_SLOWER = 1.25
+"""Each wait to the one before: a request that has ended is noticed after a quarter of its time at most."""
+
 _LONGEST_POLL_SECONDS = 5.0
 _CLEARING_SECONDS = 10.0
 _CANDIDATES = 10
@@ -331,7 +334,7 @@ class _Work:
                 self._lose(request, "the server does not say what became of the request", error)
         else:
             if status not in _ENDED:
-                request.wait_seconds = min(request.wait_seconds * 1.5, _LONGEST_POLL_SECONDS)
+                request.wait_seconds = min(request.wait_seconds * _SLOWER, _LONGEST_POLL_SECONDS)
                 request.due = time.monotonic() + request.wait_seconds
                 return
             for path, urls in request.targets.items():
