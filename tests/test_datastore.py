@@ -454,3 +454,33 @@ class TestRequests:
         with counted(embedded) as counter:
             repository.butler.ingest(*files, transfer=transfer)
         assert (counter.at_door, counter.at_pool) == (1, 0), counter
+
+    def test_prune_of_a_thousand(
+        self, repository: Repository, embedded: Any, faults: Any, base_url: str
+    ) -> None:
+        """Two bulk requests; what one of them cannot remove stays in the trash."""
+        registry = repository.butler.registry
+        numbers = range(DETECTORS, DETECTORS + 1000)
+        registry.insertDimensionData(
+            "detector", *({"instrument": "Cam", "id": n, "full_name": f"d{n}"} for n in numbers)
+        )
+        folder = base_url.removeprefix(embedded.url)
+        files = []
+        for n in numbers:
+            embedded.place(f"{folder}raw/{n % 10}/file{n}.yaml", b"detector: 1\n")
+            uri = ResourcePath(f"{base_url}raw/{n % 10}/file{n}.yaml")
+            files.append(FileDataset(uri, repository.new_ref(n)))
+        repository.butler.ingest(*files, transfer=None)
+        refs = [file.refs[0] for file in files]
+        faults.add(Fault("bulk_fail", reason="java.lang.Throwable", body="on fire", at_byte=498))
+        with counted(embedded) as counter, pytest.raises(ExceptionGroup, match="2 of 1000") as caught:
+            repository.butler.pruneDatasets(refs, disassociate=True, unstore=True, purge=True)
+        assert "on fire" in str(caught.value.exceptions[0])
+        methods = counter.methods()
+        assert methods.count("frontend POST") == methods.count("frontend DELETE") == 2
+        # The frontend is found, and proven by one file: once in a process.
+        assert sum(one.startswith("door") for one in methods) <= 2, counter
+        assert len(methods) < 15, counter
+        assert len(repository.datastore.emptyTrash(dry_run=True)) == 2
+        assert len(repository.datastore.emptyTrash()) == 2
+        assert repository.datastore.emptyTrash(dry_run=True) == set()

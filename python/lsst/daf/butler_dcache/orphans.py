@@ -116,7 +116,7 @@ def find_orphans(
 
 
 def remove_orphans(store: Store, orphans: list[Orphan]) -> dict[int, DcacheError]:
-    """Remove those that may go (1 request each).
+    """Remove those that may go (1 request each at most).
 
     Parameters
     ----------
@@ -131,22 +131,26 @@ def remove_orphans(store: Store, orphans: list[Orphan]) -> dict[int, DcacheError
         Why what is still there could not be removed, by its place in the list.
     """
     errors: dict[int, DcacheError] = {}
-    for index, orphan in enumerate(orphans):
-        if not orphan.reason:
-            continue
-        try:
-            if orphan.upload is not None:
-                store.abort_upload(orphan.upload)
-            else:
-                store.remove(orphan.info.url)
-        except ResourceNotFoundError:
-            continue
-        except DirectoryNotEmptyError as error:
+    places = {orphan.info.url: index for index, orphan in enumerate(orphans) if _has_name(orphan)}
+    for url, error in store.remove_many(places).items():
+        if isinstance(error, DirectoryNotEmptyError):
             error.hint = "A lock is an empty directory, so this one was made by somebody else."
-            errors[index] = error
-        except DcacheError as error:
-            errors[index] = error
+        if isinstance(error, DcacheError) and not isinstance(error, ResourceNotFoundError):
+            errors[places[url]] = error
+    for index, orphan in enumerate(orphans):
+        if orphan.reason and orphan.upload is not None:
+            try:
+                store.abort_upload(orphan.upload)
+            except ResourceNotFoundError:
+                continue
+            except DcacheError as error:
+                errors[index] = error
     return errors
+
+
+def _has_name(orphan: Orphan) -> bool:
+    """Whether it is to be removed by its name."""
+    return bool(orphan.reason) and orphan.upload is None
 
 
 def _name(info: FileInfo) -> str:
