@@ -16,7 +16,7 @@ from functools import partial
 from typing import Literal
 
 from .connection import Farewell, HangUpError, HeadTap
-from .exchange import Exchange
+from .exchange import Exchange, Headers
 from .wire import Handler
 
 __all__ = ["Fault", "FaultKind", "Faults"]
@@ -37,6 +37,7 @@ FaultKind = Literal[
     "corrupt_download",
     "keep",
     "wrong_digest",
+    "no_digest",
     "ignore_range",
     "truncate_listing",
     "unlistable",
@@ -51,6 +52,9 @@ FaultKind = Literal[
     "bulk_fail",
     "bulk_slow",
 ]
+
+
+_WANTS = ("want-digest", "want-repr-digest")
 
 
 @dataclass
@@ -76,6 +80,7 @@ class Fault:
         - ``"corrupt_upload"``, ``"corrupt_download"``: flip the bits of byte ``at_byte`` of the body;
         - ``"keep"``: a pool keeps only ``at_byte`` bytes of an upload and calls that success;
         - ``"wrong_digest"``: the digest in the answer belongs to other bytes;
+        - ``"no_digest"``: there is none, as if nobody had asked for it;
         - ``"ignore_range"``: a pool answers a range with the whole file;
         - ``"truncate_listing"``: a listing ends after ``at_byte`` entries and looks like a success;
         - ``"unlistable"``: a directory that cannot be listed looks empty to PROPFIND;
@@ -237,6 +242,8 @@ class Faults:
                 exchange.tap_sent = _Pause(fault.at_byte, fault.seconds, self.stopping)
             elif fault := self.take("corrupt_download", exchange):
                 exchange.tap_sent = _Flip(fault.at_byte)
+        if self.take("no_digest", exchange):
+            exchange.headers = Headers(item for item in exchange.headers if item[0].lower() not in _WANTS)
         exchange.has_wrong_digest = self.take("wrong_digest", exchange) is not None
 
 

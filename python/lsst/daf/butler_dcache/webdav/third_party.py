@@ -217,21 +217,13 @@ class ThirdPartyCopies:
         """
         self._copy(url, "Destination", destination, {}, vigil, deadline)
 
-    @hides_locals
     def _copy(
         self, url: str, end: str, grant: Grant, headers: dict[str, str], vigil: Vigil, deadline: Deadline
     ) -> None:
         self._check(url, grant)
-        headers |= {
-            end: grant.url,
-            "Credential": "none",
-            "Overwrite": "T",
-            "RequireChecksumVerification": "false",
-        }
-        if grant.credential is not None:
-            headers["TransferHeaderAuthorization"] = grant.credential.header() or ""
         vigil.begin()
-        with self._open(url, headers, deadline) as answer:
+        # No frame from here on holds a secret: what the caller's callback raises shows them.
+        with self._open(url, end, grant, headers, deadline) as answer:
             _accept(answer, url)
             if self.never_end and self._door.settings.third_party == "auto":
                 raise _endless(url)
@@ -252,8 +244,20 @@ class ThirdPartyCopies:
                 "the right to a file is handed over to an encrypted door only", operation="copy", url=url
             )
 
-    def _open(self, url: str, headers: dict[str, str], deadline: Deadline) -> DataAnswer:
+    @hides_locals
+    def _open(
+        self, url: str, end: str, grant: Grant, headers: dict[str, str], deadline: Deadline
+    ) -> DataAnswer:
         """Send the request and return its answer, the body unread."""
+        headers = {
+            **headers,
+            end: grant.url,
+            "Credential": "none",
+            "Overwrite": "T",
+            "RequireChecksumVerification": "false",
+        }
+        if grant.credential is not None:
+            headers["TransferHeaderAuthorization"] = grant.credential.header() or ""
         door = self._door
         who = door.credentials.current()
         patience = Deadline(min(_SILENCE_SECONDS, deadline.remaining()))
