@@ -17,8 +17,7 @@ import itertools
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping
 
 from ..errors import (
     AccessDeniedError,
@@ -36,9 +35,10 @@ from ..errors import (
     UnsupportedError,
 )
 from ..model import Locality
-from ..rest.tape import STAGE_LIMIT, RecallState, StageState, TapeApi, recall_error, tape_path
+from ..rest.tape import STAGE_LIMIT, RecallState, StageState, TapeApi, recall_error
 from ..transport.deadline import Deadline
-from .stage_journal import RecordedPart, StageJournal
+from .stage_journal import StageJournal
+from .stage_ledger import StageLedger, StagePart
 from .stage_progress import FileChange, FileState, StageReport
 
 __all__ = ("FILES_UNDER_WAY", "StageCampaign")
@@ -58,31 +58,6 @@ _MOST_LOSSES = 3
 _LAST_QUESTION_SECONDS = 60.0
 
 _ON_DISK = (Locality.ONLINE, Locality.ONLINE_AND_NEARLINE)
-
-
-@dataclass(slots=True)
-class _File:
-    url: str
-    path: str
-    state: FileState = FileState.WAITING
-
-
-@dataclass(eq=False)
-class _Part:
-    """Neighbours in the list, and the request that brings those which are not there yet."""
-
-    start: int
-    stop: int
-    pending: dict[int, _File]
-    request: str = ""
-    failures: dict[int, DcacheError] = field(default_factory=dict)
-    wait_seconds: float = 0.0
-    setbacks: int = 0
-    losses: int = 0
-
-    @property
-    def urls(self) -> list[str]:
-        return [file.url for file in self.pending.values()]
 
 
 class StageCampaign:
@@ -137,23 +112,22 @@ class StageCampaign:
         self._deadline = deadline
         self._request_seconds = request_seconds
         self._journal = journal
-        self._on_change = on_change
         self._files_under_way = files_under_way
         self._clock = clock
         self._sleep = sleep
         self._limit = STAGE_LIMIT
-        self._parts = self._read(iter(urls), [] if journal is None else list(journal.parts))
-        self._open: set[_Part] = set()
-        self._agenda: list[tuple[float, int, _Part]] = []
+        self._ledger = StageLedger(files, journal, on_change)
+        self._parts = self._ledger.parts(urls, lambda: self._limit)
+        self._open: set[StagePart] = set()
+        self._agenda: list[tuple[float, int, StagePart]] = []
         self._numbers = itertools.count()
         self._stopped: DcacheError | None = None
-        self._counts: Counter[FileState] = Counter({FileState.WAITING: files})
         self._in_doubt = 0
 
     @property
     def report(self) -> StageReport:
         """Where it stands."""
-        return StageReport(self._files, Counter(self._counts), self._stopped)
+        return StageReport(self._files, Counter(self._ledger.counts), self._stopped)
 
     def run(self, *, wait: bool = True) -> StageReport:
         """Ask for the files, and wait for them.
@@ -228,53 +202,13 @@ class StageCampaign:
                     break
                 continue
             for file in part.pending.values():
-                self._move(file, FileState.CANCELLED)
+                self._ledger.move(file, FileState.CANCELLED)
             self._open.discard(part)
             if self._journal is not None:
                 self._journal.given_up(part.start)
         return errors
 
     # What is to be done
-
-    def _read(self, urls: Iterator[str], recorded: list[RecordedPart]) -> Iterator[_Part]:
-        """Yield the parts of the list in which something is left to do."""
-        position = 0
-        while True:
-            known = recorded[0] if recorded and recorded[0].start == position else None
-            if known is not None:
-                count = known.stop - known.start
-                del recorded[0]
-            else:
-                count = min(self._limit, recorded[0].start - position if recorded else self._limit)
-            chunk = list(itertools.islice(urls, count))
-            if not chunk:
-                return
-            part = _Part(position, position + len(chunk), {})
-            position = part.stop
-            for number, url in enumerate(chunk, part.start):
-                self._take(part, number, url, known)
-            if known is not None:
-                part.request = known.request
-            if part.pending:
-                yield part
-            elif known is None:
-                self._end(part)
-
-    def _take(self, part: _Part, position: int, url: str, known: RecordedPart | None) -> None:
-        file = _File(url, "")
-        if known is not None and not known.request:
-            error = known.failures.get(position)
-            self._move(file, FileState.STAGED if error is None else FileState.FAILED, error)
-            return
-        try:
-            file.path = tape_path(url)
-        except UnsupportedError as error:
-            part.failures[position] = error
-            self._move(file, FileState.FAILED, error)
-            return
-        part.pending[position] = file
-        if known is not None:
-            self._move(file, FileState.SUBMITTED)
 
     def _work(self, wait: bool) -> None:
         """Go on until nothing is left to do, or the deadline has passed."""
@@ -307,10 +241,10 @@ class StageCampaign:
             return False
         return not wait or sum(len(part.pending) for part in self._open) < self._files_under_way
 
-    def _put(self, part: _Part, seconds: float) -> None:
+    def _put(self, part: StagePart, seconds: float) -> None:
         heapq.heappush(self._agenda, (self._clock() + seconds, next(self._numbers), part))
 
-    def _advance(self, part: _Part) -> None:
+    def _advance(self, part: StagePart) -> None:
         try:
             if part.request:
                 self._poll(part)
@@ -322,7 +256,7 @@ class StageCampaign:
         except DcacheError as error:
             self._set_back(part, error)
 
-    def _set_back(self, part: _Part, error: DcacheError) -> None:
+    def _set_back(self, part: StagePart, error: DcacheError) -> None:
         """Try again later, for as long as that can do no harm."""
         part.setbacks += 1
         log = _log.warning if part.setbacks == 1 else _log.info
@@ -334,13 +268,13 @@ class StageCampaign:
             return
         self._later(part)
 
-    def _later(self, part: _Part) -> None:
+    def _later(self, part: StagePart) -> None:
         part.wait_seconds = min(max(part.wait_seconds * 2, _FIRST_POLL_SECONDS), _LONGEST_POLL_SECONDS)
         self._put(part, part.wait_seconds)
 
     # Requests
 
-    def _post(self, part: _Part) -> None:
+    def _post(self, part: StagePart) -> None:
         if len(part.pending) > self._limit:
             self._split(part)
             return
@@ -370,22 +304,17 @@ class StageCampaign:
         part.request = request
         part.setbacks, part.wait_seconds = 0, 0.0
         for file in part.pending.values():
-            self._move(file, FileState.SUBMITTED)
+            self._ledger.move(file, FileState.SUBMITTED)
         self._later(part)
 
-    def _split(self, part: _Part) -> None:
+    def _split(self, part: StagePart) -> None:
         """Put parts on the agenda that are small enough, in the place of one that is not."""
         self._open.discard(part)
-        positions = list(part.pending)
-        bounds = [part.start, *positions[self._limit :: self._limit], part.stop]
-        for start, stop in itertools.pairwise(bounds):
-            pending = {position: part.pending[position] for position in positions if start <= position < stop}
-            failures = {key: error for key, error in part.failures.items() if start <= key < stop}
-            piece = _Part(start, stop, pending, failures=failures, losses=part.losses)
+        for piece in part.pieces(self._limit):
             self._open.add(piece)
             self._put(piece, 0.0)
 
-    def _poll(self, part: _Part) -> None:
+    def _poll(self, part: StagePart) -> None:
         try:
             rows = {row.path: row for row in self._api.state(part.request, deadline=self._moment())}
         except CredentialError:
@@ -402,15 +331,15 @@ class StageCampaign:
                 if is_over:
                     unsure[position] = None
             elif row.state is RecallState.COMPLETED:
-                self._finish(part, position, FileState.STAGED)
+                self._ledger.finish(part, position, FileState.STAGED)
             elif row.state.is_final:
                 failure = recall_error(file.url, row.error)
                 if isinstance(failure, ResourceNotFoundError):
-                    self._finish(part, position, FileState.FAILED, failure)
+                    self._ledger.finish(part, position, FileState.FAILED, failure)
                 else:
                     unsure[position] = row
             else:
-                self._move(file, FileState[row.state.name])
+                self._ledger.move(file, FileState[row.state.name])
         if unsure:
             self._settle(part, unsure)
         part.setbacks = 0
@@ -419,41 +348,41 @@ class StageCampaign:
         else:
             self._end(part)
 
-    def _settle(self, part: _Part, unsure: Mapping[int, StageState | None]) -> None:
+    def _settle(self, part: StagePart, unsure: Mapping[int, StageState | None]) -> None:
         """Look where files are that their request did not bring."""
         where = self._where(part, unsure, self._moment())
         for position, row in unsure.items():
             url = part.pending[position].url
             verdict = where[position]
             if isinstance(verdict, DcacheError):
-                self._finish(part, position, FileState.FAILED, verdict)
+                self._ledger.finish(part, position, FileState.FAILED, verdict)
             elif verdict in _ON_DISK:
                 note = "the server does not say how it came" if row is None else row.error
-                self._finish(part, position, FileState.STAGED, note=note or "it is on disk")
+                self._ledger.finish(part, position, FileState.STAGED, note=note or "it is on disk")
             elif row is None:
                 missing = ProtocolError(
                     "the server does not say what became of it", operation="stage", url=url
                 )
-                self._finish(part, position, FileState.FAILED, missing)
+                self._ledger.finish(part, position, FileState.FAILED, missing)
             else:
                 state = FileState.CANCELLED if row.state is RecallState.CANCELLED else FileState.FAILED
                 failure = recall_error(url, row.error or row.state.name.lower())
                 if isinstance(failure, NearlineError):
                     failure.locality = verdict.value
                     failure.hint = f"It is {verdict.value}."
-                self._finish(part, position, state, failure)
+                self._ledger.finish(part, position, state, failure)
 
-    def _lost(self, part: _Part, error: DcacheError) -> None:
+    def _lost(self, part: StagePart, error: DcacheError) -> None:
         """Ask again for what a request that the server has forgotten did not bring."""
         _log.warning(
             "the server has forgotten a request, what it has not brought is asked for again: %s", error
         )
         for position, verdict in self._where(part, list(part.pending), self._moment()).items():
             if isinstance(verdict, DcacheError):
-                self._finish(part, position, FileState.FAILED, verdict)
+                self._ledger.finish(part, position, FileState.FAILED, verdict)
             elif verdict in _ON_DISK:
                 note = "on disk, but for how long is unknown: the server has forgotten the request"
-                self._finish(part, position, FileState.STAGED, note=note)
+                self._ledger.finish(part, position, FileState.STAGED, note=note)
         part.request = ""
         part.losses += 1
         if self._journal is not None:
@@ -465,7 +394,7 @@ class StageCampaign:
             self._fail_all(part, unknown)
         else:
             for file in part.pending.values():
-                self._move(file, FileState.WAITING)
+                self._ledger.move(file, FileState.WAITING)
             self._later(part)
 
     def _look_after_overdue(self) -> None:
@@ -483,7 +412,7 @@ class StageCampaign:
                 verdict = where.get(position)
                 if verdict in _ON_DISK:
                     note = "on disk, although its request is still under way"
-                    self._finish(part, position, FileState.STAGED, note=note)
+                    self._ledger.finish(part, position, FileState.STAGED, note=note)
                     continue
                 if not isinstance(verdict, DcacheError):
                     known = "" if verdict is None else f" and {verdict.value}"
@@ -495,12 +424,12 @@ class StageCampaign:
                         hint="The recall may have failed or wait for a drive: a GET of the file may tell the "
                         "tape system's own words.",
                     )
-                self._move(file, FileState.OVERDUE, verdict)
+                self._ledger.move(file, FileState.OVERDUE, verdict)
             if not part.pending:
                 self._end(part)
 
     def _where(
-        self, part: _Part, positions: Iterable[int], deadline: Deadline
+        self, part: StagePart, positions: Iterable[int], deadline: Deadline
     ) -> dict[int, Locality | DcacheError]:
         """Where files are, with an error for what stands for no file and for what nothing can bring."""
         files = {position: part.pending[position] for position in positions}
@@ -510,33 +439,14 @@ class StageCampaign:
     def _moment(self) -> Deadline:
         return Deadline(self._deadline.limit(self._request_seconds))
 
-    # Files
-
-    def _move(self, file: _File, state: FileState, error: DcacheError | None = None, note: str = "") -> None:
-        if state is file.state and error is None:
-            return
-        self._counts[file.state] -= 1
-        self._counts[state] += 1
-        file.state = state
-        if self._on_change is not None:
-            self._on_change(FileChange(file.url, state, error, note))
-
-    def _finish(
-        self, part: _Part, position: int, state: FileState, error: DcacheError | None = None, note: str = ""
-    ) -> None:
-        if error is not None:
-            part.failures[position] = error
-        self._move(part.pending.pop(position), state, error, note)
-
-    def _fail_all(self, part: _Part, error: DcacheError) -> None:
+    def _fail_all(self, part: StagePart, error: DcacheError) -> None:
         for position in list(part.pending):
-            self._finish(part, position, FileState.FAILED, error)
+            self._ledger.finish(part, position, FileState.FAILED, error)
         self._end(part)
 
-    def _end(self, part: _Part) -> None:
+    def _end(self, part: StagePart) -> None:
         self._open.discard(part)
-        if self._journal is not None:
-            self._journal.ended(part.start, part.stop, part.failures)
+        self._ledger.end(part)
 
 
 def _verdict(url: str, where: Locality | DcacheError) -> Locality | DcacheError:
