@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import sysconfig
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -72,6 +73,25 @@ def test_it_serves_until_it_is_told_to_stop(number: signal.Signals) -> None:
         assert process.stderr.read() == "# stopped\n"
     # What it wrote for its clients goes with it: a token that outlives its server is of use to nobody.
     assert not Path(variables["BEARER_TOKEN_FILE"]).exists()
+
+
+@pytest.mark.filterwarnings("ignore:Unverified HTTPS request")
+def test_files_go_to_tape_and_leave_the_disk() -> None:
+    with running("--tape", "raw", "--tape-seconds", "0", "0", "60") as (_, variables):
+        token = Path(variables["BEARER_TOKEN_FILE"]).read_text().strip()
+        url = variables["DCACHE_URL"].replace("davs://", "https://") + "raw/file"
+        wish = '<D:propfind xmlns:D="DAV:"><D:prop><s:FileLocality xmlns:s="http://srm.lbl.gov/'
+        wish += 'StorageResourceManager"/></D:prop></D:propfind>'
+        with requests.Session() as session:
+            session.verify, session.trust_env = False, False
+            session.headers["Authorization"] = f"Bearer {token}"
+            assert session.put(url, data=b"x", timeout=20).status_code == 201
+            for _ in range(200):
+                body = session.request("PROPFIND", url, data=wish, headers={"Depth": "0"}, timeout=20).text
+                if ">NEARLINE<" in body:
+                    return
+                time.sleep(0.02)
+    raise AssertionError(body)
 
 
 def test_files_in_a_folder_are_there_again(tmp_path: Path) -> None:

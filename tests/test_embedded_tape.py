@@ -151,3 +151,94 @@ def test_pins_are_the_requests_and_can_be_released(
     assert tape.pins(entry) == []
     tape.pin(entry, "short", -1.0)
     assert tape.pins(entry) == []
+
+
+def archive_info(client: Client, dcache: EmbeddedDcache, path: str) -> str:
+    body = json.dumps({"paths": [f"/data/{path}"]}).encode()
+    [row] = json.loads(client.ask("POST", f"{dcache.frontend_url}api/v1/tape/archiveinfo", body).body)
+    return str(row["locality"])
+
+
+def property_of(client: Client, path: str) -> str:
+    wanted = '<s:FileLocality xmlns:s="http://srm.lbl.gov/StorageResourceManager"/>'
+    question = f'<D:propfind xmlns:D="DAV:"><D:prop>{wanted}</D:prop></D:propfind>'
+    body = client.ask("PROPFIND", path, question.encode(), Depth="0").body.decode()
+    return body.partition("FileLocality>")[2].partition("<")[0]
+
+
+@pytest.mark.parametrize(
+    ("placed", "word"),
+    [
+        ("ONLINE", "DISK"),
+        ("NEARLINE", "TAPE"),
+        ("ONLINE_AND_NEARLINE", "DISK_AND_TAPE"),
+        ("UNAVAILABLE", "UNAVAILABLE"),
+        ("LOST", "LOST"),
+    ],
+)
+def test_three_ways_to_ask_where_a_file_is(
+    dcache: EmbeddedDcache, client: Client, placed: Any, word: str
+) -> None:
+    dcache.place("tape/where", DATA, locality=placed)
+    assert locality(client, dcache, "tape/where") == placed
+    assert property_of(client, "tape/where") == placed
+    assert archive_info(client, dcache, "tape/where") == word
+
+
+def test_pool_that_is_down(dcache: EmbeddedDcache, tape: TapeSystem, client: Client) -> None:
+    """What only it has on disk is on tape, or nowhere (protocol page, section 1.7)."""
+    dcache.place("tape/both", DATA, locality="ONLINE_AND_NEARLINE")
+    dcache.place("disk-only", DATA)
+    for pool in dcache.site.pools:
+        pool.is_up = False
+    assert property_of(client, "tape/both") == locality(client, dcache, "tape/both") == "NEARLINE"
+    assert archive_info(client, dcache, "tape/both") == "TAPE"
+    assert property_of(client, "disk-only") == archive_info(client, dcache, "disk-only") == "UNAVAILABLE"
+    answer = client.ask("GET", "disk-only")
+    assert (answer.status, answer.body) == (500, b"Internal problem: File is unavailable.\n")
+    dcache.site.pools[0].is_up = True
+    tape.purge(dcache.site.namespace.find("/data/tape/both"))
+    assert client.ask("GET", "tape/both").status == 302
+
+
+def test_misfortunes_of_single_files(dcache: EmbeddedDcache, tape: TapeSystem, client: Client) -> None:
+    names = ("lost", "stuck", "forbidden", "good")
+    for name in names:
+        dcache.place(f"tape/{name}", DATA, locality="NEARLINE")
+    tape.wait_seconds = 0.3
+    tape.strike("*/lost", "lost", "HSM script failed: volume VR1234L7 is gone")
+    tape.strike("*/stuck", "stuck")
+    tape.strike("*/forbidden", "forbidden")
+    answers = {name: client.ask("GET", f"tape/{name}") for name in names}
+    assert {name: answer.status for name, answer in answers.items()} == {
+        "lost": 500,
+        "stuck": 500,
+        "forbidden": 403,
+        "good": 302,
+    }
+    assert answers["lost"].body == b"Internal problem: HSM script failed: volume VR1234L7 is gone\n"
+    assert answers["stuck"].body.startswith(b"Internal problem: Request to [>PoolManager")
+    looks = {name: stage(client, dcache, f"tape/{name}") for name in names}
+    eventually(lambda: "completedAt" in looks["good"]() and "completedAt" in looks["forbidden"]())
+    states = {name: look()["files"][0]["state"] for name, look in looks.items()}
+    assert states == {"lost": "STARTED", "stuck": "STARTED", "forbidden": "FAILED", "good": "COMPLETED"}
+    tape.heal()
+    eventually(lambda: all("completedAt" in looks[name]() for name in ("lost", "stuck")))
+    with pytest.raises(ValueError, match="no misfortune"):
+        tape.strike("*", "eaten")  # type: ignore[arg-type]
+
+
+def test_what_is_on_tape_leaves_the_disk_unless_it_is_pinned(
+    dcache: EmbeddedDcache, tape: TapeSystem, client: Client
+) -> None:
+    tape.keep_seconds = 0.02
+    assert client.ask("PUT", "tape/kept", DATA).status == 201
+    eventually(lambda: locality(client, dcache, "tape/kept") == "NEARLINE")
+    entry = dcache.site.namespace.find("/data/tape/kept")
+    assert entry is not None
+    tape.pin(entry, "mine", 60)
+    assert client.ask("GET", "tape/kept").status == 302
+    time.sleep(0.1)
+    assert locality(client, dcache, "tape/kept") == "ONLINE_AND_NEARLINE"
+    tape.unpin(entry, "mine")
+    eventually(lambda: locality(client, dcache, "tape/kept") == "NEARLINE")

@@ -398,7 +398,7 @@ def _stage(tape: TapeSystem, request: BulkRequest, target: BulkTarget) -> bool:
     entry = _pinnable(request, target)
     if entry.retention_policy != "CUSTODIAL":
         raise _TargetFailedError("diskCacheV111.util.CacheException", "Cannot stage DISK only files")
-    if not tape.may_stage:
+    if not tape.permits(entry):
         raise PermissionDeniedError(target.full)
     lifetimes = request.arguments.get("diskLifetime") or {}
     tape.pin(entry, request.identifier, parse_duration(str(lifetimes.get(target.full, "P2D"))))

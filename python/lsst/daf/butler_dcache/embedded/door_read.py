@@ -146,8 +146,8 @@ class DoorReading:
             raise DoorRefusalError(500, "File upload not yet completed")
         if entry.broken:
             raise DoorRefusalError(500, "File is broken")
-        if entry.locality == "NEARLINE":
-            may_stage = site.tape is None or site.tape.may_stage
+        if site.locality(entry) == "NEARLINE":
+            may_stage = site.tape is None or site.tape.permits(entry)
             if not may_stage or not site.access.allows(exchange.login, Activity.STAGE, exchange.path):
                 raise DoorRefusalError(403, "File not online. Staging not allowed.")
             if site.tape is None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -51,6 +51,8 @@ class Entry:
         Names of the disk pools that have a replica.
     on_tape : `bool`
         Whether there is a copy on tape.
+    is_lost : `bool`
+        Whether it shows as LOST, which the releases imitated define and do not use.
     content : `Content` or `None`
         The bytes, once there are some.
     """
@@ -67,6 +69,7 @@ class Entry:
     broken: bool = False
     locations: list[str] = field(default_factory=list)
     on_tape: bool = False
+    is_lost: bool = False
     content: Content | None = None
     created: int = field(default_factory=now_ms)
     mtime: int = field(default_factory=now_ms)
@@ -96,12 +99,19 @@ class Entry:
         hashed = (self.mtime ^ (self.mtime >> 32)) & 0xFFFFFFFF
         return f'"{self.pnfsid}_{hashed - (1 << 32) if hashed >> 31 else hashed}"'
 
-    @property
-    def locality(self) -> str:
-        """Where the bytes are, in dCache's words (protocol page, section 8.4)."""
+    def locality_with(self, pools: Collection[str]) -> str:
+        """Return where the bytes are, in dCache's words (protocol page, section 8.4).
+
+        Parameters
+        ----------
+        pools : `~collections.abc.Collection` [`str`]
+            Names of those that are in service.
+        """
         if self.is_directory or self.size is None:
             return "NONE"
-        if self.locations:
+        if self.is_lost:
+            return "LOST"
+        if any(name in pools for name in self.locations):
             return "ONLINE_AND_NEARLINE" if self.on_tape else "ONLINE"
         return "NEARLINE" if self.on_tape else "UNAVAILABLE"
 
@@ -148,6 +158,7 @@ _KEPT = (
     "broken",
     "locations",
     "on_tape",
+    "is_lost",
     "created",
     "mtime",
     "atime",

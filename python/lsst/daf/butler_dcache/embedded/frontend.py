@@ -98,7 +98,7 @@ class Frontend:
         watch_namespace(site.namespace, self.events)
         self.bulk = BulkService(site.clockwork, tape, site.latency)
         self._namespace = NamespaceResource(tape, site.faults, site.latency, site.pause_seconds)
-        self._routes = self._table()
+        self._routes = self._table(tape)
         limiter = RateLimiter(time_scale=site.time_scale)
         self.listener = Listener(
             "frontend",
@@ -118,9 +118,10 @@ class Frontend:
         """Close all connections and wait until no thread is left."""
         self.listener.stop()
 
-    def _table(self) -> list[tuple[str, re.Pattern[str], Resource]]:
+    def _table(self, tape_system: TapeSystem) -> list[tuple[str, re.Pattern[str], Resource]]:
         bulk = BulkResource(self.bulk, self._site.faults)
-        tape, events = TapeResource(self.bulk, self._site.latency), EventResource(self.events)
+        tape = TapeResource(self.bulk, tape_system, self._site.latency)
+        events = EventResource(self.events)
         channel = f"/events/channels/{_NAME}"
         rows: list[tuple[str, str, Resource]] = [
             ("GET", "/user", self._user),

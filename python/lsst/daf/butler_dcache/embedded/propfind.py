@@ -199,7 +199,7 @@ class PropertyHandler:
             value = {
                 "AccessLatency": entry.access_latency,
                 "RetentionPolicy": entry.retention_policy,
-                "FileLocality": entry.locality,
+                "FileLocality": self._site.locality(entry),
             }.get(local)
         elif space == DAV:
             value = self._dav(entry, local)

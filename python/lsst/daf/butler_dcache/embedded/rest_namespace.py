@@ -213,7 +213,7 @@ class NamespaceResource:
             "size": 512 if entry.is_directory else entry.size,
         }
         if "locality" in wanted and not entry.is_directory:
-            document["fileLocality"] = entry.locality
+            document["fileLocality"] = self._tape.locality(entry)
         if "locations" in wanted:
             document["locations"] = list(entry.locations)
         if "checksum" in wanted:

@@ -11,6 +11,7 @@ from .namespace import EntryMissingError
 from .operations import Operator
 from .rest import RestError, answer_json, answer_nothing, read_json
 from .rest_bulk import find_request, submit_request
+from .tape import TapeSystem
 
 __all__ = ["TapeResource"]
 
@@ -26,12 +27,15 @@ class TapeResource:
     ----------
     service : `BulkService`
         Works stage requests off.
+    tape : `TapeSystem`
+        Knows where files are.
     latency : `Latency`
         How long a question takes.
     """
 
-    def __init__(self, service: BulkService, latency: Latency) -> None:
+    def __init__(self, service: BulkService, tape: TapeSystem, latency: Latency) -> None:
         self._service = service
+        self._tape = tape
         self._latency = latency
 
     def stage(self, exchange: Exchange, operator: Operator) -> None:
@@ -166,20 +170,20 @@ class TapeResource:
         self._latency.spend("archive_info_path", len(paths[:_ARCHIVE_PATHS]))
         for path in sorted(set(paths[:_ARCHIVE_PATHS]), key=hash):
             try:
-                rows.append({"path": path, "locality": _locality(operator, path)})
+                rows.append({"path": path, "locality": self._locality(operator, path)})
             except EntryMissingError:
                 rows.append({"path": path, "error": f"No such file or directory {path}"})
             except PermissionDeniedError:
                 rows.append({"path": path, "error": f"Permission denied for {path}"})
         answer_json(exchange, 200, rows)
 
-
-def _locality(operator: Operator, path: str) -> str:
-    """The tape API's word; an upload that never ended is called DISK, so DISK proves no good file."""
-    entry = operator.find(path)
-    if not entry.is_directory and entry.size is None:
-        return "DISK"
-    return _LOCALITIES.get(entry.locality, entry.locality)
+    def _locality(self, operator: Operator, path: str) -> str:
+        """The tape API's word; an upload that never ended is called DISK, so DISK proves no good file."""
+        entry = operator.find(path)
+        if not entry.is_directory and entry.size is None:
+            return "DISK"
+        locality = self._tape.locality(entry)
+        return _LOCALITIES.get(locality, locality)
 
 
 def _paths(exchange: Exchange) -> list[str]:

@@ -34,7 +34,7 @@ from .wire import Listener
 
 __all__ = ["EmbeddedDcache"]
 
-Locality = Literal["ONLINE", "NEARLINE", "ONLINE_AND_NEARLINE", "UNAVAILABLE"]
+Locality = Literal["ONLINE", "NEARLINE", "ONLINE_AND_NEARLINE", "UNAVAILABLE", "LOST"]
 
 _HOME = "/data"
 _DAY = b'{"validity": "PT24H"}'
@@ -344,8 +344,8 @@ class EmbeddedDcache:
         data : `bytes`
             The content.
         locality : `str`
-            ``"ONLINE"``; ``"NEARLINE"`` is on tape only; ``"ONLINE_AND_NEARLINE"``; ``"UNAVAILABLE"`` is
-            nowhere to be had.
+            ``"ONLINE"``; ``"NEARLINE"`` is on tape only; ``"ONLINE_AND_NEARLINE"``; ``"UNAVAILABLE"`` and
+            ``"LOST"`` are nowhere to be had.
         """
         namespace, alice = self.site.namespace, self.site.access.accounts[self.user]
         real = self._absolute(path)
@@ -361,5 +361,6 @@ class EmbeddedDcache:
         if locality in ("NEARLINE", "ONLINE_AND_NEARLINE"):
             entry.on_tape = True
             entry.access_latency, entry.retention_policy = "NEARLINE", "CUSTODIAL"
-        if locality in ("NEARLINE", "UNAVAILABLE"):
+        entry.is_lost = locality == "LOST"
+        if locality in ("NEARLINE", "UNAVAILABLE", "LOST"):
             entry.locations = []

@@ -66,6 +66,16 @@ class Site:
         """Value of the ``Server`` header."""
         return f"dCache/{self.version.text}"
 
+    def locality(self, entry: Entry) -> str:
+        """Return where the bytes of a file are, in dCache's words.
+
+        Parameters
+        ----------
+        entry : `Entry`
+            The file.
+        """
+        return entry.locality_with([pool.name for pool in self.pools if pool.is_up])
+
     def write_pool(self) -> Pool | None:
         """Return a pool for a new file, or `None` if none is up."""
         candidates = [pool for pool in self.pools if pool.is_up]

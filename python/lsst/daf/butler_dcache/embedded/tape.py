@@ -2,12 +2,16 @@
 
 A file written there is ONLINE until it is flushed, then ONLINE_AND_NEARLINE; once its disk copy is gone it is
 NEARLINE, and reading it waits for a restore. That can fail in three ways (protocol page, surprise 19): the
-tape system refuses at once, no pool may stage, or the wait is over while the restore goes on.
+tape system refuses at once, no pool may stage, or the wait is over while the restore goes on. All files can
+have such a misfortune, or some of them.
 """
 
+import fnmatch
 import threading
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
 
 from .clockwork import Clockwork
 from .entry import Entry
@@ -15,9 +19,18 @@ from .namespace import Change, Namespace
 
 __all__ = ["TapeError", "TapeSystem"]
 
+MisfortuneKind = Literal["lost", "stuck", "forbidden"]
+
 
 class TapeError(Exception):
     """A restore that fails; the text is what the door writes after ``Internal problem:``."""
+
+
+@dataclass(frozen=True)
+class _Misfortune:
+    path: str
+    kind: MisfortuneKind
+    text: str
 
 
 class TapeSystem:
@@ -47,6 +60,8 @@ class TapeSystem:
         Whether restores never end.
     may_stage : `bool`
         Whether users may stage at all.
+    keep_seconds : `float` or `None`
+        How long a file that is on tape stays on disk unless it is pinned; `None` is for ever.
 
     Notes
     -----
@@ -72,9 +87,11 @@ class TapeSystem:
         self.failure = ""
         self.is_stuck = False
         self.may_stage = True
+        self.keep_seconds: float | None = None
         self._changed = threading.Condition()
         self._restoring: set[str] = set()
         self._pins: dict[str, dict[str, float]] = {}
+        self._misfortunes: list[_Misfortune] = []
         namespace.watchers.append(self._watch)
 
     def claim(self, directory: Entry) -> None:
@@ -87,6 +104,62 @@ class TapeSystem:
         """
         directory.access_latency, directory.retention_policy = "NEARLINE", "CUSTODIAL"
 
+    def strike(self, path: str, kind: MisfortuneKind, text: str = "") -> None:
+        """Let some files have a misfortune.
+
+        Parameters
+        ----------
+        path : `str`
+            Shell pattern on the path in the namespace, as in ``"*/raw/*.fits"``.
+        kind : `str`
+            ``"lost"``: the tape cannot be read, so that a GET fails at once and a stage request never ends;
+            ``"stuck"``: the recall takes for ever; ``"forbidden"``: nobody may stage it.
+        text : `str`, optional
+            The tape system's words about a tape that is lost.
+        """
+        if kind not in get_args(MisfortuneKind):
+            raise ValueError(f"no misfortune of tape: {kind!r}")
+        self._misfortunes.append(_Misfortune(path, kind, text or "HSM script failed: no such volume"))
+
+    def heal(self) -> None:
+        """End all misfortunes of single files; what is under way goes on."""
+        self._misfortunes.clear()
+        with self._changed:
+            self._changed.notify_all()
+
+    def permits(self, entry: Entry) -> bool:
+        """Tell whether a file may be staged at all.
+
+        Parameters
+        ----------
+        entry : `Entry`
+            The file.
+        """
+        return self.may_stage and self._struck(entry, "forbidden") is None
+
+    def locality(self, entry: Entry) -> str:
+        """Tell where the bytes of a file are, in dCache's words (protocol page, sections 1.7 and 8.4).
+
+        Parameters
+        ----------
+        entry : `Entry`
+            The file. The only disk copy on a pool that is down counts as none.
+        """
+        return entry.locality_with(self._pools())
+
+    def _struck(self, entry: Entry, kind: MisfortuneKind) -> _Misfortune | None:
+        if not self._misfortunes:
+            return None
+        path = entry.path
+        return next(
+            (m for m in self._misfortunes if m.kind == kind and fnmatch.fnmatchcase(path, m.path)), None
+        )
+
+    def _complaint(self, entry: Entry) -> str:
+        """Return what the tape system says of a restore; empty while it works."""
+        lost = self._struck(entry, "lost")
+        return self.failure or ("" if lost is None else lost.text)
+
     def flush(self, entry: Entry) -> None:
         """Copy a file to tape now.
 
@@ -97,6 +170,7 @@ class TapeSystem:
         """
         if not entry.is_removed and not entry.broken and entry.size is not None:
             entry.on_tape = True
+            self._purge_later(entry)
 
     def purge(self, entry: Entry) -> None:
         """Remove the disk copies of a file that is on tape.
@@ -128,13 +202,13 @@ class TapeSystem:
             raise TapeError(problem)
         deadline = time.monotonic() + self.wait_seconds
         with self._changed:
-            while not entry.locations and not entry.is_removed and not self.failure:
+            while not self._is_on_disk(entry) and not entry.is_removed and not self._complaint(entry):
                 left = deadline - time.monotonic()
                 if left <= 0:
                     raise TapeError("Request to [>PoolManager@local] timed out.")
                 self._changed.wait(min(left, 0.5))
-        if not entry.locations:
-            raise TapeError(self.failure or f"No such file or directory: {entry.pnfsid}")
+        if not self._is_on_disk(entry):
+            raise TapeError(self._complaint(entry) or f"No such file or directory: {entry.pnfsid}")
 
     def stage(self, entry: Entry) -> bool:
         """Ask for a file on disk without waiting.
@@ -150,9 +224,9 @@ class TapeSystem:
             Whether it is there. If not, ask again: a recall that fails on
             tape stays under way for ever, as on a real dCache.
         """
-        if not entry.locations:
+        if not self._is_on_disk(entry):
             self._begin(entry)
-        return bool(entry.locations)
+        return self._is_on_disk(entry)
 
     def pin(self, entry: Entry, name: str, seconds: float) -> None:
         """Keep a file on disk for a while.
@@ -204,10 +278,13 @@ class TapeSystem:
             now = time.monotonic()
             return [name for name, end in self._pins.get(entry.pnfsid, {}).items() if end > now]
 
+    def _is_on_disk(self, entry: Entry) -> bool:
+        return any(name in entry.locations for name in self._pools())
+
     def _begin(self, entry: Entry) -> str:
         """Start a restore; return why not, if so."""
-        if self.failure:
-            return self.failure
+        if complaint := self._complaint(entry):
+            return complaint
         if not self._pools():
             return "No pool candidates available/configured/left for stage"
         with self._changed:
@@ -219,14 +296,26 @@ class TapeSystem:
 
     def _restored(self, entry: Entry) -> None:
         pools = self._pools()
-        if self.is_stuck or self.failure or not pools:
+        is_stuck = self.is_stuck or self._struck(entry, "stuck") is not None
+        if is_stuck or self._complaint(entry) or not pools:
             self._clockwork.after(max(self.restore_seconds, 0.05), lambda: self._restored(entry))
             return
         with self._changed:
             self._restoring.discard(entry.pnfsid)
-            if not entry.locations and not entry.is_removed:
-                entry.locations = [pools[hash(entry.pnfsid) % len(pools)]]
+            if not self._is_on_disk(entry) and not entry.is_removed:
+                entry.locations = [*entry.locations, pools[hash(entry.pnfsid) % len(pools)]]
             self._changed.notify_all()
+        self._purge_later(entry)
+
+    def _purge_later(self, entry: Entry) -> None:
+        if self.keep_seconds is not None:
+            self._clockwork.after(self.keep_seconds, lambda: self._purge_unless_pinned(entry))
+
+    def _purge_unless_pinned(self, entry: Entry) -> None:
+        if self.pins(entry):
+            self._purge_later(entry)
+        elif entry.on_tape and not entry.is_removed:
+            self.purge(entry)
 
     def _watch(self, change: Change) -> None:
         if change.kind == "written" and change.entry.retention_policy == "CUSTODIAL":
