@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+import fsspec
 import pytest
 from lsst.daf.butler_dcache.embedded import EmbeddedDcache
 from lsst.daf.butler_dcache.embedded.faults import Fault
@@ -20,6 +21,7 @@ from lsst.daf.butler_dcache.store.protocol import Store
 from lsst.daf.butler_dcache.webdav import nearline
 from lsst.daf.butler_dcache.webdav.localities import Localities
 from lsst.daf.butler_dcache.webdav.nearline import require_on_disk
+from lsst.resources import ResourcePath
 from request_counter import counted
 from test_retry import Clock
 from test_store_webdav import endpoint
@@ -174,6 +176,31 @@ def test_other_words(locality: str, words: str) -> None:
         require_on_disk(entry)
     assert caught.value.locality == locality
     assert "stage" not in str(caught.value)
+
+
+@pytest.mark.parametrize("locality", ["LOST", "UNAVAILABLE"])
+def test_nothing_to_be_staged(site: EmbeddedDcache, tape: TapeSystem, tmp_path: Path, locality: str) -> None:
+    """Neither at first sight nor by any policy."""
+    url = place(site, f"nowhere/{locality}", locality)
+    for policies in ({}, {"tape": True}, {"nearline": "stage"}, {"nearline": "wait"}):
+        with (
+            endpoint(site, tmp_path, dcache=policies) as store,
+            counted(site) as counter,
+            pytest.raises(NearlineError) as caught,
+        ):
+            store.read(url)
+        assert "dcache-butler" not in str(caught.value)
+        assert set(counter.methods()) <= {"door GET", "door PROPFIND"}
+
+
+def test_where_it_is_shown(site: EmbeddedDcache, store: Store) -> None:
+    url = place(site, "shown/file")
+    assert ResourcePath(url).get_info().locality is Locality.NEARLINE
+    assert ResourcePath(url).get_info().locality == "NEARLINE"
+    system = fsspec.filesystem("davs")
+    assert system.info(url)["locality"] == "NEARLINE"
+    assert [entry["locality"] for entry in system.ls(url.rpartition("/")[0], detail=True)] == ["NEARLINE"]
+    assert ResourcePath(url.rpartition("/")[0] + "/").get_info().locality is None
 
 
 @pytest.mark.parametrize("locality", ["ONLINE", "ONLINE_AND_NEARLINE", "NONE"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from enum import Enum
+from enum import Enum, StrEnum
 from types import MappingProxyType
 
 try:
@@ -27,7 +27,7 @@ class EntryKind(Enum):
     DIRECTORY = "directory"
 
 
-class Locality(Enum):
+class Locality(StrEnum):
     """Where the bytes of a file are (protocol page, section 8.4)."""
 
     ONLINE = "ONLINE"

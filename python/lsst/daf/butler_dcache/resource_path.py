@@ -8,6 +8,7 @@ call, so that instances pickle, deepcopy and cross `os.fork` whether they have b
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import io
 import locale
 import logging
@@ -32,7 +33,7 @@ from .errors import (
     ResourceNotFoundError,
 )
 from .filesystem import DcacheFileSystem
-from .model import FileInfo
+from .model import FileInfo, Locality
 from .places import Place
 from .redaction import redact_url
 from .remote_file import RemoteFile
@@ -47,12 +48,30 @@ from .tree import are_one, remove_tree, walk_tree
 if TYPE_CHECKING:
     from lsst.resources.utils import TransactionProtocol
 
-__all__ = ("DcacheResourcePath", "collect_publications", "infos_of")
+__all__ = ("DcacheResourceInfo", "DcacheResourcePath", "collect_publications", "infos_of")
 
 # Users of lsst.resources, and its generic tests, look for messages about resources below this name.
 _log = logging.getLogger("lsst.resources.dcache")
 
 _publications: ContextVar[list[FileInfo] | None] = ContextVar("_publications", default=None)
+
+
+@dataclasses.dataclass(frozen=True)
+class DcacheResourceInfo(ResourceInfo):
+    """What the server says of a resource, and where its bytes are.
+
+    Parameters
+    ----------
+    locality : `~lsst.daf.butler_dcache.model.Locality` or `None`
+        On disk or on tape; `None` if the server does not say, and for a file that this process wrote within
+        the last minute. ONLINE proves nothing about the bytes: the ruin of a cut upload is ONLINE, too.
+
+    Notes
+    -----
+    The other fields are those of `lsst.resources.ResourceInfo`.
+    """
+
+    locality: Locality | None = None
 
 
 @contextlib.contextmanager
@@ -195,13 +214,13 @@ class DcacheResourcePath(ResourcePath):
         """
         return 0 if self.isdir() else self._store.size(self._url)
 
-    def get_info(self) -> ResourceInfo:
+    def get_info(self) -> DcacheResourceInfo:
         """Return what the server says of this resource (1 request; none within 60 s of an own write).
 
         Returns
         -------
-        info : `lsst.resources.ResourceInfo`
-            Size, modification time and checksums by algorithm (``adler32``, ``md5`` ...).
+        info : `DcacheResourceInfo`
+            Size, modification time, checksums by algorithm (``adler32``, ``md5`` ...) and locality.
 
         Raises
         ------
@@ -213,12 +232,13 @@ class DcacheResourcePath(ResourcePath):
         info = self._store.info(self._url)
         if info.is_file and info.size is None:
             raise FileBrokenError("the upload of this file has not ended", operation="info", url=self._url)
-        return ResourceInfo(
+        return DcacheResourceInfo(
             uri=str(self),
             is_file=info.is_file,
             size=info.size or 0,
             last_modified=info.modified,
             checksums=dict(info.checksums),
+            locality=info.locality,
         )
 
     def read(self, size: int = -1) -> bytes:

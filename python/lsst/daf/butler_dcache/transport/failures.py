@@ -101,8 +101,8 @@ _BY_TEXT: tuple[tuple[re.Pattern[str], type[DcacheError], str, str], ...] = tupl
             r"for stage\b|stag(e|ing)|request to \[>?poolmanager|restore",
             NearlineError,
             "the file is on tape only and did not come back in time",
-            "The restore may still be running, so that a later read can succeed; to be sure: "
-            "dcache-butler stage {url}",
+            "Stage it first: dcache-butler stage {url} (the restore may still be running, so that a later "
+            "read can succeed).",
         ),
         (
             r"file is unavailable",
