@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import uuid
 from collections import Counter as Tally
 from collections.abc import Iterator
@@ -20,14 +21,18 @@ from test_listings import ODD_NAMES
 from test_store_webdav import endpoint, with_frontend
 
 
-@pytest.fixture(scope="module", params=["frontend", "door"])
+@pytest.fixture(scope="module", params=["frontend", "door", "rest"])
 def site(
     request: pytest.FixtureRequest, embedded: Any, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Store]:
-    """The client with a frontend that is configured, and without one."""
-    changes = with_frontend(embedded) if request.param == "frontend" else {}
+    """The client with a frontend that is configured, without one, and with one that lists."""
+    changes = with_frontend(embedded) if request.param != "door" else {}
+    if request.param == "rest":
+        changes["dcache"]["listing"] = "rest"
     with endpoint(embedded, tmp_path_factory.mktemp("config"), **changes) as store:
         store.exists(embedded.url)
+        if request.param == "rest":
+            store.list_directory(embedded.url)  # proves the frontend
         yield store
 
 
@@ -70,7 +75,11 @@ def test_a_thousand_files_in_ten_directories(site: Store, embedded: Any, thousan
     assert counter.at_door == 10, counter
     assert list(infos) == thousand
     for url in thousand[:20]:
-        assert infos[url] == site.stat(url)
+        info = infos[url]
+        assert info is not None
+        # The door tells full seconds.
+        assert info.modified is not None
+        assert dataclasses.replace(info, modified=info.modified.replace(microsecond=0)) == site.stat(url)
     with counted(embedded) as counter:
         sizes = DcacheResourcePath.msize(resources)
     assert counter.at_door == 10, counter
@@ -118,7 +127,7 @@ def test_short_listing_is_no_proof_of_absence(site: Store, embedded: Any, base: 
     infos = site.info_many(asked)
     assert [info and info.size for info in infos.values()] == [1] * 15 + [None]
     embedded.faults.remove([fault])
-    assert fault.hits == 2
+    assert fault.hits >= 2
 
 
 @pytest.mark.parametrize("is_hidden", [True, False])

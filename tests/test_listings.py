@@ -42,11 +42,19 @@ ODD_NAMES = [
 ]
 
 
-@pytest.fixture(scope="module")
-def store(embedded: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
-    with endpoint(embedded, tmp_path_factory.mktemp("config")) as store:
-        store.exists(embedded.url)
+@pytest.fixture(params=["propfind", "rest"])
+def store(request: pytest.FixtureRequest, embedded: Any, tmp_path: Path) -> Iterator[Store]:
+    """A client that lists by the door, and one that lists by the frontend."""
+    dcache = {"listing": request.param, "frontend_url": embedded.frontend_url}
+    with endpoint(embedded, tmp_path, dcache=dcache) as store:
+        store.list_directory(embedded.url)  # proves the frontend
         yield store
+
+
+@pytest.fixture
+def question(store: Any) -> str:
+    """What a listing asks for."""
+    return "frontend GET" if store.settings.listing == "rest" else "door PROPFIND"
 
 
 @pytest.fixture
@@ -134,18 +142,20 @@ def test_entry_without_end() -> None:
 
 
 @pytest.mark.parametrize("where", ["begin", "middle", "end"])
-def test_connection_that_breaks(store: Store, embedded: Any, base: str, where: str) -> None:
+def test_connection_that_breaks(store: Store, embedded: Any, base: str, question: str, where: str) -> None:
     """A list is asked for again; a stream too, as long as nobody has seen anything of it."""
     urls = place(embedded, base, 500)
     at_byte = {"begin": 100, "middle": 130_000, "end": 10**6}[where]
+    server, method = question.split()
     with counted(embedded) as counter:
         store.list_directory(base)
+    assert counter.methods() == [question]
     if where == "end":
         at_byte = sum(record["sent"] for record in counter.records) - 1
-    fault = embedded.faults.add(Fault("cut_download", method="PROPFIND", at_byte=at_byte))
+    fault = embedded.faults.add(Fault("cut_download", server=server, method=method, at_byte=at_byte))
     assert sorted(entry.url for entry in store.list_directory(base)) == urls
     assert fault.hits == 1
-    fault = embedded.faults.add(Fault("cut_download", method="PROPFIND", at_byte=at_byte))
+    fault = embedded.faults.add(Fault("cut_download", server=server, method=method, at_byte=at_byte))
     if where == "begin":
         assert sorted(entry.url for entry in store.iter_directory(base)) == urls
     else:

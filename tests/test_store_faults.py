@@ -880,7 +880,7 @@ def test_write_that_is_settled(
     assert store.write(name, data, overwrite=overwrite).size == len(data)
     embedded.faults.clear()
     assert store.read(name) == data
-    listed = [entry.url for entry in store.list_directory(url.rpartition("/")[0] + "/")]
+    listed = sorted(entry.url for entry in store.list_directory(url.rpartition("/")[0] + "/"))
     assert listed == sorted({url, name})
 
 

@@ -261,6 +261,8 @@ class _Endpoint(Entry):
         if frontend is not None:
             own.found["frontend_url"] = _base(*own.origin("frontend_url", frontend))
         own.flag("discover_frontend", "discover_frontend")
+        own.choice("listing", ("auto", "propfind", "rest"))
+        own.number("listing_page_entries", "listing_page_entries", int)
         own.flag("discover_doors", "discover_doors")
         if own.found.get("discover_doors") and not (frontend or "").startswith("https:"):
             raise own.error("discover_doors", "needs an https frontend_url: its doors get the credential")

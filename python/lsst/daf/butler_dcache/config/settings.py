@@ -190,6 +190,11 @@ class EndpointSettings:
         Whether ``to_fsspec`` returns a file system (``enable_fsspec``).
     frontend_url : `str` or `None`
         Base URL of the REST frontend, ``https://host:3880/`` (``dcache: frontend_url``).
+    listing : `str`
+        ``auto`` lists directories by the frontend once it is proven to mean the same files, ``rest`` has that
+        proven first, ``propfind`` lists by the door.
+    listing_page_entries : `int`
+        Entries that the frontend is asked for at once; 0 asks for all of a directory.
     discover_frontend : `bool`
         Whether the door is asked for the frontend and the tape API where none is configured, when something
         wants it that only they can do.
@@ -275,6 +280,8 @@ class EndpointSettings:
     request_checksum: str | None = None
     enable_fsspec: bool = True
     frontend_url: str | None = None
+    listing: str = "auto"
+    listing_page_entries: int = 0
     discover_frontend: bool = True
     proxy_upload_max_bytes: int = 100_000
     held_pool_urls: int = 32

@@ -42,6 +42,8 @@ _OWN_KEYS = (
     "http_pools",
     "discover_frontend",
     "discover_doors",
+    "listing",
+    "listing_page_entries",
     "stall_bytes_per_second",
     "stall_seconds",
     "nearline",

@@ -41,6 +41,7 @@ FaultKind = Literal[
     "ignore_range",
     "truncate_listing",
     "unlistable",
+    "shuffle_listing",
     "dead_pool",
     "full",
     "over_quota",
@@ -83,7 +84,8 @@ class Fault:
         - ``"no_digest"``: there is none, as if nobody had asked for it;
         - ``"ignore_range"``: a pool answers a range with the whole file;
         - ``"truncate_listing"``: a listing ends after ``at_byte`` entries and looks like a success;
-        - ``"unlistable"``: a directory that cannot be listed looks empty to PROPFIND;
+        - ``"unlistable"``: a directory that cannot be listed looks empty to PROPFIND, and is 403 elsewhere;
+        - ``"shuffle_listing"``: the frontend lists in another order each time, as its pages may;
         - ``"dead_pool"``: no pool can serve: 500 at the door;
         - ``"full"``, ``"over_quota"``: an upload finds no space: 507 at the door, or at the pool if that is
           the ``server``;

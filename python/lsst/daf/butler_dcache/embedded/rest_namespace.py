@@ -87,7 +87,12 @@ class NamespaceResource:
             entry = operator.find(path)
             document = self._document(entry, exchange)
             if (exchange.parameter("children") or "").lower() == "true" and entry.is_directory:
-                children = operator.listing(path)[1]
+                # In no order, and in another one than PROPFIND (protocol page, section 7.2).
+                children = sorted(operator.listing(path)[1], key=lambda child: child.name[::-1])
+                if self._faults.take("unlistable", exchange):
+                    raise RestError(403)
+                if fault := self._faults.take("shuffle_listing", exchange):
+                    children = children[fault.hits :] + children[: fault.hits]
                 if fault := self._faults.take("truncate_listing", exchange):
                     children = children[: fault.at_byte]
                 is_full = "true" in (exchange.parameter("checksum"), exchange.parameter("locality"))

@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Container, Mapping
 from typing import Any
-from urllib.parse import urlencode
+from urllib.parse import quote, unquote_to_bytes, urlencode, urlsplit
 
 from ..errors import ProtocolError
 from ..transport.control import Answer, ControlPlane
 from ..transport.deadline import Deadline
 from ..transport.failures import failure
 
-__all__ = ("Api", "document_of")
+__all__ = ("Api", "document_of", "namespace_path")
 
 
 class Api:
@@ -99,6 +99,23 @@ class Api:
                 elapsed_seconds=deadline.elapsed,
             )
         return answer
+
+
+def namespace_path(url: str) -> str:
+    """Return where the frontend has the entry that a URL of the door names.
+
+    Parameters
+    ----------
+    url : `str`
+        A percent-encoded URL.
+
+    Returns
+    -------
+    path : `str`
+        Path below the base, encoded anew: JAX-RS would take what follows a plain ``;`` for a parameter of its
+        own.
+    """
+    return "/namespace" + quote(unquote_to_bytes(urlsplit(url).path), safe="/")
 
 
 def document_of(answer: Answer, kind: type, *, operation: str, url: str) -> Any:

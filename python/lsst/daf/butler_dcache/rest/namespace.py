@@ -13,7 +13,7 @@ from urllib.parse import unquote, urlsplit
 from ..errors import ResourceExistsError, ResourceIsDirectoryError
 from ..transport.control import Answer
 from ..transport.deadline import Deadline
-from .api import Api, document_of
+from .api import Api, document_of, namespace_path
 
 __all__ = ("Namespace",)
 
@@ -113,7 +113,7 @@ class Namespace:
     ) -> Answer:
         return self._api.ask(
             method,
-            "/namespace" + urlsplit(url).path,
+            namespace_path(url),
             operation=operation,
             url=about,
             deadline=deadline,

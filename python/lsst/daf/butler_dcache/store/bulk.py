@@ -13,6 +13,7 @@ from dataclasses import replace
 from typing import TypeVar
 from urllib.parse import unquote, urlsplit
 
+from ..config.settings import EndpointSettings
 from ..errors import (
     AccessDeniedError,
     CredentialError,
@@ -24,8 +25,7 @@ from ..errors import (
 from ..model import FileInfo
 from ..transport.deadline import Deadline
 from ..webdav.addresses import as_directory, decoded_path, parent
-from ..webdav.door import Door
-from ..webdav.listing import read_listing
+from .listing import DirectoryLister
 
 __all__ = ("Listings", "at_once", "by_directory", "files_among", "found")
 
@@ -96,8 +96,10 @@ class Listings:
 
     Parameters
     ----------
-    door : `Door`
-        Whom to ask.
+    lister : `DirectoryLister`
+        Lists directories.
+    settings : `EndpointSettings`
+        From where on a listing is cheaper.
     clock : `~collections.abc.Callable`, optional
         Monotonic time in seconds.
 
@@ -107,8 +109,14 @@ class Listings:
     names that it is to answer for, and what came of it is remembered for ten minutes. Thread-safe.
     """
 
-    def __init__(self, door: Door, clock: Callable[[], float] = time.monotonic) -> None:
-        self._door = door
+    def __init__(
+        self,
+        lister: DirectoryLister,
+        settings: EndpointSettings,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._lister = lister
+        self._settings = settings
         self._clock = clock
         self._lock = threading.Lock()
         self._worth: OrderedDict[str, tuple[float, float]] = OrderedDict()
@@ -127,7 +135,7 @@ class Listings:
         names : `int`
             How many names in it are asked for.
         """
-        if names < self._door.settings.bulk.list_from_names:
+        if names < self._settings.bulk.list_from_names:
             return False
         known = self._worth.get(decoded_path(directory))
         return known is None or self._clock() - known[0] > _REMEMBERED_SECONDS or names >= known[1]
@@ -157,7 +165,7 @@ class Listings:
         share = Deadline(
             min(
                 _LISTING_SECONDS + len(urls) * _LISTING_SECONDS_PER_NAME,
-                self._door.settings.total_timeout_seconds,
+                self._settings.total_timeout_seconds,
             )
         )
         wanted: defaultdict[str, list[str]] = defaultdict(list)
@@ -165,7 +173,6 @@ class Listings:
             wanted[decoded_path(url)].append(url)
 
         def pick(entries: Iterator[FileInfo]) -> tuple[int, dict[str, FileInfo]]:
-            next(entries)
             count, found = 0, {}
             for entry in entries:
                 count += 1
@@ -174,16 +181,14 @@ class Listings:
             return count, found
 
         try:
-            count, found = read_listing(
-                self._door, directory, pick, operation="look for many", deadline=share
-            )
+            count, found = self._lister.read(directory, pick, operation="look for many", deadline=share)
         except CredentialError:
             raise
         except (AccessDeniedError, DeadlineError, ProtocolError) as error:
             _log.info("a directory is not listed, its names are asked for: %s", error)
             self._remember(directory, math.inf)
             raise
-        self._remember(directory, count / self._door.settings.bulk.entries_per_question)
+        self._remember(directory, count / self._settings.bulk.entries_per_question)
         return found
 
     def _remember(self, directory: str, names: float) -> None:

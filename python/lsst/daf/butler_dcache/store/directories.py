@@ -18,7 +18,6 @@ from ..errors import (
     ParentNotFoundError,
     ProtocolError,
     ResourceExistsError,
-    ResourceIsFileError,
     ResourceNotFoundError,
     ServerError,
     UnsupportedError,
@@ -29,9 +28,9 @@ from ..transport.failures import is_waited_for
 from ..transport.retry import Phase, rounds
 from ..webdav.addresses import as_directory, decoded_path, join, parent, temporary_name
 from ..webdav.door import Door
-from ..webdav.listing import iter_listing, read_listing
 from ..webdav.listing_page import shows_names
 from ..webdav.rights import lacks
+from .listing import DirectoryLister
 
 __all__ = ("Directories",)
 
@@ -47,10 +46,13 @@ class Directories:
     ----------
     door : `Door`
         Its doors.
+    lister : `DirectoryLister`
+        Lists them.
     """
 
-    def __init__(self, door: Door) -> None:
+    def __init__(self, door: Door, lister: DirectoryLister) -> None:
         self._door = door
+        self._lister = lister
         self._lock = threading.Lock()
         # Only a hint which request to try first; a wrong one costs requests, never a wrong result.
         self._seen: OrderedDict[str, None] = OrderedDict()
@@ -79,7 +81,7 @@ class Directories:
         url = as_directory(url)
 
         def ask() -> Generator[FileInfo]:
-            yield from read_listing(self._door, url, list, operation="list", deadline=deadline)
+            yield from self._lister.read(url, list, operation="list", deadline=deadline)
 
         return [*self._entries(url, ask, deadline)]
 
@@ -111,7 +113,7 @@ class Directories:
         """
         url = as_directory(url)
         return self._entries(
-            url, lambda: iter_listing(self._door, url, operation="list", deadline=deadline), deadline
+            url, lambda: self._lister.iter(url, operation="list", deadline=deadline), deadline
         )
 
     def _entries(
@@ -120,8 +122,6 @@ class Directories:
         is_empty = True
         for is_first in (True, False):
             with closing(ask()) as entries:
-                if next(entries).is_file:
-                    raise ResourceIsFileError("not a directory", operation="list", url=url)
                 for entry in entries:
                     is_empty = False
                     yield entry

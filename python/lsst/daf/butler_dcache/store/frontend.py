@@ -24,8 +24,10 @@ from ..errors import DcacheError, DeadlineError, UnsupportedError
 from ..rest.api import Api
 from ..rest.bulk import BulkRequests
 from ..rest.discovery import TapeEndpoint, find_tape_endpoint
+from ..rest.listing import ChildListing
 from ..rest.namespace import Namespace
 from ..transport.control import ControlPlane
+from ..transport.data import DataPlane
 from ..transport.deadline import Deadline
 from ..transport.pacing import pacer_for
 from ..webdav.addresses import is_temporary
@@ -51,12 +53,17 @@ class Frontend:
         The endpoint's doors.
     api : `Api`
         Its ``/api/v1``.
+    listing : `ChildListing`
+        How it lists directories.
     clock : `~collections.abc.Callable`, optional
         Monotonic time in seconds.
     """
 
-    def __init__(self, door: Door, api: Api, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, door: Door, api: Api, listing: ChildListing, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self.api = api
+        self.listing = listing
         self.bulk = BulkRequests(api)
         self._door = door
         self._namespace = Namespace(api)
@@ -277,8 +284,13 @@ class Frontends:
         pacer = pacer_for(settings, endpoint.api_base)
         control = ControlPlane(settings, self._door.credentials, pacer)
         base = endpoint.frontend_base
-        frontend = None if base is None else Frontend(self._door, Api(f"{base}api/v1", control), self._clock)
-        return _Found(frontend, Api(endpoint.api_base, control))
+        if base is None:
+            return _Found(None, Api(endpoint.api_base, control))
+        api = Api(f"{base}api/v1", control)
+        listing = ChildListing(
+            api.base_url, DataPlane(settings, self._door.credentials, pacer), settings.listing_page_entries
+        )
+        return _Found(Frontend(self._door, api, listing, self._clock), Api(endpoint.api_base, control))
 
 
 class _Found(NamedTuple):

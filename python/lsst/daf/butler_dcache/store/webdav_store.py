@@ -45,6 +45,7 @@ from .copying import RemoteSource
 from .directories import Directories
 from .exclusion import Exclusion
 from .frontend import Frontends
+from .listing import DirectoryLister
 from .local_target import LocalTarget
 from .looking import Looking
 from .protocol import Carrier, CopyRules, Landing, Progress, RemoteReader, RemoteWriter
@@ -107,8 +108,9 @@ class WebdavStore:
         self._copies = ThirdPartyCopies(self._door)
         self._publisher = Publisher(self._door, self._rights, self._frontends)
         self._exclusion = Exclusion(self._door, self._rights)
-        self._directories = Directories(self._door)
-        self._listings = Listings(self._door)
+        lister = DirectoryLister(self._door, self._frontends)
+        self._directories = Directories(self._door, lister)
+        self._listings = Listings(lister, settings)
         self._looking = Looking(self._door, self._listings, self._frontends)
         self._remover = Remover(self._door, self._rights, self._frontends, self._directories)
         self._many_removals = ManyRemovals(
