@@ -216,7 +216,8 @@ class RemoteClient:
             if answer.status not in _REDIRECTS or not target:
                 return answer
             with answer:
-                url = urljoin(url, target)
+                # urljoin loses a semicolon at the end of the path
+                url = target if "://" in target.partition("?")[0] else urljoin(url, target)
         raise RemoteFailureError("Maximum redirects (20) exceeded")
 
     def _connect(self, url: SplitResult) -> socket.socket:

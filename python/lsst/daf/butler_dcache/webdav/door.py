@@ -412,10 +412,11 @@ class Door:
             # A relay in front may have hidden what kind of door it is.
             self._dialect = "dcache"
         if self._dialect == "xrootd":
-            # XRootD leaves '%' and bytes beyond ASCII of the decoded path as they are: its data server would
-            # read another name. The path is ours anyway.
+            # XRootD leaves '%' and bytes beyond ASCII of the decoded path as they are, and in the answer to
+            # COPY '#' as well: its data server would read another name. The path is ours anyway.
             parts = urlsplit(location)
-            location = urlunsplit((parts.scheme, parts.netloc, urlsplit(asked).path, parts.query, ""))
+            query = location.rpartition("?")[2] if "?" in location else ""
+            location = urlunsplit((parts.scheme, parts.netloc, urlsplit(asked).path, query, ""))
         return location
 
     def propfind(self, url: str, depth: int, *, operation: str, deadline: Deadline) -> list[FileInfo]:

@@ -55,7 +55,7 @@ _SILENCE_SECONDS = 60.0
 _ENDLESS = re.compile(r"dCache/12\.0\.[01](?![0-9])")
 """Their third-party copies go on forever (protocol page, section 10.2)."""
 _OTHER_SIDE = re.compile(
-    r"rejected (GET|PUT|HEAD): 40[13]|connect to |connection refused|unknown (source|destination) host"
+    r"(rejected (GET|PUT|HEAD):|status code:?) 40[13]|connect to |connection refused|unknown \w+ host"
     r"|no route|certificat|ssl|tls|could not resolve|couldn't connect",
     re.IGNORECASE,
 )
@@ -113,11 +113,14 @@ class ThirdPartyCopies:
         ResourceNotFoundError
             If there is no such name.
         """
-        if self._door.dialect == "xrootd" and algorithm not in self._has_none:
-            info = self._head(url, algorithm, deadline)
-            if info is not None:
-                return info
-        return self._door.propfind(url, 0, operation="copy", deadline=deadline)[0]
+        found = None
+        if self._door.dialect != "xrootd":
+            found = self._door.propfind(url, 0, operation="copy", deadline=deadline)[0]
+            if self._door.dialect != "xrootd" or found.is_directory:
+                return found
+        # XRootD, which this answer may just have told.
+        told = None if algorithm in self._has_none else self._head(url, algorithm, deadline)
+        return told or found or self._door.propfind(url, 0, operation="copy", deadline=deadline)[0]
 
     def _head(self, url: str, algorithm: str, deadline: Deadline) -> FileInfo | None:
         """Ask XRootD, which tells a checksum only so; `None` if it does not tell it."""
@@ -287,12 +290,13 @@ def _accept(answer: DataAnswer, url: str) -> None:
             "this; three such answers block this host at the door for 10 s.",
         )
     error = failure(answer, operation="copy", url=url, body=body, method="COPY")
-    if answer.status == 400 and _OTHER_SIDE.search(error.reason):
+    if _OTHER_SIDE.search(error.reason):
+        # dCache's 400 for a name that it does not know, XRootD's 500 for whatever its HTTP library says.
         raise OtherSideError(
-            "the server does not know the other one",
+            "the server does not get through to the other one",
             operation="copy",
             url=url,
-            status=400,
+            status=answer.status,
             reason=error.reason,
         )
     raise error
