@@ -16,6 +16,7 @@ from click.testing import CliRunner, Result
 from lsst.daf.butler_dcache import DcacheFileSystem
 from lsst.daf.butler_dcache.cli.main import main
 from lsst.daf.butler_dcache.embedded import Fault
+from lsst.daf.butler_dcache.store.registry import reset_stores
 
 TIMEOUT_SECONDS = 60
 
@@ -45,6 +46,32 @@ def test_a_tree_and_the_same_again(tree: Path, base_url: str) -> None:
     assert {item["outcome"] for item in found} == {"skipped"}
     assert sorted(item["size"] for item in found) == [1000] * 5 + [3000]
     assert run("-r", "-q", tree, base_url).output == ""
+
+
+@pytest.mark.parametrize("source", ["local", "base_url", "s3_url"])
+@pytest.mark.parametrize("target", ["local", "base_url", "s3_url"])
+def test_every_pair_of_schemes(
+    request: pytest.FixtureRequest, tmp_path: Path, source: str, target: str
+) -> None:
+    places = {
+        name: f"{tmp_path}/" if name == "local" else request.getfixturevalue(name)
+        for name in (source, target)
+    }
+    names = {f"{places[source]}in/{i}": f"{places[target]}out/{i}" for i in range(3)}
+    for number, name in enumerate(names):
+        (tmp_path / "bytes").write_bytes(bytes([number]) * 5000)
+        run(tmp_path / "bytes", name)
+    pairs = "".join(f"{one}\t{other}\n" for one, other in names.items())
+    for expected in ({"client", "server"}, {"skipped"}):
+        reset_stores()
+        found = json.loads(run("--json", "--from-file", "-", input=pairs).stdout)
+        assert {item["outcome"] for item in found} <= expected, found
+        assert [item["size"] for item in found] == [5000] * 3
+    (tmp_path / "bytes").write_bytes(b"x" * 5000)
+    run(tmp_path / "bytes", next(iter(names)))
+    reset_stores()
+    found = json.loads(run("--json", "--from-file", "-", input=pairs).stdout)
+    assert sorted(item["outcome"] == "skipped" for item in found) == [False, True, True]
 
 
 def test_a_list(tree: Path, base_url: str, tmp_path: Path) -> None:

@@ -178,8 +178,9 @@ class _Ending(Deadline):
 class _Watch:
     """Passes on the progress of one copy, and ends it where all are to end."""
 
-    def __init__(self, run: _Run) -> None:
+    def __init__(self, run: _Run, on_progress: Callable[[int], object] | None) -> None:
         self._run = run
+        self._on_progress = on_progress
         self._known = 0
 
     def set_size(self, size: int) -> None:
@@ -191,8 +192,8 @@ class _Watch:
 
     def complete(self, value: int) -> None:
         """Be told how many bytes have arrived, when it is too late to end anything."""
-        if self._run.on_progress is not None and value != self._known:
-            self._run.on_progress(value - self._known)
+        if self._on_progress is not None and value != self._known:
+            self._on_progress(value - self._known)
         self._known = value
 
 
@@ -208,7 +209,7 @@ class _Run:
         skip_verified: bool,
         trust_size: bool,
     ) -> None:
-        self.on_progress = on_progress
+        self._on_progress = on_progress
         self._overwrite = overwrite
         self._in_flight = in_flight
         self._deadline = None if deadline_seconds is None else _Ending(deadline_seconds)
@@ -316,11 +317,17 @@ class _Run:
             self.check()
             there = task.target
             if there is not None:
-                if self._skip_verified and is_same(copy, task.source, there, trust_size=self._trust_size):
+                if self._skip_verified and is_same(
+                    copy,
+                    task.source,
+                    there,
+                    trust_size=self._trust_size,
+                    progress=_Watch(self, None),
+                ):
                     return CopyResult(copy, Outcome.SKIPPED, there)
                 if not self._overwrite:
                     raise _taken(copy.target)
-            watch = _Watch(self)
+            watch = _Watch(self, self._on_progress)
             outcome, info = copy_one(copy, overwrite=self._overwrite, progress=watch, deadline=self._deadline)
             watch.complete(info.size or 0)
             return CopyResult(copy, outcome, info)

@@ -168,6 +168,25 @@ class Place:
         """Return what is known of it; `FileNotFoundError` if there is nothing."""
         return _local_info(self.url, follow=True) if self.store is None else self.store.stat(self.url)
 
+    def checksums(self, info: FileInfo, algorithm: str) -> Mapping[str, str]:
+        """Return what its server tells of a file, which is asked for it where a listing told nothing.
+
+        Parameters
+        ----------
+        info : `~lsst.daf.butler_dcache.model.FileInfo`
+            What is known of it.
+        algorithm : `str`
+            Which one is wanted, where the server computes what it is asked for.
+
+        Returns
+        -------
+        checksums : `~collections.abc.Mapping`
+            As in `~lsst.daf.butler_dcache.model.FileInfo.checksums`; none of a file of this machine.
+        """
+        if self.store is None or info.checksums:
+            return info.checksums
+        return self.store.offer(self.url, algorithm).checksums
+
     def is_directory(self) -> bool:
         """Whether there is a directory of this name (1 request); raises if the server will not say."""
         try:
@@ -249,7 +268,7 @@ def _ask(store: Store, urls: list[str]) -> Mapping[str, FileInfo | Exception]:
     try:
         return {
             url: info or ResourceNotFoundError("no such file or directory", operation="stat", url=url)
-            for url, info in store.info_many(urls).items()
+            for url, info in store.info_many(urls, fresh=True).items()
         }
     except CredentialError as error:
         # It holds for all, and the third 401 blocks this host (protocol page, section 1.2).

@@ -11,7 +11,7 @@ import stat
 import uuid
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 from .errors import IntegrityError
 from .model import Adler32, EntryKind, FileInfo
@@ -265,7 +265,14 @@ class Digest:
         return {name: each.hexdigest() for name, each in self._sums.items()}
 
 
-def is_same(copy: Copy, source: FileInfo, target: FileInfo, *, trust_size: bool = False) -> bool:
+def is_same(
+    copy: Copy,
+    source: FileInfo,
+    target: FileInfo,
+    *,
+    trust_size: bool = False,
+    progress: Progress | None = None,
+) -> bool:
     """Tell whether a copy has been made already.
 
     Parameters
@@ -276,6 +283,8 @@ def is_same(copy: Copy, source: FileInfo, target: FileInfo, *, trust_size: bool 
         What is known of its ends; checksums of files of this machine are computed.
     trust_size : `bool`, optional
         Whether the same size is enough; if not, a checksum that both ends know must be the same.
+    progress : `~.store.protocol.Progress`, optional
+        May end it, where the source has to be read for that.
 
     Returns
     -------
@@ -286,12 +295,20 @@ def is_same(copy: Copy, source: FileInfo, target: FileInfo, *, trust_size: bool 
         return False
     if trust_size:
         return True
-    ours, theirs = source.checksums, target.checksums
+    # What S3 tells of an object without a checksum of ours is its MD5.
+    algorithm = "md5" if copy.source.url.startswith("s3:") or copy.target.url.startswith("s3:") else "adler32"
+    ours, theirs = copy.source.checksums(source, algorithm), copy.target.checksums(target, algorithm)
     if copy.source.is_local:
-        ours = checksums_of(copy.source.url, theirs or ("adler32",))
+        ours = checksums_of(copy.source.url, theirs or (algorithm,))
     if copy.target.is_local:
-        theirs = checksums_of(copy.target.url, ours or ("adler32",))
-    common = {name for name in ours if name in theirs}
+        theirs = checksums_of(copy.target.url, ours or (algorithm,))
+    if copy.source.store is not None and not ours.keys() & theirs.keys():
+        # As from dCache, which has adler32 of each file, to S3. To read one costs less than to copy it.
+        digest = Digest(theirs)
+        if digest.values():
+            copy.source.store.download(copy.source.url, cast(BinaryIO, digest), progress)
+            ours = digest.values()
+    common = ours.keys() & theirs.keys()
     if copy.target.has_locality and "adler32" not in theirs:
         # What dCache says of MD5 alone may be what an upload announced, and not what came (protocol page,
         # "What surprised us", 2).

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TypeVar
@@ -136,6 +137,9 @@ def stat(url: Sequence[str], as_json: bool) -> None:
     failures = Failures()
     with Rows(as_json) as rows:
         for place, info in named(url, failures):
+            if info.is_file and not info.checksums and place.url.startswith("s3:"):
+                # A listing of S3 tells none.
+                info = dataclasses.replace(info, checksums=place.checksums(info, "md5"))
             known = facts(place.url.rstrip("/") or "/", info)
             lines = []
             for key, value in known.items():

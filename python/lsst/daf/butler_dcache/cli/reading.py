@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO, cast
 
@@ -109,7 +109,7 @@ def _checksums(place: Place, info: FileInfo, algorithms: Sequence[str], verify: 
     """
     if info.is_directory:
         raise ResourceIsDirectoryError("a directory has no checksum", operation="checksum", url=place.url)
-    told: Mapping[str, str] = info.checksums
+    told = place.checksums(info, algorithms[0] if algorithms else "adler32")
     known = dict(told)
     if place.is_local or verify:
         digest = Digest([*algorithms, *told] or ["adler32"])

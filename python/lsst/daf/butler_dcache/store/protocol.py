@@ -259,8 +259,21 @@ class Store(Protocol):
         """Ask for many names with few requests; raises rather than guess."""
         ...
 
-    def info_many(self, urls: Iterable[str]) -> dict[str, FileInfo | None]:
-        """As `info` for many names with few requests; `None` where the server says that there is nothing."""
+    def info_many(self, urls: Iterable[str], *, fresh: bool = False) -> dict[str, FileInfo | None]:
+        """Ask about many names with few requests.
+
+        Parameters
+        ----------
+        urls : `~collections.abc.Iterable` [`str`]
+            The names.
+        fresh : `bool`, optional
+            As `stat`: what this process itself wrote is asked about, too. If not, as `info`.
+
+        Returns
+        -------
+        infos : `dict` [`str`, `~..model.FileInfo` or `None`]
+            By URL; `None` where the server says that there is nothing.
+        """
         ...
 
     def remove_many(self, urls: Iterable[str]) -> Mapping[str, Exception | None]:

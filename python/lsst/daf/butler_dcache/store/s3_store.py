@@ -120,10 +120,10 @@ class S3Store:
         """See `.protocol.Store`; a directory at the border of two pages may come twice."""
         return self._listing.entries(self._address(url), deadline=self._deadline())
 
-    def info_many(self, urls: Iterable[str]) -> dict[str, FileInfo | None]:
+    def info_many(self, urls: Iterable[str], *, fresh: bool = False) -> dict[str, FileInfo | None]:
         """See `.protocol.Store`; without checksums where a listing has answered."""
         wanted = list(dict.fromkeys(urls))
-        known: dict[str, FileInfo | None] = {url: self._sizes.get(url) for url in wanted}
+        known: dict[str, FileInfo | None] = {url: None if fresh else self._sizes.get(url) for url in wanted}
         return known | self._look_for(url for url in wanted if known[url] is None)
 
     def exists_many(self, urls: Iterable[str]) -> dict[str, bool]:

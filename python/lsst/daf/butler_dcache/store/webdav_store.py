@@ -170,10 +170,10 @@ class WebdavStore:
         """See `.protocol.Store`."""
         return self._looking.exists_many(urls, self._look)
 
-    def info_many(self, urls: Iterable[str]) -> dict[str, FileInfo | None]:
+    def info_many(self, urls: Iterable[str], *, fresh: bool = False) -> dict[str, FileInfo | None]:
         """See `.protocol.Store`."""
         wanted = list(dict.fromkeys(urls))
-        known: dict[str, FileInfo | None] = {url: self._sizes.get(url) for url in wanted}
+        known: dict[str, FileInfo | None] = {url: None if fresh else self._sizes.get(url) for url in wanted}
         known |= self._looking.info_many([url for url in wanted if known[url] is None], self.stat)
         return known
 
