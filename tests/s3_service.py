@@ -69,7 +69,8 @@ class Service(ScriptedServer):
                 continue
             if method == "HEAD":
                 answer = answer.partition(b"\r\n\r\n")[0] + b"\r\n\r\n"
-            talk.say(answer)
+            now = f"Date: {formatdate(usegmt=True)}"
+            talk.say(answer.replace(_DATED, now.encode(), 1))
             if b"Connection: close" in answer:
                 return
 
@@ -78,12 +79,19 @@ class Service(ScriptedServer):
         return sum(asked.method == method for asked in self.asked)
 
 
+_NOW = "when it is given"
+_DATED = f"Date: {_NOW}".encode()
+
+
 def reply(status: int, body: bytes | str = b"", *, length: int | None = None, **headers: str) -> bytes:
-    """Bytes of an answer; underscores in names of headers become hyphens."""
+    """Bytes of an answer; underscores in names of headers become hyphens.
+
+    It may be written long before it is given, so its date is that of the moment at which it is.
+    """
     body = body.encode() if isinstance(body, str) else body
     lines = [f"HTTP/1.1 {status} Some", f"Content-Length: {len(body) if length is None else length}"]
     given = {name.replace("_", "-"): value for name, value in headers.items()}
-    given.setdefault("Date", formatdate(usegmt=True))
+    given.setdefault("Date", _NOW)
     lines += [f"{name}: {value}" for name, value in given.items()]
     return "\r\n".join([*lines, "", ""]).encode() + body
 
