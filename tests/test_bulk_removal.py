@@ -386,6 +386,27 @@ def test_interrupted(bulk: BulkRequests, server: EmbeddedDcache, base: str) -> N
     assert all(exists(server, url) for url in urls[::100])
 
 
+@pytest.mark.parametrize("is_taken", [True, False])
+def test_interrupted_while_it_is_sent(
+    bulk: BulkRequests, server: EmbeddedDcache, base: str, is_taken: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    urls = place(server, base, 20)
+    server.faults.add(Fault("bulk_slow", seconds=30))
+    ask = bulk._api.ask
+
+    def interrupted(method: str, *args: Any, **rest: Any) -> Any:
+        answer = ask(method, *args, **rest) if is_taken or method != "POST" else None
+        if method == "POST":
+            raise KeyboardInterrupt
+        return answer
+
+    monkeypatch.setattr(bulk._api, "ask", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        bulk.run("DELETE", urls, deadline=Deadline(60))
+    assert server.bulk.requests() == []
+    assert all(exists(server, url) for url in urls)
+
+
 def test_redirected_request(bulk: BulkRequests, server: EmbeddedDcache, base: str) -> None:
     """Of the URL that is answered only the last part is believed; without one nothing is a success."""
     urls = place(server, base, 3)

@@ -184,10 +184,11 @@ class BulkResource:
         """
         request = find_request(self._service, operator.login, identifier)
         offset = _offset(exchange)
-        page = request.targets[offset : offset + _PAGE]
-        more = offset + _PAGE < len(request.targets)
+        # Pages begin with the number of a target, and a full one never says that it is the last.
+        page = [target for target in request.targets if target.identifier >= offset]
+        page = sorted(page, key=lambda target: target.identifier)[:_PAGE]
         document = {
-            "nextId": offset + _PAGE if more else -1,
+            "nextId": page[-1].identifier + 1 if len(page) == _PAGE else -1,
             "uid": request.identifier,
             "arrivedAt": request.arrived,
             "startedAt": request.started,

@@ -115,20 +115,22 @@ class ManyRemovals:
 
     def _frontend_for(self, urls: Sequence[str], deadline: Deadline) -> Frontend | None:
         """Return the frontend, if so many names are worth a bulk request and it means the same by them."""
-        if len(urls) < self._door.settings.bulk.delete_from_files or self._door.dialect == "xrootd":
+        if len(urls) < self._door.settings.bulk.delete_from_files:
             return None
-        frontend = self._frontends.get(deadline)
-        if frontend is None or frontend.is_away:
+        if self._door.dialect not in ("dcache", "auto"):
             return None
-        # The proof needs a name that exists.
-        for url in (urls[0], urls[len(urls) // 2], urls[-1]):
-            try:
-                return frontend if frontend.prove(url, deadline) else None
-            except ResourceNotFoundError:
-                continue
-            except DcacheError as error:
-                _log.info("whether the frontend may remove is not known, so the door does: %s", error)
+        try:
+            frontend = self._frontends.get(deadline)
+            if frontend is None or frontend.is_away:
                 return None
+            # The proof needs a name that exists.
+            for url in (urls[0], urls[len(urls) // 2], urls[-1]):
+                try:
+                    return frontend if frontend.prove(url, deadline) else None
+                except ResourceNotFoundError:
+                    continue
+        except DcacheError as error:
+            _log.info("whether a frontend may remove is not known, so the door does: %s", error)
         return None
 
     def _in_bulk(

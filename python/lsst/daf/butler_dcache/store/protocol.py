@@ -277,7 +277,7 @@ class Store(Protocol):
         ...
 
     def remove_many(self, urls: Iterable[str]) -> Mapping[str, Exception | None]:
-        """Remove many files, no look before; per URL its error or `None`, on S3 also if there was none."""
+        """Remove many names, with no look before; per URL its error or `None`, on S3 also for none."""
         ...
 
     @property
