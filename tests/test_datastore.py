@@ -433,6 +433,31 @@ class TestRequests:
             "prune 20": (20, 0),
         }
 
+    def test_a_thousand_datasets(self, repository: Repository, embedded: Any, base_url: str) -> None:
+        """In ten directories: ten requests to take them in, and ten to find out that they are there."""
+        registry = repository.butler.registry
+        registry.insertDimensionData(
+            "detector",
+            *({"instrument": "Cam", "id": n, "full_name": f"d{n}"} for n in range(DETECTORS, 1000)),
+        )
+        folder = base_url.removeprefix(embedded.url)
+        with registry.caching_context():
+            refs = [
+                DatasetRef(repository.dataset_type, data_id, run="run")
+                for data_id in registry.queryDataIds(["detector"], instrument="Cam").expanded()
+            ]
+        files = []
+        for n, ref in enumerate(refs):
+            embedded.place(f"{folder}raw/{n % 10}/{n}.yaml", b"detector: 1\n")
+            files.append(FileDataset(ResourcePath(f"{base_url}raw/{n % 10}/{n}.yaml"), ref))
+        repository.butler.exists(refs[0])  # whatever a process asks once
+        with counted(embedded) as counter:
+            repository.butler.ingest(*files, transfer="direct")
+        assert counter.at_door == 10, counter
+        with counted(embedded) as counter:
+            assert sum(repository.butler.stored_many(refs).values()) == 1000
+        assert counter.at_door == 10, counter
+
     def test_put_of_a_large_dataset(self, repository: Repository, embedded: Any) -> None:
         repository.put(0)
         with counted(embedded) as counter:
