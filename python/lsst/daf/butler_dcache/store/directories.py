@@ -199,7 +199,7 @@ class Directories:
 
     def _check(self, url: str, deadline: Deadline, error: DcacheError) -> None:
         """Raise unless what has the name is a directory."""
-        found = self._door.propfind(url, 0, operation="make directory", deadline=deadline)[0]
+        found = self._door.propfind(url, operation="make directory", deadline=deadline)
         if found.is_file:
             raise ResourceExistsError(
                 "a file has this name", operation="make directory", url=url, status=error.status

@@ -254,7 +254,7 @@ class Exclusion:
 
     def _look(self, url: str, deadline: Deadline) -> FileInfo | None:
         try:
-            return self._door.propfind(url, 0, operation="look", deadline=deadline)[0]
+            return self._door.propfind(url, operation="look", deadline=deadline)
         except ResourceNotFoundError:
             return None
 

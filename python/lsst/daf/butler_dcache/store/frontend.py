@@ -158,7 +158,7 @@ class Frontend:
             return True
         if self._failed_at is not None and self._clock() - self._failed_at < _ASK_AGAIN_SECONDS:
             return False
-        etag = self._door.propfind(url, 0, operation="look", deadline=deadline)[0].etag
+        etag = self._door.propfind(url, operation="look", deadline=deadline).etag
         try:
             identifier = self._namespace.identifier(url, deadline=deadline)
         except DcacheError as error:

@@ -483,6 +483,6 @@ def look(door: Door, url: str, deadline: Deadline) -> FileInfo | None:
         When to give up.
     """
     try:
-        return door.propfind(url, 0, operation="look", deadline=deadline)[0]
+        return door.propfind(url, operation="look", deadline=deadline)
     except ResourceNotFoundError:
         return None

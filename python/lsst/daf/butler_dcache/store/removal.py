@@ -179,7 +179,7 @@ class Remover:
         return True
 
     def _remove_after_look(self, url: str, deadline: Deadline) -> None:
-        found = self._door.propfind(url, 0, operation="remove", deadline=deadline)[0]
+        found = self._door.propfind(url, operation="remove", deadline=deadline)
         if found.is_directory:
             self._remove_directory(url, deadline)
         else:

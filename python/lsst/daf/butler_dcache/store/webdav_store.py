@@ -138,14 +138,14 @@ class WebdavStore:
 
     def stat(self, url: str) -> FileInfo:
         """See `.protocol.Store`."""
-        return self._door.propfind(url, 0, operation="stat", deadline=self._deadline())[0]
+        return self._door.propfind(url, operation="stat", deadline=self._deadline())
 
     def exists(self, url: str) -> bool:
         """See `.protocol.Store`."""
         return found(self._look, url) is not None
 
     def _look(self, url: str) -> FileInfo:
-        return self._door.propfind(url, 0, operation="exists", deadline=self._deadline())[0]
+        return self._door.propfind(url, operation="exists", deadline=self._deadline())
 
     def size(self, url: str) -> int:
         """See `.protocol.Store`."""

@@ -419,15 +419,13 @@ class Door:
             location = urlunsplit((parts.scheme, parts.netloc, urlsplit(asked).path, query, ""))
         return location
 
-    def propfind(self, url: str, depth: int, *, operation: str, deadline: Deadline) -> list[FileInfo]:
-        """Return what the door says of a name and, with depth 1, of what it holds.
+    def propfind(self, url: str, *, operation: str, deadline: Deadline) -> FileInfo:
+        """Return what the door says of a name (1 request); `.listing` asks what it holds.
 
         Parameters
         ----------
         url : `str`
             File or directory.
-        depth : `int`
-            0 or 1; dCache takes anything else for three levels (protocol page, section 4.1).
         operation : `str`
             For messages.
         deadline : `Deadline`
@@ -435,22 +433,21 @@ class Door:
 
         Returns
         -------
-        entries : `list` [ `FileInfo` ]
-            The name itself first.
+        info : `FileInfo`
+            What has this name.
         """
-        # XRootD takes the slash at its word and fails on a file; dCache does not look at it.
-        asked = url.rstrip("/") if depth == 0 and decoded_path(url) != "/" else url
         answer = self.ask(
             "PROPFIND",
-            asked,
+            # XRootD takes the slash at its word and fails on a file; dCache does not look at it.
+            url.rstrip("/") if decoded_path(url) != "/" else url,
             operation=operation,
             deadline=deadline,
-            headers={"Depth": str(depth), "Content-Type": "application/xml; charset=utf-8"},
+            headers={"Depth": "0", "Content-Type": "application/xml; charset=utf-8"},
             body=PROPFIND_BODY,
             accept=(207,),
         )
-        entries = parse_multistatus([answer.body], url, encoded=self._dialect != "xrootd")
-        return [self.localities.noted(entry) for entry in entries]
+        info, *_ = parse_multistatus([answer.body], url, encoded=self._dialect != "xrootd")
+        return info
 
     def move(
         self,

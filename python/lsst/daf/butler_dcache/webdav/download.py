@@ -416,7 +416,7 @@ class Downloads:
 
     def _entry(self, download: Download, deadline: Deadline) -> FileInfo:
         try:
-            return self._door.propfind(download.url, 0, operation="read", deadline=deadline)[0]
+            return self._door.propfind(download.url, operation="read", deadline=deadline)
         except (CredentialError, DoorUnavailableError, DeadlineError):
             raise
         except DcacheError as error:

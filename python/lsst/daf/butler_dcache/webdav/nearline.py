@@ -163,7 +163,7 @@ class Recall:
 
     def _look(self) -> None:
         share = Deadline(self._deadline.limit(_LOOK_SECONDS))
-        entry = self._door.propfind(self._url, 0, operation="read", deadline=share)[0]
+        entry = self._door.propfind(self._url, operation="read", deadline=share)
         require_on_disk(entry)
         if entry.locality in (Locality.ONLINE, Locality.ONLINE_AND_NEARLINE):
             self._door.localities.note_on_disk(self._url)

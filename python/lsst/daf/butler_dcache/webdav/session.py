@@ -86,7 +86,7 @@ class ReadSession:
         if answer is not None:
             # The door sends the bytes itself, so it will be asked again and again; it needs the size.
             answer.close(False)
-            entry = self._door.propfind(self.url, 0, operation="read", deadline=deadline)[0]
+            entry = self._door.propfind(self.url, operation="read", deadline=deadline)
             self._agree(entry.size, entry.checksums.get("adler32"), {})
             return
         hold(self, self._door.settings.held_pool_urls)

@@ -115,12 +115,12 @@ class ThirdPartyCopies:
         """
         found = None
         if self._door.dialect != "xrootd":
-            found = self._door.propfind(url, 0, operation="copy", deadline=deadline)[0]
+            found = self._door.propfind(url, operation="copy", deadline=deadline)
             if self._door.dialect != "xrootd" or found.is_directory:
                 return found
         # XRootD, which this answer may just have told.
         told = None if algorithm in self._has_none else self._head(url, algorithm, deadline)
-        return told or found or self._door.propfind(url, 0, operation="copy", deadline=deadline)[0]
+        return told or found or self._door.propfind(url, operation="copy", deadline=deadline)
 
     def _head(self, url: str, algorithm: str, deadline: Deadline) -> FileInfo | None:
         """Ask XRootD, which tells a checksum only so; `None` if it does not tell it."""

@@ -266,7 +266,7 @@ class Uploads:
         etag = ""
         if theirs is None:
             # XRootD and plain WebDAV servers say nothing of what arrived: at least the size is compared.
-            entry = self._door.propfind(url, 0, operation="write", deadline=deadline)[0]
+            entry = self._door.propfind(url, operation="write", deadline=deadline)
             if entry.size != length:
                 raise _other_size(url, length, entry.size)
             theirs, etag = entry.checksums.get("adler32", own), entry.etag
