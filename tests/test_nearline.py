@@ -178,6 +178,26 @@ def test_other_words(locality: str, words: str) -> None:
     assert "stage" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "read",
+    [
+        lambda path: path.read(),
+        lambda path: path.as_local().__enter__(),
+        lambda path: path.open("rb").__enter__().read(1),
+        lambda path: fsspec.open(str(path)).open().read(1),
+        lambda path: fsspec.filesystem("davs").cat_file(str(path)),
+        lambda path: ResourcePath(f"{path}-copy").transfer_from(path, transfer="copy"),
+    ],
+    ids=["read", "as_local", "open", "fsspec.open", "cat_file", "transfer_from"],
+)
+def test_whoever_reads(site: EmbeddedDcache, store: Store, read: Any) -> None:
+    url = place(site, "whoever/file")
+    store.stat(url)
+    with pytest.raises(NearlineError, match="dcache-butler stage") as caught:
+        read(ResourcePath(url))
+    assert caught.value.locality == Locality.NEARLINE
+
+
 @pytest.mark.parametrize("locality", ["LOST", "UNAVAILABLE"])
 def test_nothing_to_be_staged(site: EmbeddedDcache, tape: TapeSystem, tmp_path: Path, locality: str) -> None:
     """Neither at first sight nor by any policy."""
@@ -190,6 +210,7 @@ def test_nothing_to_be_staged(site: EmbeddedDcache, tape: TapeSystem, tmp_path: 
         ):
             store.read(url)
         assert "dcache-butler" not in str(caught.value)
+        assert caught.value.locality in (locality, "UNAVAILABLE")
         assert set(counter.methods()) <= {"door GET", "door PROPFIND"}
 
 

@@ -11,7 +11,7 @@ import json
 import re
 import shlex
 from collections.abc import Mapping
-from typing import Protocol
+from typing import Any, Protocol
 
 from ..errors import (
     AccessDeniedError,
@@ -76,6 +76,8 @@ _WRITING = frozenset({"PUT", "MOVE", "DELETE", "MKCOL", "COPY"})
 _PATHS = re.compile(r"\bon path .*|(?<![^\s:='\"\[(])/\S*")
 """Names in a server's text, which say nothing of the cause: not every ``/staging/`` has to do with tape."""
 
+_NO_POOL = "no pool that is online holds the file"
+
 _BY_TEXT: tuple[tuple[re.Pattern[str], type[DcacheError], str, str], ...] = tuple(
     (re.compile(pattern, re.IGNORECASE), error, message, hint)
     for pattern, error, message, hint in (
@@ -107,7 +109,7 @@ _BY_TEXT: tuple[tuple[re.Pattern[str], type[DcacheError], str, str], ...] = tupl
         (
             r"file is unavailable",
             NearlineError,
-            "no pool that is online holds the file",
+            _NO_POOL,
             "Its pool may be down: ask the site.",
         ),
         (
@@ -286,17 +288,16 @@ def failure(
     # The planes judge what has a row of its own at a door, and whoever asks again tells of that.
     if rule is not None and rule.action is not Action.RETRY and (at_pool or own_row is None):
         judged(rule.phase, method, rule.status)
-    if kind is NearlineError:
-        hint = hint.replace("{url}", shlex.quote(redact_url(url)))
-    return kind(
+    return _error(
+        kind,
         message,
+        hint,
+        url,
         operation=operation,
-        url=url,
         status=outcome.status,
         reason=reason,
         attempts=attempts,
         elapsed_seconds=elapsed_seconds,
-        hint=hint,
     )
 
 
@@ -319,8 +320,15 @@ def failure_in_words(text: str, *, operation: str, url: str) -> DcacheError | No
     """
     for pattern, kind, message, hint in _BY_TEXT:
         if pattern.search(_PATHS.sub("", text)):
-            return kind(message, operation=operation, url=url, reason=text, hint=hint)
+            return _error(kind, message, hint, url, operation=operation, reason=text)
     return None
+
+
+def _error(kind: type[DcacheError], message: str, hint: str, url: str, **details: Any) -> DcacheError:
+    error = kind(message, url=url, hint=hint.replace("{url}", shlex.quote(redact_url(url))), **details)
+    if isinstance(error, NearlineError):
+        error.locality = "UNAVAILABLE" if message == _NO_POOL else "NEARLINE"
+    return error
 
 
 def _classify(status: int, reason: str, method: str, at_pool: bool) -> tuple[type[DcacheError], str, str]:

@@ -181,7 +181,7 @@ class Recall:
         NearlineError
             Raised if that is final, or took too long.
         """
-        if error.locality in ("", Locality.NEARLINE.value):
+        if error.locality == Locality.NEARLINE:
             self._door.localities.note_tape(self._url)
         if self._policy == "fail":
             raise error
@@ -195,7 +195,8 @@ class Recall:
             _log.info("the file is still on its way from tape: %s", error)
             time.sleep(min(_PAUSE_SECONDS, max(0.0, self._tape.left)))
             return
-        if self._is_staged or error.locality != Locality.NEARLINE.value:
+        # What the door says of a recall that it tried would befall another one as well.
+        if self._is_staged or error.locality != Locality.NEARLINE or error.status is not None:
             raise error
         self._is_staged = True
         assert self._stage is not None, "or the policy would be to fail"
