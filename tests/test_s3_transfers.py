@@ -20,7 +20,7 @@ from lsst.daf.butler_dcache.cli.main import main
 from lsst.daf.butler_dcache.embedded import Fault
 from lsst.daf.butler_dcache.errors import IntegrityError
 from lsst.daf.butler_dcache.orphans import find_orphans, remove_orphans
-from lsst.daf.butler_dcache.store.registry import store_for
+from lsst.daf.butler_dcache.store.registry import reset_stores, store_for
 from lsst.daf.butler_dcache.transport import exchange
 from lsst.resources import ResourcePath
 
@@ -135,6 +135,15 @@ class TestResourcePath:
         # The door sends the reader to a pool; back, it fetches the file itself.
         assert to_s3 == ["GET", "GET", "PUT"]
         assert methods == ["HEAD", "COPY", "PROPFIND", "MOVE"]
+
+    def test_no_signature_stays_at_the_door(self, places: dict[str, ResourcePath], embedded: Any) -> None:
+        original, copy = places["s3"].join("original"), places["davs"].join("copy")
+        original.write(SMALL)
+        reset_stores()  # what kind of door it is is not known
+        copy.transfer_from(original, "copy")
+        entry = embedded.site.namespace.find(copy.unquoted_path)
+        assert entry.xattrs.keys() == {"xdg.origin.url"}
+        assert entry.xattrs["xdg.origin.url"].endswith("/original")
 
     @pytest.mark.parametrize("kind", ["cut_download", "cut_upload"])
     def test_a_cut_is_mended(self, places: dict[str, ResourcePath], embedded: Any, kind: str) -> None:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from urllib.parse import quote
+from datetime import UTC, datetime, timedelta
+from urllib.parse import quote, unquote, urlsplit
 
 import pytest
+from lsst.daf.butler_dcache.auth.macaroon import Activity, Macaroon
+from lsst.daf.butler_dcache.store.registry import store_for
 from lsst.daf.butler_dcache.transport import exchange
+from lsst.daf.butler_dcache.transport.deadline import Deadline
 from request_counter import counted
 from two_dcaches import ADLER32, DATA, Sites, Told, copy, name, read, sites, two
 
@@ -80,6 +84,38 @@ class TestRequests:
         assert "door COPY" not in far.methods()
         assert (told.size, told.at[-1]) == (len(DATA), len(DATA))
         assert read(target) == DATA
+
+
+def test_small_files_may_pass_through(sites: Sites, monkeypatch: pytest.MonkeyPatch) -> None:
+    sites.configure(monkeypatch, far={"third_party_from_bytes": len(DATA) + 1})
+    told: list[str] = []
+    copy(f"{sites.near.url}source", f"{sites.far.url}{name()}", on_way=told.append)
+    sites.near.place("larger", DATA + b"x")
+    copy(f"{sites.near.url}larger", f"{sites.far.url}{name()}", on_way=told.append)
+    assert told == ["client", "server"]
+
+
+@pytest.mark.parametrize("writes", [False, True])
+def test_what_is_handed_over_is_good_for_one_file_and_little_else(sites: Sites, writes: bool) -> None:
+    url = f"{sites.near.url}source"
+    store = store_for(url)
+    store.exists(url)
+    if writes:
+        target = f"{sites.near.url}{name()}"
+        with store.landing(target, 5, overwrite=True, deadline=Deadline(60)) as landing:
+            grant = landing.grant(600)
+        wanted = {Activity.UPLOAD, Activity.DELETE, Activity.READ_METADATA}
+    else:
+        grant = store.grant(url, 600)
+        wanted = {Activity.DOWNLOAD, Activity.READ_METADATA}
+    assert grant.credential is not None
+    assert grant.credential.secret is not None
+    macaroon = Macaroon.parse(grant.credential.secret.reveal())
+    assert macaroon.activities == wanted
+    assert macaroon.scope.path == unquote(urlsplit(grant.url).path)
+    assert macaroon.expires is not None
+    assert macaroon.expires < datetime.now(UTC) + timedelta(seconds=601)
+    assert grant.credential.secret.reveal() not in repr(grant)
 
 
 @pytest.mark.parametrize(

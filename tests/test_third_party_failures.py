@@ -439,8 +439,8 @@ class TestMarkers:
             (Marker("Running", 5), 30.0),
             (Marker("", 5), 30.0),
             (Marker("Queued on pool", None), markers._QUEUE_SECONDS),
-            (Marker("Requesting mover", None), markers._QUEUE_SECONDS),
-            (Marker("Running", 100), markers._QUEUE_SECONDS),
+            (Marker("Requesting mover", None), markers._WAIT_SECONDS),
+            (Marker("Running", 100), markers._WAIT_SECONDS),
         ],
     )
     def test_patience(self, marker: Marker, patience: float) -> None:

@@ -11,6 +11,7 @@ from ..errors import ProtocolError
 from ..transport.deadline import Deadline
 from ..webdav.download import Downloads
 from ..webdav.whole_answer import Download
+from .protocol import Progress
 
 __all__ = ("RemoteSource",)
 
@@ -26,6 +27,8 @@ class RemoteSource(io.RawIOBase):
         The file.
     deadline : `Deadline`
         When to give up.
+    progress : `.protocol.Progress`, optional
+        Is told how much was read.
 
     Notes
     -----
@@ -33,11 +36,14 @@ class RemoteSource(io.RawIOBase):
     other bytes than those of the file is never complete.
     """
 
-    def __init__(self, downloads: Downloads, url: str, deadline: Deadline) -> None:
+    def __init__(
+        self, downloads: Downloads, url: str, deadline: Deadline, progress: Progress | None = None
+    ) -> None:
         super().__init__()
         self._downloads = downloads
         self._url = url
         self._deadline = deadline
+        self._progress = progress
         self._position = 0
         self._download: Download | None = None
         self._pieces: Iterator[bytes] = iter(())
@@ -45,6 +51,8 @@ class RemoteSource(io.RawIOBase):
         self._following: bytes | None = None
         self.length = 0
         self._open()
+        if progress is not None:
+            progress.set_size(self.length)
 
     def _open(self) -> None:
         self._let_go()
@@ -113,6 +121,8 @@ class RemoteSource(io.RawIOBase):
             self._ready, self._following = self._following, next(self._pieces, None)
         piece, self._ready = self._ready[:size], self._ready[size:]
         self._position += len(piece)
+        if self._progress is not None:
+            self._progress.absolute_update(self._position)
         return piece
 
     def readall(self) -> bytes:

@@ -56,7 +56,8 @@ __all__ = ("copied_by_servers",)
 
 _log = logging.getLogger(__name__)
 
-_PATIENCE_SECONDS = 300.0
+_PATIENCE_SECONDS = 1800.0
+_GRANT_SECONDS = 600.0
 _SLOWEST_BYTES_PER_SECOND = 1024**2
 _SETTLING_SECONDS = (0.5, 1.0, 2.0, 4.0, 6.0)
 """Pauses before each look after an unclear end: a door notices a lost client with its next marker (5 s)."""
@@ -172,7 +173,7 @@ def copied_by_servers(
     progress : `.protocol.Progress`, optional
         Is told how far the servers are, as often as they say.
     deadline : `~..transport.deadline.Deadline`, optional
-        When to give up; some minutes and a second for each megabyte if not given.
+        When to give up; half an hour and a second for each megabyte if not given.
     on_way : `~collections.abc.Callable`, optional
         Is told ``server`` when the servers begin, and ``client`` if they do not do it.
     sleep : `~collections.abc.Callable`, optional
@@ -290,8 +291,9 @@ class _Order:
         self._sleep = sleep
         self.publishes = False  # whether the copy may have got its name, so that no other is to be made
         size = self._size = offered.size or 0
-        self._seconds = _PATIENCE_SECONDS + size / _SLOWEST_BYTES_PER_SECOND
-        self.deadline = Deadline(self._seconds) if deadline is None else deadline
+        seconds = size / _SLOWEST_BYTES_PER_SECOND
+        self._grant_seconds = _GRANT_SECONDS + seconds
+        self.deadline = Deadline(_PATIENCE_SECONDS + seconds) if deadline is None else deadline
         known = offered.checksums
         self._algorithm = next((one for one in ("adler32", "md5", *known) if one in known), "adler32")
         if progress is not None:
@@ -327,10 +329,10 @@ class _Order:
         ) as landing:
             try:
                 if way is Way.PULL:
-                    grant = self._source_store.grant(source, self._seconds)
+                    grant = self._source_store.grant(source, self._grant_seconds)
                     landing.pull(grant, vigil, algorithm=self._algorithm)
                 else:
-                    self._source_store.push(source, landing.grant(self._seconds), vigil, self.deadline)
+                    self._source_store.push(source, landing.grant(self._grant_seconds), vigil, self.deadline)
                 seen = self._seen(landing)
             except (OutcomeUnknownError, DoorUnavailableError) as error:
                 seen = self._settled(landing, error)

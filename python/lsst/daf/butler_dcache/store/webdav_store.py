@@ -295,7 +295,7 @@ class WebdavStore:
         deadline = self._deadline() if deadline is None else deadline
         with (
             self._sizes.change(target) as change,
-            RemoteSource(self._downloads, source, deadline) as original,
+            RemoteSource(self._downloads, source, deadline, progress) as original,
         ):
             body = UploadBody(cast(BinaryIO, original))
             info = self._publisher.write(target, body, overwrite=overwrite, deadline=deadline)

@@ -17,8 +17,10 @@ from ..errors import OutcomeUnknownError, ProtocolError
 __all__ = ("Marker", "Markers", "StandstillError", "Vigil")
 
 _LONGEST_LINE = 64 * 1024
-_QUEUE_SECONDS = 180.0
+_WAIT_SECONDS = 180.0
 """Patience before the first byte and after the last: dCache itself gives up on a broken file after 110 s."""
+_QUEUE_SECONDS = 540.0
+"""Patience with a pool that has enough to do; shorter than the life of what the other side is shown."""
 
 
 class StandstillError(OutcomeUnknownError):
@@ -151,7 +153,8 @@ class Vigil:
             self._since = self._clock()
             return
         moves = marker.state in ("", "Running") and marker.moved is not None and marker.moved < self.size
-        patience = self._stall_seconds if moves else _QUEUE_SECONDS
+        queues = marker.state == "Queued on pool"
+        patience = self._stall_seconds if moves else _QUEUE_SECONDS if queues else _WAIT_SECONDS
         waited = self._clock() - self._since
         if patience is not None and waited > patience:
             what = f"{marker.moved} of {self.size} bytes" if moves else marker.state or "all bytes"
