@@ -95,6 +95,13 @@ def test_dry_run(tree: Path, base_url: str) -> None:
     assert not DcacheFileSystem().exists(base_url)
 
 
+@pytest.mark.parametrize("inside", ["", "/0", "/0/new"])
+def test_a_tree_into_itself(tree: Path, base_url: str, inside: str) -> None:
+    assert "into itself" in run("-r", tree, f"{tree}{inside}/", status=1).stderr
+    run("-q", "-r", tree, base_url)
+    assert "into itself" in run("-r", f"{base_url}tree", f"{base_url}tree{inside}/", status=1).stderr
+
+
 def test_one_of_many_fails(tree: Path, base_url: str) -> None:
     (tree / "0" / "f0").chmod(0)
     os.mkfifo(tree / "pipe")

@@ -165,6 +165,21 @@ class TestBetweenServers:
         assert all(isinstance(result.error, DeadlineError) for result in results)
         assert not DcacheFileSystem().exists(sites.target)
 
+    def test_a_deadline_that_passes_on_the_way(self, sites: TwoSites) -> None:
+        work = sites.fill(4)
+        fault = Fault("stall_download", server="pool", path="*/f001", times=None, at_byte=50, seconds=3000)
+        sites.here.faults.add(fault)
+        results = {
+            result.copy.target.name: result
+            for result in copy_many(work, overwrite=True, in_flight=2, deadline_seconds=3)
+        }
+        assert fault.hits
+        assert isinstance(results.pop("f001").error, DeadlineError)
+        done = {name for name, result in results.items() if result.outcome is Outcome.SERVER}
+        # On a busy machine the others may be late as well.
+        assert all(isinstance(results[name].error, DeadlineError) for name in results.keys() - done)
+        assert content(sites.target).keys() == done
+
     def test_closed_in_the_middle_and_begun_anew(self, sites: TwoSites) -> None:
         work = sites.fill(20)
         results = copy_many(work, overwrite=True, in_flight=2)

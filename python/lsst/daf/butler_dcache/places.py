@@ -117,6 +117,10 @@ class Place:
         """Whether it is all that a server, a bucket or this machine has."""
         return posixpath.normpath(self.path) in ("/", "//")
 
+    def is_in(self, other: Place) -> bool:
+        """Whether it is another place, or below it, as far as their names tell."""
+        return self.store is other.store and f"{self.path}/".startswith(f"{other.path.rstrip('/')}/")
+
     def below(self, relative: str) -> Place:
         """Return a place below this one.
 

@@ -12,6 +12,7 @@ from typing import Any
 import click
 
 from ..copies import CopyResult, copy_many
+from ..errors import UnsupportedError
 from ..places import Place
 from ..single_copy import Copy, Outcome, remove_partial_files
 from .interruption import Interruption
@@ -147,6 +148,9 @@ class _Work:
         if info.is_file:
             yield Copy(source, target, info)
             return
+        if target.is_in(source):
+            # What is being listed would grow for ever.
+            raise UnsupportedError("a directory is not copied into itself", operation="copy", url=target.url)
         for _, _, files in source.walk(self._failures.add):
             for info in files:
                 with self._failures:
