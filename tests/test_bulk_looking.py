@@ -227,3 +227,36 @@ def test_trees_by_fsspec(site: Store, embedded: Any, base: str) -> None:
     assert files.find(base + "top") == [base + "top"]
     assert files.find(base + "none") == []
     assert set(files.du(base, total=False, withdirs=True).values()) == {0, 3}
+
+
+def test_walk(site: Store, embedded: Any, base: str) -> None:
+    """One request per directory, parents before children, and nothing is passed over."""
+    names = [f"{number % 5}/{number % 3}/{number}" for number in range(60)]
+    for name in names:
+        embedded.place(unquote(urlsplit(base).path) + name, b"abc")
+    directories = {name.rpartition("/")[0] for name in names} | {name[0] for name in names} | {""}
+    root = ResourcePath(base, forceDirectory=True)
+    with counted(embedded) as counter:
+        seen = [(uri.geturl(), folders, files) for uri, folders, files in root.walk()]
+    assert counter.at_door == len(directories), counter
+    assert {url.removeprefix(base).rstrip("/") for url, _, _ in seen} == directories
+    assert sorted(url + name for url, _, files in seen for name in files) == sorted(
+        base + name for name in names
+    )
+    order = [url for url, _, _ in seen]
+    assert all(
+        url == base or order.index(url) > order.index(url.rpartition("/")[0].rpartition("/")[0] + "/")
+        for url in order
+    )
+    fault = embedded.faults.add(Fault("unlistable", path=f"*{base[-13:-1]}/3/1*", times=None))
+    for walk in (lambda: list(root.walk()), lambda: fsspec.filesystem("davs").find(base)):
+        with pytest.raises(PermissionError):
+            walk()
+    embedded.faults.remove([fault])
+
+
+def test_walk_of_a_large_directory(site: Store, embedded: Any, large: list[str]) -> None:
+    with counted(embedded) as counter:
+        ((_, _, files),) = ResourcePath(large[0], forceDirectory=True).walk()
+    assert len(files) == 10_000
+    assert counter.at_door == 1

@@ -15,6 +15,7 @@ from lsst.daf.butler_dcache.embedded import EmbeddedDcache
 from lsst.daf.butler_dcache.embedded.faults import Fault
 from lsst.daf.butler_dcache.errors import (
     DcacheError,
+    DeadlineError,
     DoorUnavailableError,
     ProtocolError,
     ResourceIsFileError,
@@ -162,6 +163,25 @@ def test_connection_that_breaks(store: Store, embedded: Any, base: str, question
         with pytest.raises(DoorUnavailableError):
             list(store.iter_directory(base))
     assert fault.hits == 1
+
+
+@pytest.mark.parametrize("how", ["propfind", "rest"])
+def test_long_silence(embedded: Any, base: str, tmp_path: Path, how: str) -> None:
+    """A server is silent until it has the whole listing: that is for its own time limit, and no pool's."""
+    urls = place(embedded, base, 5)
+    server = "frontend" if how == "rest" else "door"
+    dcache = {"listing": how, "frontend_url": embedded.frontend_url, "idle_timeout_seconds": 0.2}
+    for limit, is_enough in ((30, True), (0.2, False)):
+        with endpoint(embedded, tmp_path, dcache=dcache, timeout_read=limit) as store:
+            assert list(store.iter_directory(embedded.url))
+            fault = embedded.faults.add(Fault("stall", server=server, path=f"*{base[-13:-1]}*", seconds=0.5))
+            if is_enough or how == "rest":  # of which the door takes over
+                assert sorted(entry.url for entry in store.iter_directory(base)) == urls
+            else:
+                with pytest.raises(DeadlineError):
+                    list(store.iter_directory(base))
+            assert fault.hits == 1
+            embedded.faults.clear()
 
 
 def test_listing_that_nobody_reads_to_its_end(store: Store, embedded: Any, base: str) -> None:

@@ -49,6 +49,7 @@ class DirectoryLister:
     def __init__(self, door: Door, frontends: Frontends) -> None:
         self._door = door
         self._frontends = frontends
+        self._has_warned = False
 
     def read(
         self,
@@ -141,13 +142,17 @@ class DirectoryLister:
         how = self._door.settings.listing
         if how == "propfind":
             return None
-        # To prove it takes two requests: only who has asked for listings by the frontend pays for that.
-        frontend = self._frontends.for_single_files if how == "auto" else self._frontends.get(deadline)
-        if frontend is None or frontend.is_away:
+        if how == "auto":
+            # To find and to prove it takes requests: only who has asked for its listings pays for that.
+            known = self._frontends.for_single_files
+            return known if known is not None and known.is_proven and not known.is_away else None
+        frontend = self._frontends.get(deadline)
+        if frontend is None:
+            if not self._has_warned:
+                self._has_warned = True
+                _log.warning("`listing: rest` has no frontend to ask, so the door lists directories")
             return None
-        if frontend.is_proven or (how == "rest" and frontend.prove(url, deadline)):
-            return frontend
-        return None
+        return frontend if not frontend.is_away and frontend.prove(url, deadline) else None
 
     @staticmethod
     def _degrade(frontend: Frontend, error: DcacheError, deadline: Deadline) -> None:

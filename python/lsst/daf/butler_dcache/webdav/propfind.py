@@ -219,7 +219,8 @@ class _Document:
 
 def _path_of(href: str, encoded: bool) -> str:
     """Return the decoded path of an href, without slash at its end."""
-    path = href.strip()
+    # Where hrefs are not encoded, a blank may be the end of a name.
+    path = href.strip() if encoded else href
     scheme, separator, rest = path.partition("://")
     if separator and "/" not in scheme:
         path = "/" + rest.partition("/")[2]
