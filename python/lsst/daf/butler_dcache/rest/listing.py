@@ -1,6 +1,6 @@
 """Listings of directories by the REST frontend, read as they arrive (protocol page, section 7.2).
 
-The frontend tells the same as PROPFIND in a third of the bytes and 2 to 10 times faster (section 4.2), with
+The frontend tells the same as PROPFIND, in fewer bytes and 2 to 10 times faster (section 4.2), with
 checksums in hexadecimal and times in milliseconds; and where a directory may not be listed it says 403, where
 PROPFIND shows an empty one. Entity tags are not in it, but what they are made of is (section 1.9).
 
