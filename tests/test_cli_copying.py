@@ -95,6 +95,13 @@ def test_dry_run(tree: Path, base_url: str) -> None:
     assert not DcacheFileSystem().exists(base_url)
 
 
+def test_a_tree_under_another_name_and_the_same_again(tree: Path, base_url: str) -> None:
+    assert "6 copied" in run("-r", tree, f"{base_url}other").stderr
+    assert "6 skipped" in run("-r", "-T", tree, f"{base_url}other").stderr
+    assert "6 copied" in run("-r", tree, f"{base_url}other").stderr
+    assert DcacheFileSystem().cat_file(f"{base_url}other/tree/0/f0") == bytes(1000)
+
+
 @pytest.mark.parametrize("inside", ["", "/0", "/0/new"])
 def test_a_tree_into_itself(tree: Path, base_url: str, inside: str) -> None:
     assert "into itself" in run("-r", tree, f"{tree}{inside}/", status=1).stderr
@@ -121,7 +128,7 @@ def test_a_deadline(tree: Path, base_url: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments", ["", "one", "--from-file - target", "--deadline soon a b", "--in-flight 0 a b"]
+    "arguments", ["", "one", "--from-file - target", "--deadline soon a b", "--in-flight 0 a b", "-T a b c"]
 )
 def test_usage(arguments: str) -> None:
     assert "Usage: " in run(*arguments.split(), status=2).stderr
@@ -168,7 +175,8 @@ class TestInterrupted:
         _, errors = program.communicate(timeout=TIMEOUT_SECONDS)
         assert program.returncode == 130
         assert errors.startswith("interrupted: 3 copied (")
-        assert errors.count("\n") == 1, errors
+        assert errors.endswith("\nthe same command goes on where it was\n")
+        assert errors.count("\n") == 2, errors
         assert sorted(path.name for path in tmp_path.iterdir()) == ["f0", "f1", "f2"]
 
     def test_killed_and_begun_anew(self, embedded: Any, program: Any, base_url: str, tmp_path: Path) -> None:

@@ -27,6 +27,13 @@ __all__ = ("cp",)
 @click.argument("source", nargs=-1)
 @click.argument("target", required=False)
 @click.option("-r", "--recursive", is_flag=True, help="Copy directories with what they hold.")
+@click.option(
+    "-T",
+    "--no-target-directory",
+    "is_name",
+    is_flag=True,
+    help="The target is the name of the copy, never a directory to copy into.",
+)
 @click.option("-n", "--no-clobber", is_flag=True, help="An existing target with other bytes is an error.")
 @click.option(
     "--from-file",
@@ -52,6 +59,7 @@ def cp(
     source: Sequence[str],
     target: str | None,
     recursive: bool,
+    is_name: bool,
     no_clobber: bool,
     lists: Sequence[Path],
     in_flight: int,
@@ -64,17 +72,20 @@ def cp(
     """Copy files, every one verified by its checksum.
 
     What has the same size and checksum at its target is left alone, so that a copy which was interrupted is
-    simply begun anew. Servers that can send files to one another do; other bytes pass through this process.
+    simply begun anew; with -T if the directory that was to be made under a new name is there by now.
+    Servers that can send files to one another do; other bytes pass through this process.
     """
     if target is not None and not source and not lists:
         raise click.UsageError("Missing argument 'TARGET'.")
     if target is None and not lists:
         raise click.UsageError("Name files and a target, or a list with --from-file.")
+    if is_name and len(source) > 1:
+        raise click.UsageError("Only one source can be copied to --no-target-directory.")
     if lists and target is not None:
         raise click.UsageError("The targets of --from-file are in the list.")
     failures = Failures()
     with Rows(as_json) as rows, Meter("copied", quiet=quiet or as_json or dry_run) as meter:
-        work = _Work(failures, meter, recursive=recursive)
+        work = _Work(failures, meter, recursive=recursive, is_name=is_name)
         copies = work.listed(lists) if target is None else work.named(source, target)
         if dry_run:
             for copy in copies:
@@ -94,6 +105,8 @@ def cp(
             def leave() -> None:
                 remove_partial_files()
                 summary.print("interrupted: ")
+                option = " with --no-target-directory" if work.has_new_name else ""
+                click.echo(f"the same command{option} goes on where it was", err=True)
 
             with Interruption(leave), contextlib.closing(results):
                 for result in results:
@@ -106,15 +119,21 @@ def cp(
 class _Work:
     """What is to be copied, found while it is being copied."""
 
-    def __init__(self, failures: Failures, meter: Meter, *, recursive: bool) -> None:
+    def __init__(self, failures: Failures, meter: Meter, *, recursive: bool, is_name: bool) -> None:
         self._failures = failures
         self._meter = meter
         self._recursive = recursive
+        self._is_name = is_name
+        self.has_new_name = False
+        """Whether a directory is copied to a name at which none was, so that it goes on with -T only."""
 
     def named(self, sources: Sequence[str], target: str) -> Iterator[Copy]:
         """Yield the copies of some files or directories to a name, or into a directory."""
         destination = Place.parse(target)
-        into = len(sources) > 1 or destination.url.endswith("/") or destination.is_directory()
+        into = not self._is_name and (
+            len(sources) > 1 or destination.url.endswith("/") or destination.is_directory()
+        )
+        self.has_new_name = self._recursive and not into and not self._is_name
 
         def copies() -> Iterator[Copy]:
             for text in sources:
