@@ -232,6 +232,14 @@ def test_failed_targets(
         assert exists(server, url)
 
 
+def test_names_are_no_causes(store: WebdavStore, server: EmbeddedDcache, base: str) -> None:
+    """The server's text quotes the name, which may sound like another reason."""
+    folder = f"{base}No%20such%20file%20or%20Permission%20denied/"
+    urls = place(server, folder, FROM)
+    server.faults.add(Fault("bulk_fail", body=f"on fire: {path_of(folder)}0", at_byte=0))
+    assert type(store.remove_many(urls)[urls[0]]) is ServerError
+
+
 def test_pages_of_targets(
     store: WebdavStore, server: EmbeddedDcache, base: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -278,6 +286,39 @@ def test_lost_answer_of_the_post(store: WebdavStore, server: EmbeddedDcache, bas
     if kind != "drop":  # which has no effect
         assert counter.methods().count("frontend POST") == 1
         assert counter.methods().count("frontend DELETE") == 1
+
+
+def test_what_somebody_else_left_is_not_ours(
+    store: WebdavStore, bulk: BulkRequests, server: EmbeddedDcache, base: str
+) -> None:
+    """A request of the same names that was done yesterday says nothing of files of today."""
+    urls = place(server, base, 20)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("lsst.daf.butler_dcache.rest.bulk._Work._clear", lambda *_: None)
+        assert set(bulk.run("DELETE", urls, deadline=Deadline(30)).values()) == {None}
+    (left,) = server.bulk.requests()
+    left.arrived -= 86_400_000
+    place(server, base, 20)
+    server.faults.add(Fault("drop", method="POST", path=BULK))
+    assert set(store.remove_many(urls).values()) == {None}
+    assert not any(exists(server, url) for url in urls)
+    assert server.bulk.requests() == [left]
+    server.bulk.clear(left)
+
+
+def test_token_that_ends(tmp_path: Path) -> None:
+    """Nobody knows what becomes of the request then, and nothing more is sent; a warning names it."""
+    with EmbeddedDcache() as server:
+        urls = place(server, server.url, FROM)
+        changes = with_frontend(server)
+        changes["dcache"]["bulk"] = {"delete_from_files": FROM}
+        with endpoint(server, tmp_path, **changes) as store:
+            store.write(f"{server.url}file", b"")
+            fault = Fault("status", method="GET", path=f"{BULK}/*", status=401, times=None)
+            server.faults.add(fault)
+            results = store.remove_many(urls)
+        assert {type(error) for error in results.values()} == {CredentialError}
+        assert fault.hits == 1
 
 
 def test_limit_of_the_site(store: WebdavStore, server: EmbeddedDcache, base: str) -> None:

@@ -18,6 +18,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from email.utils import parsedate_to_datetime
 from functools import partial
 from typing import Any, TypeVar
 from urllib.parse import unquote, urlsplit
@@ -60,6 +61,8 @@ _SLOWER = 1.25
 _LONGEST_POLL_SECONDS = 5.0
 _CLEARING_SECONDS = 10.0
 _CANDIDATES = 10
+_MOST_SKEW_SECONDS = 60.0
+"""Between the clocks of a frontend and of the bulk service behind it."""
 
 _PATH = "/bulk-requests"
 _IDENTIFIER = re.compile(r"[0-9A-Za-z-]+")
@@ -110,8 +113,9 @@ class _Request:
     """URLs by path: one file may be named in several spellings."""
     identifier: str = ""
     wait_seconds: float = _FIRST_POLL_SECONDS
+    sent: float = 0.0
     due: float = 0.0
-    """Seconds of the monotonic clock."""
+    """Seconds of the monotonic clock, as ``sent``."""
     states: dict[str, Mapping[str, Any]] = field(default_factory=dict)
     """What the server said last of each target."""
 
@@ -248,6 +252,7 @@ class _Work:
         if self._arguments is not None:
             wish["arguments"] = dict(self._arguments)
         self._sending = request
+        request.sent = time.monotonic()
         try:
             answer = self._ask("POST", _PATH, request.url, wish=wish, accept=(201, 413))
             if answer.status == 413:
@@ -304,12 +309,16 @@ class _Work:
                 for row in document_of(answer, list, operation=self._operation, url=request.url)
                 if isinstance(row, Mapping) and str(row.get("activity", "")).upper() == self._activity
             ]
+            # Somebody who was killed may have left the same request earlier, which says nothing of today.
+            earliest = _clock_of(answer) - (time.monotonic() - request.sent) - _MOST_SKEW_SECONDS
             for row in rows[-_CANDIDATES:]:
                 identifier = _identifier(str(row.get("url", "")))
-                if (
-                    identifier
-                    and self._read(identifier, request, deadline)[1].keys() == request.targets.keys()
-                ):
+                if not identifier:
+                    continue
+                document, states = self._read(identifier, request, deadline)
+                arrived = document.get("arrivedAt")
+                is_new = isinstance(arrived, int) and arrived / 1000 >= earliest
+                if is_new and states.keys() == request.targets.keys():
                     return identifier
         except DcacheError as error:
             _log.warning("a bulk request whose answer was lost cannot be looked for: %s", error)
@@ -322,7 +331,7 @@ class _Work:
             self._sleep(self._deadline.limit(pause))
         self._deadline.remaining()
         try:
-            status, request.states = self._read(request.identifier, request, self._deadline)
+            document, request.states = self._read(request.identifier, request, self._deadline)
         except DcacheError as error:
             self._deadline.remaining()
             if isinstance(error, CredentialError):
@@ -333,7 +342,7 @@ class _Work:
             else:
                 self._lose(request, "the server does not say what became of the request", error)
         else:
-            if status not in _ENDED:
+            if document.get("status") not in _ENDED:
                 request.wait_seconds = min(request.wait_seconds * _SLOWER, _LONGEST_POLL_SECONDS)
                 request.due = time.monotonic() + request.wait_seconds
                 return
@@ -345,8 +354,8 @@ class _Work:
 
     def _read(
         self, identifier: str, request: _Request, deadline: Deadline
-    ) -> tuple[str, dict[str, Mapping[str, Any]]]:
-        """Return the state of a request and those of all its targets."""
+    ) -> tuple[Mapping[str, Any], dict[str, Mapping[str, Any]]]:
+        """Return what is said of a request, and of all its targets once it has ended."""
         states: dict[str, Mapping[str, Any]] = {}
         offset = 0
         while True:
@@ -357,9 +366,8 @@ class _Work:
                 if isinstance(row, Mapping):
                     states[str(row.get("target"))] = row
             following = document.get("nextId", -1)
-            status = str(document.get("status"))
-            if following == -1 or status not in _ENDED:
-                return status, states
+            if following == -1 or document.get("status") not in _ENDED:
+                return document, states
             if not isinstance(following, int) or following <= offset:
                 raise self._error(ProtocolError, "the pages of targets do not go on", request.url)
             offset = following
@@ -375,8 +383,9 @@ class _Work:
             text = f"the server says {state} of it and nothing else"
             return self._error(OutcomeUnknownError, text, url, reason=reason)
         kind = str(row.get("errorType") or "")
+        said = reason.replace(str(row.get("target")), "")  # which may be called anything
         for name, part, error, text in _CAUSES:
-            if (name and kind.endswith(name)) or part in reason:
+            if (name and kind.endswith(name)) or part in said:
                 return self._error(error, text, url, reason=reason)
         return self._error(ServerError, "the server failed", url, reason=reason or kind)
 
@@ -458,3 +467,11 @@ def _identifier(url: str) -> str:
     """Return the last part of a URL, which is all that is believed of it, empty if it is no identifier."""
     name = urlsplit(url).path.rpartition("/")[2]
     return name if _IDENTIFIER.fullmatch(name) else ""
+
+
+def _clock_of(answer: Answer) -> float:
+    """Return the time at the server, seconds since the epoch; far ahead if it does not say."""
+    try:
+        return parsedate_to_datetime(answer.headers.get("Date", "")).timestamp()
+    except ValueError:
+        return float("inf")
