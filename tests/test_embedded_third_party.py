@@ -38,7 +38,10 @@ class Remote(http.server.BaseHTTPRequestHandler):
 
     def do_HEAD(self) -> None:
         self._remember()
-        self._answer(200, {"Content-Length": str(len(DATA)), "Digest": "adler32=00000001"})
+        if self.server.refuses_head:  # type: ignore[attr-defined]
+            self._answer(403, {})
+        else:
+            self._answer(200, {"Content-Length": str(len(DATA)), "Digest": "adler32=00000001"})
 
     def do_PUT(self) -> None:
         self._remember()
@@ -68,6 +71,7 @@ class RemoteServer(http.server.ThreadingHTTPServer):
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Remote)
         self.seen: list[tuple[str, str, dict[str, str]]] = []
+        self.refuses_head = False
         self.proceed = threading.Event()
         self.stored = b""
 
@@ -152,6 +156,24 @@ def test_a_push_that_does_not_verify_is_removed_there(client: Client, remote: Re
     assert answer.body.startswith(b"failure: verification failed: checksum mismatch")
     assert [method for method, _, _ in remote.seen] == ["PUT", "HEAD", "DELETE"]
     assert remote.stored == DATA
+
+
+def test_a_push_that_cannot_be_verified(dcache: EmbeddedDcache, client: Client, remote: RemoteServer) -> None:
+    """Who does not require a verification is not told of one that the other side refuses."""
+    remote.refuses_head = True
+    answer = client.ask("COPY", "source", Destination=f"{remote.url}/there")
+    assert answer.body == b"failure: verification failed: rejected HEAD: 403 Forbidden\n"
+    remote.seen.clear()
+    answer = client.ask(
+        "COPY", "source", Destination=f"{remote.url}/there", RequireChecksumVerification="false"
+    )
+    assert answer.body == b"success: Created\n"
+    assert [method for method, _, _ in remote.seen] == ["PUT", "HEAD"]
+    entry = dcache.site.namespace.find("/data/source")
+    assert entry is not None
+    entry.checksums = {}
+    answer = client.ask("COPY", "source", Destination=f"{remote.url}/there")
+    assert answer.body == b"failure: checksum verification failed: file has no checksum\n"
 
 
 def test_missing_rights_are_401_and_count_for_the_block(dcache: EmbeddedDcache, client: Client) -> None:

@@ -260,6 +260,7 @@ class ThirdPartyCopy:
         if entry.broken:
             transfer.state, transfer.has_mover = "Requesting mover", False
             transfer.description = "Requesting mover"
+        verifies = exchange.headers.get("requirechecksumverification", "true") == "true"
         forwarded = {
             name: value for name, value in exchange.headers if name.lower() in ("digest", "repr-digest")
         }
@@ -270,7 +271,7 @@ class ThirdPartyCopy:
                 where = entry.locations[0] if entry.locations else "unknown"
                 cause = f"last pool {where} failed with File is broken"
                 raise RemoteFailureError(f"Too many attempts to select pool; {cause}")
-            self._send(transfer, entry, destination, forwarded)
+            self._send(transfer, entry, destination, forwarded, verifies)
 
         def probe() -> None:
             with transfer.client.ask("HEAD", destination, {}) as head:
@@ -283,10 +284,17 @@ class ThirdPartyCopy:
         exchange.finish()
 
     def _send(
-        self, transfer: _Transfer, entry: Entry, destination: str, forwarded: Mapping[str, str]
+        self,
+        transfer: _Transfer,
+        entry: Entry,
+        destination: str,
+        forwarded: Mapping[str, str],
+        verifies: bool,
     ) -> None:
         """Move the bytes of a push, and compare what the other side says it has."""
         client = transfer.client
+        if verifies and not entry.checksums:
+            raise RemoteFailureError("checksum verification failed: file has no checksum")
         if not entry.locations and self._site.tape is not None and entry.on_tape:
             self._site.tape.restore(entry)
         content = self._site.namespace.content_of(entry)
@@ -300,7 +308,8 @@ class ThirdPartyCopy:
             if not 200 <= answer.status < 300:
                 raise RemoteFailureError(f"rejected PUT: {answer.status} {answer.reason}")
         with client.ask("HEAD", destination, {"Want-Digest": _WANT_DIGEST}) as head:
-            problem = _compare(entry, head.status, head.reason, head.headers)
+            refused = head.status >= 300 and not verifies
+            problem = "" if refused else _compare(entry, head.status, head.reason, head.headers)
         if problem:
             with client.ask("DELETE", destination, {}):
                 raise RemoteFailureError(f"verification failed: {problem}")
