@@ -77,6 +77,11 @@ def parts_of(path: Path) -> tuple[str, ...]:
     return parts[:-1] if parts[-1] == "__init__" else parts
 
 
+def part_of(path: Path) -> str:
+    """The first of these parts: "" for the package itself."""
+    return next(iter(parts_of(path)), "")
+
+
 def imports(path: Path) -> Iterator[tuple[str, ast.stmt]]:
     """Absolute name of each module, or of each name in a module, that a file imports, and where."""
     package = [*PACKAGE.split("."), *path.relative_to(ROOT).parent.parts]
@@ -98,6 +103,16 @@ def own(name: str) -> str | None:
     return name.removeprefix(f"{PACKAGE}.").split(".")[0] if name.startswith(f"{PACKAGE}.") else None
 
 
+@functools.cache
+def in_functions(path: Path) -> set[ast.AST]:
+    """Everything that stands in a function."""
+    functions = [
+        node for node in ast.walk(tree_of(path)) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+    ]
+    return {node for function in functions for node in ast.walk(function)}
+
+
+@functools.cache
 def for_the_type_checker(path: Path) -> set[ast.AST]:
     """Everything that stands under ``if TYPE_CHECKING``."""
     return {
@@ -113,17 +128,27 @@ def label(path: Path) -> str:
     return str(path.relative_to(ROOT))
 
 
-@pytest.mark.parametrize("path", FILES, ids=label)
-def test_imports_point_downwards(path: Path) -> None:
-    parts = parts_of(path)
-    if not parts:
-        return  # the package itself shows what the layers hold
-    here = parts[0]
-    for name, node in imports(path):
+PARTS = sorted(set(map(part_of, FILES)))
+
+
+def imports_of(part: str) -> Iterator[tuple[Path, str, ast.stmt, str]]:
+    """What each file of a part imports, and where, in words as well."""
+    for path in FILES:
+        if part_of(path) == part:
+            for name, node in imports(path):
+                yield path, name, node, f"{label(path)}:{node.lineno} imports {name}"
+
+
+# A test for each part and not for each file: there are hundreds, and a failure names the file.
+
+
+@pytest.mark.parametrize("here", [part for part in PARTS if part])
+def test_imports_point_downwards(here: str) -> None:
+    """The package itself shows what the layers hold."""
+    for _, name, _, where in imports_of(here):
         there = own(name)
         if there is None or there == here:
             continue
-        where = f"{label(path)}:{node.lineno} imports {name}"
         if here == STANDALONE:
             pytest.fail(f"{where}, but shares no code with the client")
         if there == STANDALONE:
@@ -135,24 +160,16 @@ def test_imports_point_downwards(path: Path) -> None:
         assert not {here, there} <= WIRE_PROTOCOLS, f"{where}, another wire protocol"
 
 
-@pytest.mark.parametrize("path", FILES, ids=label)
-def test_no_import_of_ours_is_hidden_in_a_function(path: Path) -> None:
-    functions = [
-        node for node in ast.walk(tree_of(path)) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
-    ]
-    hidden = {node for function in functions for node in ast.walk(function)}
-    for name, node in imports(path):
-        assert own(name) is None or node not in hidden, f"{label(path)}:{node.lineno} imports {name}"
+@pytest.mark.parametrize("part", PARTS)
+def test_no_import_of_ours_is_hidden_in_a_function(part: str) -> None:
+    for path, name, node, where in imports_of(part):
+        assert own(name) is None or node not in in_functions(path), where
 
 
-@pytest.mark.parametrize("path", FILES, ids=label)
-def test_bare_modules_do_without_the_stack(path: Path) -> None:
-    parts = parts_of(path)
-    if parts and parts[0] in NEEDS_STACK:
-        return
-    for name, node in imports(path):
+@pytest.mark.parametrize("part", [part for part in PARTS if part not in NEEDS_STACK])
+def test_bare_modules_do_without_the_stack(part: str) -> None:
+    for path, name, node, where in imports_of(part):
         stranger = name.split(".")[0] == "lsst" and own(name) is None
-        where = f"{label(path)}:{node.lineno} imports {name}"
         assert not stranger or node in for_the_type_checker(path), where
 
 
