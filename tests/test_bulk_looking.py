@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import uuid
 from collections import Counter as Tally
 from collections.abc import Iterator
@@ -149,6 +150,40 @@ def test_many_missing_names(site: Store, embedded: Any, base: str, is_hidden: bo
     assert methods.pop("frontend POST") == 1
     assert methods["door PROPFIND"] <= 2
     assert counter.at_door <= 5, counter
+
+
+def test_names_that_are_new(site: Store, embedded: Any, base: str) -> None:
+    """Of a directory with nothing that was asked for: it is the witness itself."""
+    embedded.place(unquote(urlsplit(base).path) + "other", b"x")
+    new = [f"{base}{number}" for number in range(200)]
+    site.exists_many([*new, base + "other"])  # finds and proves the frontend
+    with counted(embedded) as counter:
+        assert site.exists_many(new) == dict.fromkeys(new, False)
+    assert counter.at_door == 2, counter
+
+
+def test_frontend_that_denies_everything(
+    embedded: Any, base: str, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """Proven or not: who does not know what the door has shown is not believed about the rest."""
+    there = [f"{base}{number}" for number in range(40)]
+    for url in there:
+        embedded.place(unquote(urlsplit(url).path), b"x")
+    with endpoint(embedded, tmp_path_factory.mktemp("config"), **with_frontend(embedded)) as store:
+        body = json.dumps(
+            [
+                {"path": unquote(urlsplit(url).path).rstrip("/"), "error": "No such file or directory"}
+                for url in (*there, base)
+            ]
+        )
+        lie = embedded.faults.add(
+            Fault("status", server="frontend", path="*archiveinfo", status=200, body=body, times=None)
+        )
+        short = embedded.faults.add(Fault("truncate_listing", at_byte=3, times=None))
+        assert store.exists_many(there) == dict.fromkeys(there, True)
+        assert None not in store.info_many(there).values()
+        embedded.faults.remove([lie, short])
+    assert lie.hits == 2
 
 
 def test_frontend_that_fails(

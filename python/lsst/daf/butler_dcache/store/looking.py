@@ -10,11 +10,12 @@ there (section 7.5). Only a 404 of the directory settles all its names at once.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from ..errors import CredentialError, DcacheError, ResourceNotFoundError
 from ..model import FileInfo, Locality
 from ..rest.tape import TapeApi
+from ..webdav.addresses import parent
 from ..webdav.door import Door
 from .bulk import Listings, at_once, by_directory, found
 from .frontend import Frontends
@@ -66,7 +67,7 @@ class Looking:
         """
         wanted = list(dict.fromkeys(urls))
         known = {url: info is not None for url, info in self._by_listings(wanted, stat).items()}
-        known |= self._by_tape(wanted, known, stat)
+        known |= self._by_tape(wanted, known)
         single = [url for url in wanted if url not in known]
         infos = at_once(lambda url: found(stat, url), single)
         known.update((url, info is not None) for url, info in zip(single, infos, strict=True))
@@ -94,7 +95,7 @@ class Looking:
         """
         wanted = list(dict.fromkeys(urls))
         known = self._by_listings(wanted, stat)
-        existence = self._by_tape(wanted, {url: info is not None for url, info in known.items()}, stat)
+        existence = self._by_tape(wanted, known)
         known |= {url: None for url, is_there in existence.items() if not is_there}
         single = [url for url in wanted if url not in known]
         known.update(zip(single, at_once(lambda url: found(stat, url), single), strict=True))
@@ -120,32 +121,32 @@ class Looking:
         listed = [one for one, names in groups.items() if self._listings.is_worth(one, len(names))]
         return {url: info for part in at_once(look, listed) for url, info in part.items()}
 
-    def _by_tape(self, wanted: Sequence[str], known: dict[str, bool], stat: Look) -> dict[str, bool]:
+    def _by_tape(self, wanted: Sequence[str], known: Mapping[str, object]) -> dict[str, bool]:
         """Return what the tape API says of the names that are still unknown, if they are many."""
         single = [url for url in wanted if url not in known]
         if len(single) < self._door.settings.bulk.archive_info_from_names:
             return {}
-        settled: dict[str, bool] = {}
-        witness = next((url for url, is_there in known.items() if is_there), None)
-        if witness is None:
-            settled[single[0]] = found(stat, single[0]) is not None
-            witness = single.pop(0) if settled[single[0]] else None
-        for url, row in self._rows(single, witness).items():
-            # Any other error is one of the question.
-            if isinstance(row, ResourceNotFoundError):
-                settled[url] = False
-            elif not isinstance(row, DcacheError):
-                settled[url] = True
-        return settled
+        # Asked for as well: what the door knows to be there, or else a directory that should be.
+        witness = next((url for url in wanted if known.get(url)), parent(single[0]))
+        rows = self._rows([witness, *single], witness)
+        if isinstance(rows.pop(witness, None), DcacheError):
+            # A frontend takes a path that begins with its own root for one that is complete already
+            # (`ArchiveInfoCollector.computeFsPath`): such a one means something else by all of them.
+            _log.info("the frontend does not know what is there, so it is not believed: %s", witness)
+            return {}
+        # Any other error is one of the question.
+        return {
+            url: not isinstance(row, ResourceNotFoundError)
+            for url, row in rows.items()
+            if isinstance(row, Locality | ResourceNotFoundError)
+        }
 
-    def _rows(self, urls: Sequence[str], witness: str | None) -> dict[str, Locality | DcacheError]:
+    def _rows(self, urls: Sequence[str], witness: str) -> dict[str, Locality | DcacheError]:
         """Return what the tape API says, if by a path the frontend means the same file as the door."""
         deadline = self._door.deadline()
         try:
             frontend = self._frontends.get(deadline)
-            if frontend is None or frontend.is_away:
-                return {}
-            if not frontend.is_proven and (witness is None or not frontend.prove(witness, deadline)):
+            if frontend is None or frontend.is_away or not frontend.prove(witness, deadline):
                 return {}
             tape = TapeApi(self._frontends.tape(deadline))
         except DcacheError as error:
