@@ -87,7 +87,12 @@ class DirectoryLister:
         frontend = self._proven(url, deadline)
         if frontend is not None:
             try:
-                return frontend.listing.read(url, take, operation=operation, deadline=deadline)
+                return frontend.listing.read(
+                    url,
+                    lambda entries: take(map(self._door.localities.noted, entries)),
+                    operation=operation,
+                    deadline=deadline,
+                )
             except DcacheError as error:
                 self._degrade(frontend, error, deadline)
         return read_listing(
@@ -131,8 +136,9 @@ class DirectoryLister:
                 self._degrade(frontend, error, deadline)
             else:
                 if first is not None:
-                    yield first
-                    yield from entries
+                    noted = self._door.localities.noted
+                    yield noted(first)
+                    yield from map(noted, entries)
                 return
         with closing(iter_listing(self._door, url, operation=operation, deadline=deadline)) as answers:
             yield from _below(answers, url)

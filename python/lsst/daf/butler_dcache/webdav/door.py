@@ -447,7 +447,7 @@ class Door:
             accept=(207,),
         )
         info, *_ = parse_multistatus([answer.body], url, encoded=self._dialect != "xrootd")
-        return info
+        return self.localities.noted(info)
 
     def move(
         self,
