@@ -15,10 +15,10 @@ from lsst.daf.butler_dcache import errors
 from lsst.daf.butler_dcache.auth.macaroon import Activity, Macaroon
 from lsst.daf.butler_dcache.config import loading
 from lsst.daf.butler_dcache.embedded import EmbeddedDcache, Fault
+from lsst.daf.butler_dcache.embedded import third_party as embedded
+from lsst.daf.butler_dcache.store import third_party as decisions
 from lsst.daf.butler_dcache.store.registry import store_for
 from lsst.daf.butler_dcache.transport.deadline import Deadline
-from lsst.daf.butler_dcache.webdav import markers, third_party
-from lsst.daf.butler_dcache.webdav.markers import Marker, Markers, StandstillError, Vigil
 from request_counter import counted
 from two_dcaches import ADLER32, DATA, Sites, Told, copy, name, names, read, sites, two
 
@@ -181,8 +181,6 @@ class TestFarSide:
         self, sites: Sites, source: str, target: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """400, and an entry without size stays."""
-        from lsst.daf.butler_dcache.embedded import third_party as embedded
-
         monkeypatch.setattr(embedded, "_resolves", lambda url: not url.startswith(sites.near.door_urls[0]))
         with counted(sites.far) as far:
             copy(source, target)
@@ -250,8 +248,6 @@ class TestTarget:
     def test_a_large_file_is_not_copied_in_vain(
         self, sites: Sites, source: str, target: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        from lsst.daf.butler_dcache.store import third_party as decisions
-
         monkeypatch.setattr(decisions, "_LOOK_FIRST_BYTES", 1000)
         with counted(sites.far) as far, pytest.raises(errors.ResourceExistsError):
             copy(source, target, overwrite=False)
@@ -392,90 +388,3 @@ class TestVersions:
                     copy(f"{plain.url}{number}", f"{sites.near.url}back{number}")
             assert caplog.text.count("pass through this process") == 2, "once for each direction"
             assert read(f"{sites.near.url}back1") == DATA
-
-
-MARKER = b"""Perf Marker
-    Timestamp: 1750000000
-    State: Running
-    State description: Mover created
-    Stripe Index: 0
-    Stripe Bytes Transferred: %d
-    Stripe Status: RUNNING
-    Total Stripe Count: 1
-End
-"""
-
-
-class TestMarkers:
-    """The stream, and what is made of it."""
-
-    @pytest.mark.parametrize("size", [1, 7, 1000])
-    def test_in_pieces(self, size: int) -> None:
-        stream = MARKER % 5 + MARKER % 12 + b"success: Created"
-        found = Markers()
-        seen = [
-            marker
-            for start in range(0, len(stream), size)
-            for marker in found.feed(stream[start : start + size])
-        ]
-        assert [*seen, *found.feed(b"")] == [Marker("Running", 5), Marker("Running", 12)]
-        assert found.verdict == "success: Created"
-
-    def test_stripes_add_up_and_a_mover_may_be_missing(self) -> None:
-        found = Markers()
-        text = b"Perf Marker\nState: Queued on pool\nEnd\nPerf Marker\nStripe Index: 0\n"
-        text += b"Stripe Bytes Transferred: 5\nEnd\nPerf Marker\nStripe Index: 1\n"
-        text += b"Stripe Bytes Transferred: 6\nEnd\n"
-        assert list(found.feed(text)) == [Marker("Queued on pool", None), Marker("", 5), Marker("", 11)]
-        assert found.verdict == ""
-
-    def test_a_line_without_end(self) -> None:
-        with pytest.raises(errors.ProtocolError):
-            list(Markers().feed(b"x" * 100_000))
-
-    @pytest.mark.parametrize(
-        ("marker", "patience"),
-        [
-            (Marker("Running", 5), 30.0),
-            (Marker("", 5), 30.0),
-            (Marker("Queued on pool", None), markers._QUEUE_SECONDS),
-            (Marker("Requesting mover", None), markers._WAIT_SECONDS),
-            (Marker("Running", 100), markers._WAIT_SECONDS),
-        ],
-    )
-    def test_patience(self, marker: Marker, patience: float) -> None:
-        now = [0.0]
-        vigil = Vigil(100, 30.0, clock=lambda: now[0])
-        vigil.saw(marker)
-        now[0] = patience
-        vigil.saw(marker)
-        now[0] = patience + 1
-        with pytest.raises(StandstillError):
-            vigil.saw(marker)
-        vigil.begin()
-        vigil.saw(marker)
-
-    @pytest.mark.parametrize(
-        ("text", "kind"),
-        [
-            (
-                "failure: Connect to localhost:1 [localhost/127.0.0.1] failed: Connection refused",
-                "OtherSideError",
-            ),
-            ("failure: rejected GET: 401 login failed", "OtherSideError"),
-            ("failure: rejected GET: 404 Not Found", "SourceError"),
-            ("failure: rejected GET: 500 source is ill", "SourceError"),
-            ("failure: rejected PUT: 507 Insufficient Storage", "StoreFullError"),
-            (
-                "failure: Post-processing failed: Checksum mismatch (expected=[1:1], actual=[1:2])",
-                "IntegrityError",
-            ),
-            (
-                "failure: Too many attempts to select pool; last pool p failed with File is broken",
-                "FileBrokenError",
-            ),
-            ("failure: Premature end of Content-Length delimited message body", "ServerError"),
-        ],
-    )
-    def test_verdicts(self, text: str, kind: str) -> None:
-        assert type(third_party._failed(text, "davs://a/b")).__name__ == kind

@@ -126,15 +126,16 @@ class _Closed:
     def forget(self) -> None:
         """Begin anew, as a child process does."""
         self._lock = threading.Lock()
-        self._until: dict[tuple[str, str, Way], float] = {}
+        self._until: dict[tuple[str, str, Way, bool], float] = {}
         self._warned: set[tuple[str, str]] = set()
 
-    def is_closed(self, pair: tuple[str, str], way: Way) -> bool:
-        return self._clock() < self._until.get((*pair, way), 0.0)
+    def is_closed(self, pair: tuple[str, str], way: Way, overwrite: bool) -> bool:
+        return self._clock() < self._until.get((*pair, way, overwrite), 0.0)
 
-    def close(self, pair: tuple[str, str], way: Way) -> None:
+    def close(self, pair: tuple[str, str], way: Way, overwrite: bool) -> None:
+        # Some S3 servers cannot be told not to replace, and take what may be replaced.
         with self._lock:
-            self._until[*pair, way] = self._clock() + _CLOSED_SECONDS
+            self._until[*pair, way, overwrite] = self._clock() + _CLOSED_SECONDS
 
     def warns(self, pair: tuple[str, str]) -> bool:
         """Return whether nobody has been warned of this pair yet."""
@@ -202,7 +203,7 @@ def copied_by_servers(
     to_signed = target.startswith("s3:")
     rules, pair = target_store.copy_rules, (_place(source), _place(target))
     theirs = source_store.copy_rules
-    ways = [way for way in _ways(theirs, rules, to_signed) if not closed.is_closed(pair, way)]
+    ways = [way for way in _ways(theirs, rules, to_signed) if not closed.is_closed(pair, way, overwrite)]
     offered = source_store.offer(source, "md5" if to_signed else "adler32") if ways else None
     if offered is not None and offered.is_directory:
         raise ResourceIsDirectoryError("it is a directory", operation="copy", url=source)
@@ -232,7 +233,7 @@ def copied_by_servers(
                     elapsed_seconds=order.deadline.elapsed,
                 ) from failed
             if course is _Course.CLOSED:
-                closed.close(pair, way)
+                closed.close(pair, way, overwrite)
             error = failed
             _log.info("no %s from %s to %s: %s", way.value, *map(redact_url, (source, target)), failed)
             if course is _Course.HERE:
