@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import yaml
@@ -24,7 +25,7 @@ from lsst.daf.butler_dcache.errors import (
     ResourceNotFoundError,
 )
 from lsst.daf.butler_dcache.model import EntryKind, FileInfo
-from lsst.daf.butler_dcache.places import Place
+from lsst.daf.butler_dcache.places import Place, look_up
 from lsst.daf.butler_dcache.single_copy import Copy, Outcome
 from lsst.daf.butler_dcache.store import third_party
 from lsst.daf.butler_dcache.store.registry import reset_stores
@@ -309,6 +310,21 @@ class TestErrorsThatHoldForAll:
         results = list(copy_many(Scripted.copies(5), overwrite=True))
         assert len(servers.tried) == 1
         assert sum(result.outcome is Outcome.NOT_TRIED for result in results) == 49
+
+    def test_nobody_is_there_any_more(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        servers = Scripted(
+            monkeypatch, {f"/to/{i}/": DoorUnavailableError("no answer") for i in range(1, 50)}
+        )
+        results = list(copy_many(Scripted.copies(50), overwrite=True, in_flight=4))
+        assert 10 + 16 <= len(servers.tried) <= 10 + 16 + 3
+        assert sum(result.outcome is Outcome.SERVER for result in results) == 10
+
+    def test_names_are_not_each_waited_for(self) -> None:
+        store = Mock()
+        store.info_many.side_effect = store.stat.side_effect = DoorUnavailableError("no answer")
+        answers = look_up([Place(f"davs://one.example.org/{i}", store) for i in range(1000)])
+        assert {type(answer) for answer in answers} == {DoorUnavailableError}
+        assert store.stat.call_count == 1
 
     def test_an_error_of_one_file_does_not(self, monkeypatch: pytest.MonkeyPatch) -> None:
         servers = Scripted(monkeypatch, {"/to/0/3": AccessDeniedError("not this one", status=403)})

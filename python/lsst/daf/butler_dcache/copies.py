@@ -38,6 +38,8 @@ __all__ = ("CopyResult", "copy_many")
 
 _CHUNK = 1000
 _MOST_REFUSALS = 2
+_MOST_LOST = 16
+"""Each has waited for the server by itself, and a million would do so in turn."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +147,8 @@ class _Lane:
 
     is_proven: bool = False
     in_flight: int = 0
+    lost: int = 0
+    """Copies in a row for which a server could not be reached."""
     refused: dict[str, Exception] = field(default_factory=dict)
     closed: Exception | None = None
 
@@ -281,12 +285,15 @@ class _Run:
             lane.refused[task.directory] = error
             if isinstance(error, CredentialError) or len(lane.refused) >= _MOST_REFUSALS:
                 lane.closed = error
-        elif isinstance(error, CredentialError) or (
-            isinstance(error, DoorUnavailableError) and not lane.is_proven
-        ):
+        elif isinstance(error, CredentialError):
             lane.closed = error
+        elif isinstance(error, DoorUnavailableError):
+            lane.lost += 1
+            if not lane.is_proven or lane.lost >= _MOST_LOST:
+                lane.closed = error
         else:
             lane.is_proven = True
+            lane.lost = 0
 
     def _prepared(self, copies: list[Copy]) -> Iterator[_Task | CopyResult]:
         """Look up the names of some copies, and yield what is to be done about each."""

@@ -13,7 +13,15 @@ from datetime import UTC, datetime
 from typing import TypeVar
 from urllib.parse import quote, unquote, urlsplit
 
-from .errors import ConfigurationError, CredentialError, DcacheError, ProtocolError, ResourceNotFoundError
+from .errors import (
+    ConfigurationError,
+    CredentialError,
+    DcacheError,
+    DeadlineError,
+    DoorUnavailableError,
+    ProtocolError,
+    ResourceNotFoundError,
+)
 from .model import EntryKind, FileInfo
 from .redaction import redact_url
 from .store.bulk import at_once
@@ -278,8 +286,22 @@ def _ask(store: Store, urls: list[str]) -> Mapping[str, FileInfo | Exception]:
         # It holds for all, and the third 401 blocks this host (protocol page, section 1.2).
         return dict.fromkeys(urls, error)
     except DcacheError:
-        # One name may have failed for all: each is asked for by itself, and tells its own error.
-        return dict(zip(urls, at_once(lambda url: _attempt(store.stat, url), urls), strict=True))
+        # One name may have failed for all.
+        return _ask_for_each(store, urls)
+
+
+def _ask_for_each(store: Store, urls: list[str]) -> Mapping[str, FileInfo | Exception]:
+    """Have each name tell its own error."""
+    lost: list[Exception] = []
+
+    def ask(url: str) -> FileInfo | Exception:
+        # Whoever is not there does not answer for the others either, and each would be waited for.
+        answer = lost[0] if lost else _attempt(store.stat, url)
+        if isinstance(answer, CredentialError | DoorUnavailableError | DeadlineError):
+            lost.append(answer)
+        return answer
+
+    return dict(zip(urls, at_once(ask, urls), strict=True))
 
 
 def _attempt(look: Callable[[Item], FileInfo], item: Item) -> FileInfo | Exception:
