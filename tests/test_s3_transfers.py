@@ -277,7 +277,7 @@ class TestCommandLine:
         assert "made/" in run("ls", s3).output
         run("mv", f"{s3}back", f"{s3}made/")
         assert DcacheFileSystem().isfile(f"{s3}made/back")
-        assert "exists" in run("cp", "-n", f"{davs}copy", f"{s3}made/back", status=1).stderr
+        assert "the name is taken" in run("cp", "-n", f"{davs}copy", f"{s3}made/back", status=1).stderr
         run("cp", "-r", s3, f"{davs}tree")
         assert DcacheFileSystem().isfile(f"{davs}tree/made/back")
         assert "recursive" in run("rm", f"{s3}made", status=1).stderr
