@@ -281,6 +281,7 @@ def test_handshakes(embedded: EmbeddedDcache, course: Way, exchanges: list[Excha
     for _ in range(3):
         assert store.read(url) == b"x"
         assert store.exists(url)
+    store._door.control.request("OPTIONS", url.replace("davs:", "https:"), deadline=deadline())
     opened: dict[str, list[Opening]] = {}
     for one in exchanges:
         if one.opening is not None:

@@ -239,7 +239,7 @@ class EndpointSettings:
     bulk : `BulkSettings`
         From where on many names are asked for, or removed, together.
     max_body_bytes : `int`
-        Largest answer that is read into memory on the control plane.
+        Largest answer of a door or frontend that is read into memory.
     source : `str`
         File that the settings come from; empty for the defaults.
     unknown_keys : `tuple` [`str`, ...]

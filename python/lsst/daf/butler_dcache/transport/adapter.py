@@ -8,7 +8,7 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from http.client import HTTPException, HTTPResponse, RemoteDisconnected
@@ -338,14 +338,12 @@ class Adapter(HTTPAdapter):
     Parameters
     ----------
     endpoint : `~..config.settings.EndpointSettings`
-        What it trusts, and how many connections are kept.
-    presents_certificate : `~collections.abc.Callable`
-        Whether the client certificate is presented to a server.
+        What it trusts, how many connections are kept, and which servers are its own, to which alone the
+        client certificate is presented.
     """
 
-    def __init__(self, endpoint: EndpointSettings, presents_certificate: Callable[[Origin], bool]) -> None:
+    def __init__(self, endpoint: EndpointSettings) -> None:
         self._endpoint = endpoint
-        self._presents_certificate = presents_certificate
         super().__init__(pool_connections=16, pool_maxsize=max(1, endpoint.persistent_connections))
 
     def init_poolmanager(
@@ -402,7 +400,7 @@ class Adapter(HTTPAdapter):
         origin = scheme, host, port = origin_of(request.url or "")
         tls = {}
         if scheme == "https":
-            presents = self._presents_certificate(origin)
+            presents = origin in self._endpoint.origins
             tls["ssl_context"] = tls_context(self._endpoint, client_certificate=presents)
         return {"scheme": scheme, "host": host, "port": port}, tls
 

@@ -1,4 +1,6 @@
-"""The control plane: small requests to doors and frontends, answers read whole.
+"""The control plane: small requests to frontends, tape interfaces and S3 services, answers read whole.
+
+What a door is asked about names goes by the data plane (`.short_answers`), being asked far more often.
 
 Built on `requests`, with everything switched off that it would do on its own: no redirects, no proxies, no
 ``.netrc``, no cookies (a session cookie of dCache 12 overrides the credential; protocol page, section 1.4).
@@ -119,7 +121,6 @@ class ControlPlane:
         self._sleep = sleep
         self._lock = threading.Lock()
         self._session: requests.Session | None = None
-        self._is_introduced = False
         _planes.add(self)
 
     @hides_locals
@@ -244,10 +245,6 @@ class ControlPlane:
                     return answer
             if wait > 0:
                 self._sleep(wait)
-
-    def introduce_to_data_servers(self) -> None:
-        """Present the client certificate to servers that the doors redirect to; to others it never is."""
-        self._is_introduced = True
 
     def close(self) -> None:
         """Close idle connections; the plane can still be used."""
@@ -384,14 +381,11 @@ class ControlPlane:
                 session = Session()
                 session.trust_env = False
                 session.cookies.set_policy(NoCookies())
-                adapter = Adapter(self._endpoint, self._presents_certificate)
+                adapter = Adapter(self._endpoint)
                 session.mount("https://", adapter)
                 session.mount("http://", adapter)
                 self._session = session
             return self._session
-
-    def _presents_certificate(self, origin: Origin) -> bool:
-        return self._is_introduced or origin in self._endpoint.origins
 
     def _give_up(
         self, failure: FailedAttemptError, method: str, url: str, attempts: int, elapsed: float

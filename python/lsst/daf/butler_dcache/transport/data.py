@@ -1,4 +1,4 @@
-"""The data plane: bytes to and from pools, and uploads at doors.
+"""The data plane: bytes to and from pools, and all that doors are asked.
 
 An HTTP/1.1 client of our own, because of what a pool and its kernel do below HTTP and what no library lets
 us do about it: see the decision page ``two-planes``. A connection is kept when its answer was read to the

@@ -42,7 +42,6 @@ __all__ = ("REDIRECTS", "Door")
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
 
 _MOST_HOPS = 3
-_OF_WRITING = frozenset({"PUT", "MOVE", "DELETE"})
 
 _DCACHE_MARK = "dcache-http-uuid="
 """Part of every URL at a pool of dCache (protocol page, section 2.4)."""
@@ -56,9 +55,9 @@ class Door:
     settings : `EndpointSettings`
         What is known of the endpoint.
     control : `ControlPlane`
-        For small requests.
+        For what else the endpoint has, such as a frontend.
     data : `DataPlane`
-        For bodies.
+        For all that the door is asked.
     credentials : `CredentialSource`
         Who we are.
     is_guest : `bool`, optional
@@ -137,7 +136,6 @@ class Door:
         Pools of dCache never do: what they may know stands in the URL.
         """
         if self._dialect == "xrootd":
-            self.control.introduce_to_data_servers()
             self.data.introduce_to_data_servers()
 
     def ask(
@@ -189,32 +187,21 @@ class Door:
         """
 
         def send(place: str, elsewhere: bool = False, *, authenticate: bool = True) -> Answer:
-            full = dict(headers or {})
+            full = {"Accept-Encoding": "identity", **(headers or {})}
             if destination is not None:
                 beside = place if authenticate else self.place(destination)
                 full["Destination"] = self._destination(self._doors.beside(beside, destination))
-            who = (credential or self._guest()) if authenticate else None
-            if method in _OF_WRITING:
-                return ask_shortly(
-                    self.data,
-                    method,
-                    place,
-                    headers=full,
-                    body=body,
-                    deadline=deadline,
-                    credential=who,
-                    authenticate=authenticate,
-                    elsewhere=elsewhere,
-                )
-            return self.control.request(
+            return ask_shortly(
+                self.data,
                 method,
                 place,
                 headers=full,
                 body=body,
                 deadline=deadline,
-                credential=who,
+                credential=(credential or self._guest()) if authenticate else None,
                 authenticate=authenticate,
                 elsewhere=elsewhere,
+                most_bytes=self.settings.max_body_bytes,
             )
 
         for last in rounds(Phase.FAILED, method, deadline):
