@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import pytest
@@ -96,6 +97,8 @@ def test_a_problem_is_an_exit_status(monkeypatch: pytest.MonkeyPatch) -> None:
         return report
 
     monkeypatch.setattr("lsst.daf.butler_dcache.cli.bench.run_campaign", run)
+    log = logging.getLogger("lsst.daf.butler_dcache")
+    monkeypatch.setattr(log, "setLevel", lambda level: None)  # other tests of this process look into it
     done = CliRunner().invoke(main, ["bench", "faults", "--seed", "5", "--operations", "7"])
     assert done.exit_code == 1
     assert "Seed 5: 7 operations by 2 processes" in done.output
