@@ -162,6 +162,7 @@ def test_nothing_of_a_credential_is_copied(tmp_path: Path) -> None:
         "exclusive": "best_effort",
         "dialect": "generic",
         "listing": "propfind",
+        "nearline": "wait",
         "user_password": Secret("hidden"),
         "token": Secret("hidden"),
         "requests_per_second": 7.0,
