@@ -149,6 +149,8 @@ class Looking:
             if frontend is None or frontend.is_away or not frontend.prove(witness, deadline):
                 return {}
             tape = TapeApi(self._frontends.tape(deadline))
+        except CredentialError:
+            raise  # the door will not know us any better, and the third refusal blocks this host
         except DcacheError as error:
             _log.info("whether the frontend may be asked is not known, so the door is: %s", error)
             return {}
