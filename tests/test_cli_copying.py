@@ -88,6 +88,15 @@ def test_a_list(tree: Path, base_url: str, tmp_path: Path) -> None:
     assert (tmp_path / "back" / "2").read_bytes() == b"\4" * 1000
 
 
+def test_a_directory_alone(tree: Path, base_url: str) -> None:
+    assert (
+        run(tree, base_url, status=1).stderr
+        == f"Error: {tree}: a directory; --recursive copies what it holds\n"
+    )
+    run("-q", "-r", tree, base_url)
+    assert "--recursive" in run(f"{base_url}tree", tree.parent / "copy", status=1).stderr
+
+
 def test_dry_run(tree: Path, base_url: str) -> None:
     lines = run("--dry-run", "-r", tree, base_url).stdout.splitlines()
     assert len(lines) == 6

@@ -215,7 +215,10 @@ class _Summary:
         if result.error is not None:
             item["error"] = text = one_line(result.error)
             if result.outcome is Outcome.FAILED:
-                self._say(text if source in text else f"{source}: {text}")
+                text = text if source in text else f"{source}: {text}"
+                if isinstance(result.error, IsADirectoryError) and target not in text:
+                    text += "; --recursive copies what it holds"
+                self._say(text)
             elif id(result.error) in self._told:
                 self._failures.count += 1
             else:
