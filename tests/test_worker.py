@@ -163,6 +163,7 @@ def test_nothing_of_a_credential_is_copied(tmp_path: Path) -> None:
         "dialect": "generic",
         "listing": "propfind",
         "nearline": "wait",
+        "third_party": "pull",
         "user_password": Secret("hidden"),
         "token": Secret("hidden"),
         "requests_per_second": 7.0,

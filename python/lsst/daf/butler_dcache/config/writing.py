@@ -44,6 +44,8 @@ _OWN_KEYS = (
     "discover_doors",
     "listing",
     "listing_page_entries",
+    "third_party",
+    "third_party_from_bytes",
     "stall_bytes_per_second",
     "stall_seconds",
     "nearline",
