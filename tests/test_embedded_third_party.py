@@ -11,11 +11,12 @@ import threading
 import time
 import zlib
 from collections.abc import Callable, Iterator
+from typing import Literal
 from urllib.parse import urlsplit
 
 import pytest
 from embedded_client import DATA, Client
-from lsst.daf.butler_dcache.embedded import EmbeddedDcache
+from lsst.daf.butler_dcache.embedded import EmbeddedDcache, Fault
 
 DIGEST = {"Digest": f"adler32={zlib.adler32(DATA):08x}"}
 
@@ -174,6 +175,34 @@ def test_a_push_that_cannot_be_verified(dcache: EmbeddedDcache, client: Client, 
     entry.checksums = {}
     answer = client.ask("COPY", "source", Destination=f"{remote.url}/there")
     assert answer.body == b"failure: checksum verification failed: file has no checksum\n"
+
+
+@pytest.mark.parametrize(
+    ("kind", "status", "text"),
+    [("over_quota", 507, b"quota-not-exceeded"), ("full", 202, b"failure: All pools are full\n")],
+)
+def test_a_pull_without_space_leaves_nothing(
+    dcache: EmbeddedDcache, client: Client, kind: Literal["over_quota", "full"], status: int, text: bytes
+) -> None:
+    token = mint(client, "source", "DOWNLOAD")
+    dcache.faults.add(Fault(kind, method="COPY"))
+    answer = client.ask("COPY", "copy", Source=f"{client.base}source", TransferHeaderAuthorization=token)
+    assert answer.status == status
+    assert text in answer.body
+    assert client.ask("HEAD", "copy").status == 404
+
+
+def test_instances_of_one_process_trust_one_another(dcache: EmbeddedDcache, client: Client) -> None:
+    with EmbeddedDcache(time_scale=0.02) as later:
+        later.place("source", DATA)
+        other = Client(later)
+        for reader, writer in ((client, other), (other, client)):
+            token = mint(reader, "source", "DOWNLOAD")
+            answer = writer.ask(
+                "COPY", "copy", Source=f"{reader.base}source", TransferHeaderAuthorization=token
+            )
+            assert answer.body == b"success: Created\n"
+        other.close()
 
 
 def test_missing_rights_are_401_and_count_for_the_block(dcache: EmbeddedDcache, client: Client) -> None:

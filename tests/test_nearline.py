@@ -94,6 +94,16 @@ def test_first_file_of_a_directory(site: EmbeddedDcache, store: Store, read: Any
     assert counter.methods() == ["door PROPFIND"]
 
 
+def test_a_tape_as_it_is_set_up(tmp_path: Path) -> None:
+    """Nobody has told it to be slow."""
+    with (
+        EmbeddedDcache(tape="tape") as site,
+        endpoint(site, tmp_path) as store,
+        pytest.raises(NearlineError),
+    ):
+        store.read(place(site, "file"))
+
+
 @pytest.mark.parametrize(
     "look",
     [

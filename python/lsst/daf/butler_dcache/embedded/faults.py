@@ -87,8 +87,8 @@ class Fault:
         - ``"unlistable"``: a directory that cannot be listed looks empty to PROPFIND, and is 403 elsewhere;
         - ``"shuffle_listing"``: the frontend lists in another order each time, as its pages may;
         - ``"dead_pool"``: no pool can serve: 500 at the door;
-        - ``"full"``, ``"over_quota"``: an upload finds no space: 507 at the door, or at the pool if that is
-          the ``server``;
+        - ``"full"``, ``"over_quota"``: an upload or a pull finds no space: 507 at the door, or at the pool
+          if that is the ``server``; a pull that finds all pools full says so at its end;
         - ``"refuse_pool"``: the door redirects to a port where nobody listens;
         - ``"http_pool"``: an https door redirects to an http pool;
         - ``"pnfs_timeout"``: the namespace does not answer: 500, or an empty listing;

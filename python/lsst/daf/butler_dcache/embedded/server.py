@@ -7,6 +7,8 @@ import json
 import shutil
 import ssl
 import tempfile
+import threading
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self
@@ -38,6 +40,38 @@ Locality = Literal["ONLINE", "NEARLINE", "ONLINE_AND_NEARLINE", "UNAVAILABLE", "
 
 _HOME = "/data"
 _DAY = b'{"validity": "PT24H"}'
+_RESTORE_SECONDS = 3.0
+"""Short for a tape, and longer than anybody waits for a file that is on disk."""
+
+_LEAST_RESTORE_SECONDS = 0.2
+
+
+class _Neighbours:
+    """The instances of this process, which trust one another, as the sites of one grid do."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._known: list[tuple[ssl.SSLContext, str | None]] = []
+
+    def join(self, trust: ssl.SSLContext, ca_file: str | None) -> Callable[[], None]:
+        """Let the pools of an instance trust all others, and theirs trust it; return what ends that."""
+        member = trust, ca_file
+        with self._lock:
+            for other_trust, other_file in self._known:
+                if ca_file is not None:
+                    other_trust.load_verify_locations(ca_file)
+                if other_file is not None:
+                    trust.load_verify_locations(other_file)
+            self._known.append(member)
+
+        def leave() -> None:
+            with self._lock:
+                self._known = [known for known in self._known if known is not member]
+
+        return leave
+
+
+_neighbours = _Neighbours()
 
 
 class EmbeddedDcache:
@@ -102,7 +136,8 @@ class EmbeddedDcache:
 
     Notes
     -----
-    Several instances run side by side in one process. Everything listens on loopback only.
+    Several instances run side by side in one process, and their pools trust one another. Everything listens
+    on loopback only.
     """
 
     user = "alice"
@@ -170,6 +205,7 @@ class EmbeddedDcache:
             ca_file, context = make_certificates(folder)
             self.ca_file = str(ca_file)
             trust.load_verify_locations(ca_file)
+        stack.callback(_neighbours.join(trust, self.ca_file))
         namespace = Namespace(self._root)
         stack.callback(namespace.close)
         site = self.site = Site(
@@ -192,6 +228,7 @@ class EmbeddedDcache:
             namespace,
             site.clockwork,
             lambda: [pool.name for pool in site.pools if pool.is_up],
+            restore_seconds=max(_LEAST_RESTORE_SECONDS, _RESTORE_SECONDS * self._time_scale),
             wait_seconds=180.4 * self._time_scale,
         )
         if self.tape is not None:
@@ -272,7 +309,13 @@ class EmbeddedDcache:
         self.stop()
 
     def trust(self, ca_file: str) -> None:
-        """Let the pools trust another authority as well, for third-party copies; until `stop`."""
+        """Let the pools trust another authority as well, for third-party copies; until `stop`.
+
+        Parameters
+        ----------
+        ca_file : `str`
+            Certificate of an authority of another process; those of this one are trusted anyway.
+        """
         self._trust.load_verify_locations(ca_file)
 
     # ---- what clients need

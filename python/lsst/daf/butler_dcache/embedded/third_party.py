@@ -32,16 +32,18 @@ _WANT_DIGEST = "sha-512,sha-256;q=0.8,sha;q=0.6,md5;q=0.4,adler32;q=0.2"
 _SCHEMES = ("gsiftp", "http", "https")
 _CREDENTIALS = ("none", "oidc", "gridsite")
 _STREAM = ("Content-Type", "text/perf-marker-stream")
+_OVER_QUOTA = b'<?xml version="1.0" encoding="utf-8"?><error xmlns="DAV:"><quota-not-exceeded/></error>'
 _MARKER_SECONDS = 5.0
 _BROKEN_SECONDS = 110.0
 _ENDLESS_SECONDS = 11.0  # a real 12.0.1 goes on for two hours; nobody should have to wait for that here
 
 
 class _RefusedError(Exception):
-    """An answer without a progress stream: its text is the reason phrase, the body is empty."""
+    """An answer without a progress stream: its text is the reason phrase, and nearly always all of it."""
 
-    def __init__(self, status: int, reason: str = "") -> None:
+    def __init__(self, status: int, reason: str = "", body: bytes = b"") -> None:
         super().__init__(reason)
+        self.body = body
         self.status = status
         self.reason = reason
 
@@ -134,7 +136,7 @@ class ThirdPartyCopy:
             else:
                 self._push(exchange, path, destination)
         except _RefusedError as exc:
-            exchange.answer(exc.status, reason=exc.reason, framing="chunked")
+            exchange.answer(exc.status, body=exc.body, reason=exc.reason, framing="chunked")
         except PermissionDeniedError:
             exchange.answer(401, reason="Permission denied", framing="chunked")
 
@@ -178,8 +180,11 @@ class ThirdPartyCopy:
         wants_trailer = "want-digest" in exchange.headers and "trailers" in exchange.headers.get("te").lower()
 
         wanted = wanted_type(exchange.headers)
+        is_full = self._site.faults.take("full", exchange) is not None
 
         def run() -> None:
+            if is_full:
+                raise RemoteFailureError("All pools are full")
             self._fetch(transfer, entry, pool.name, source, wanted, verifies)
 
         exchange.start(202, [_STREAM, *([("Trailer", "Digest")] if wants_trailer else [])])
@@ -201,6 +206,8 @@ class ThirdPartyCopy:
         access.require(login, Activity.UPLOAD, path)
         access.require_mode(login, parent, 3)
         old = namespace.find(real)
+        if self._site.faults.take("over_quota", exchange):
+            raise _RefusedError(507 if self._site.version.knows_exceeded_quota else 500, body=_OVER_QUOTA)
         try:
             if old is not None:
                 access.require(login, Activity.DELETE, path)
