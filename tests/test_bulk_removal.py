@@ -563,6 +563,23 @@ def test_crossover_at_a_directory_of_somebodys(
     assert [entry.name for entry in server.site.namespace.find(path_of(base)).children.values()] == ["kept"]
 
 
+@pytest.mark.parametrize("each", [-0.01, 0.0, 0.00001, 0.1])
+def test_times_of_a_busy_machine(tmp_path: Path, each: float) -> None:
+    """Whatever was measured, what is printed can be loaded."""
+    points = [
+        *(crossover.Point("look", count, 0.5 + each * count) for count in (1, 10)),
+        *(crossover.Point("list", count, 0.01 + 0.001 * count) for count in (10, 100)),
+    ]
+    path = tmp_path / "webdav.yaml"
+    text = crossover.Crossover(tuple(points), 1).text()
+    path.write_text(
+        yaml.safe_dump(
+            [{"base_url": "davs://door.example:2880/", **yaml.safe_load(text[text.index("dcache:") :])}]
+        )
+    )
+    assert load_file(str(path))[0].bulk.entries_per_question > 0
+
+
 def test_where_lines_meet() -> None:
     points = [
         *(crossover.Point("remove singly", count, 0.01 + 0.005 * count) for count in (5, 100, 500)),

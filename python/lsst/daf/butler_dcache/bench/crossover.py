@@ -100,11 +100,12 @@ class Crossover:
         """The keys that follow, without those for which no crossover was found."""
         found: dict[str, float] = {}
         looks, listing = self.line("look"), self.line("list")
-        if looks is not None and listing is not None:
+        # Times that do not grow with the number are noise, and nothing follows from them.
+        if looks is not None and listing is not None and looks[1] > 0:
             smallest = listing[0] + listing[1] * _ENTRIES[0]
             found["list_from_names"] = max(2, round((smallest - looks[0]) / looks[1]))
             if listing[1] > 0:
-                found["entries_per_question"] = round(looks[1] / listing[1], 1)
+                found["entries_per_question"] = max(0.1, round(looks[1] / listing[1], 1))
         for key, single, together in (
             ("delete_from_files", "remove singly", "remove in bulk"),
             ("archive_info_from_names", "look", "archiveinfo"),
