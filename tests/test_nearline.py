@@ -330,6 +330,20 @@ def test_wait_for_too_long(site: EmbeddedDcache, tape: TapeSystem, tmp_path: Pat
         store.read(url)
 
 
+def test_wait_for_a_door_that_is_silent(site: EmbeddedDcache, tape: TapeSystem, tmp_path: Path) -> None:
+    """The deadline holds while the door waits for the tape, too, which it does for 60 s here."""
+    url = place(site, "wait/silent")
+    began = time.monotonic()
+    with (
+        policy(site, tmp_path, "wait", nearline_deadline_seconds=0.5) as store,
+        counted(site) as counter,
+        pytest.raises(NearlineError, match="NEARLINE"),
+    ):
+        store.read(url)
+    assert 0.5 <= time.monotonic() - began < 10
+    assert sorted(record["method"] for record in counter.records) in (["PROPFIND"], ["GET", "PROPFIND"])
+
+
 def test_wait_for_what_fails_at_once(site: EmbeddedDcache, tape: TapeSystem, tmp_path: Path) -> None:
     url = place(site, "wait/ill")
     tape.failure = "HSM script failed: no drive for stage"

@@ -120,14 +120,23 @@ class Recall:
         self._lane = lane
         self._policy = "fail" if stage is None else door.settings.nearline
         self._tape: Deadline | None = None
+        self._is_extended = False
         self._is_staged = False
 
     @property
     def lateness(self) -> Lateness | None:
         """What is done if the door does not answer the GET soon."""
-        if self._policy == "wait" or self._door.dialect not in ("auto", "dcache"):
+        if self._door.dialect not in ("auto", "dcache"):
             return None
-        return Lateness(PATIENCE_SECONDS, self._look_late)
+        # Who waits does so no longer than was wanted, although the door may go on for another 180 s.
+        seconds = max(0.0, self._time_for_tape().left) if self._policy == "wait" else PATIENCE_SECONDS
+        return Lateness(seconds, self._look_late)
+
+    def _time_for_tape(self) -> Deadline:
+        """Return the deadline of the policy, which begins with the first question for it."""
+        if self._tape is None:
+            self._tape = Deadline(self._door.settings.nearline_deadline_seconds)
+        return self._tape
 
     def look_first(self) -> None:
         """Ask where the file is, if there is a reason to think of tape and it was not on disk a moment ago.
@@ -185,15 +194,15 @@ class Recall:
             self._door.localities.note_tape(self._url)
         if self._policy == "fail":
             raise error
-        if self._tape is None:
-            seconds = self._door.settings.nearline_deadline_seconds
-            self._tape = Deadline(seconds)
-            self._deadline.extend(seconds)
+        tape = self._time_for_tape()
+        if not self._is_extended:
+            self._is_extended = True
+            self._deadline.extend(tape.seconds)
         if self._policy == "wait":
-            if _WAITED not in error.reason or self._tape.expired:
+            if _WAITED not in error.reason or tape.left <= _PAUSE_SECONDS:
                 raise error
             _log.info("the file is still on its way from tape: %s", error)
-            time.sleep(min(_PAUSE_SECONDS, max(0.0, self._tape.left)))
+            time.sleep(_PAUSE_SECONDS)
             return
         # What the door says of a recall that it tried would befall another one as well.
         if self._is_staged or error.locality != Locality.NEARLINE or error.status is not None:
@@ -202,7 +211,7 @@ class Recall:
         assert self._stage is not None, "or the policy would be to fail"
         _log.info("the file is brought from tape before it is read: %s", redact_url(self._url))
         try:
-            self._stage(self._url, self._tape)
+            self._stage(self._url, tape)
         except UnsupportedError as unsupported:
             error.add_note(f"it cannot be staged here: {unsupported}")
             raise error from unsupported
