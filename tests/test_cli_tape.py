@@ -6,6 +6,7 @@ import json
 import os
 import pty
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -14,12 +15,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from click.testing import CliRunner, Result
 from conftest import client_environment
+from lsst.daf.butler_dcache.cli import patience
 from lsst.daf.butler_dcache.cli.main import main
 from lsst.daf.butler_dcache.embedded import EmbeddedDcache
 from lsst.daf.butler_dcache.embedded.tape import TapeSystem
-from lsst.daf.butler_dcache.errors import CredentialError
+from lsst.daf.butler_dcache.errors import CredentialError, DoorUnavailableError
 from lsst.daf.butler_dcache.rest.tape import TapeApi
 from lsst.daf.butler_dcache.store import staging
 
@@ -162,6 +165,54 @@ def test_who_may_not_stage(tape: TapeSystem, root: str) -> None:
     tape.may_stage = False
     result = run("stage", f"{root}a", status=1)
     assert "may not stage the file" in result.stderr
+
+
+@pytest.fixture
+def away(dcache: EmbeddedDcache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """A frontend that is configured and refuses connections."""
+    (entry,) = yaml.safe_load(Path(dcache.environment["LSST_RESOURCES_WEBDAV_CONFIG"]).read_text())
+    path = tmp_path / "away.yaml"
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))
+        url = f"https://localhost:{nobody.getsockname()[1]}/"
+        path.write_text(yaml.safe_dump([entry | {"dcache": {"frontend_url": url}}]))
+        monkeypatch.setenv("LSST_RESOURCES_WEBDAV_CONFIG", str(path))
+        yield url
+
+
+@pytest.mark.parametrize(
+    "command", [["stage"], ["stage", "--no-wait", "--json"], ["release", "--request", "x"], ["locality"]]
+)
+def test_a_tape_api_that_is_not_there_is_an_error_soon(command: list[str], root: str, away: str) -> None:
+    result = run(*command, f"{root}a", status=1)
+    errors = [line for line in result.stderr.splitlines() if line.startswith("Error: ")]
+    assert len(errors) == 1
+    assert "no connection" in errors[0]
+    assert f"Check that the tape API is at {away}api/v1/tape" in errors[0]
+    assert ("The same command goes on from here" in result.stderr) == (command[0] == "stage")
+
+
+def test_what_takes_long_is_told_without_a_terminal(
+    tape: TapeSystem, root: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(patience, "_FIRST_SECONDS", 0.01)
+    tape.is_stuck = True
+    result = run("stage", f"{root}a", "--deadline", "1s", status=1)
+    assert "waiting; 0 of 1 files on disk, 1 " in result.stderr
+
+
+def test_setbacks_are_told_once(root: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    troubles = [DoorUnavailableError("away")] * 3
+    state = TapeApi.state
+
+    def trouble(self: TapeApi, request: str, **details: Any) -> Any:
+        if troubles:
+            raise troubles.pop()
+        return state(self, request, **details)
+
+    monkeypatch.setattr(TapeApi, "state", trouble)
+    result = run("stage", f"{root}a")
+    assert result.stderr == "Warning: staging goes on in spite of: away\n1 of 1 files on disk\n"
 
 
 def test_pin(dcache: EmbeddedDcache, tape: TapeSystem, root: str) -> None:

@@ -145,6 +145,7 @@ def campaign(
     seconds: float = 3600.0,
     journal: StageJournal | None = None,
     under_way: int = 10_000,
+    on_setback: Callable[[DcacheError], object] | None = None,
 ) -> Watched:
     changes: list[FileChange] = []
     made = Watched(
@@ -156,6 +157,7 @@ def campaign(
         request_seconds=60.0,
         journal=journal,
         on_change=changes.append,
+        on_setback=on_setback,
         files_under_way=under_way,
         clock=clock,
         sleep=clock.sleep,
@@ -337,9 +339,28 @@ def test_a_site_that_takes_fewer_files(server: Server, clock: Clock) -> None:
     "trouble", [DoorUnavailableError("x"), ServerBusyError("x"), OutcomeUnknownError("x")]
 )
 def test_trouble_passes(trouble: DcacheError, server: Server, clock: Clock) -> None:
-    server.troubles, server.poll_troubles = [trouble] * 3, [trouble] * 3
-    assert campaign(server, names(3), clock).run().is_complete
-    assert len(server.posts) == 4
+    server.troubles, server.poll_troubles = [ServerBusyError("y", status=429)] + [trouble] * 3, [trouble] * 3
+    told: list[DcacheError] = []
+    assert campaign(server, names(3), clock, on_setback=told.append).run().is_complete
+    assert len(server.posts) == 5
+    kinds = [type(error) for error in told]
+    # Once for each cause, and again when the server has served in between.
+    assert kinds == [*dict.fromkeys([ServerBusyError, type(trouble)]), type(trouble)]
+
+
+@pytest.mark.parametrize("trouble", [DoorUnavailableError("x"), DeadlineError("x")])
+def test_a_server_that_never_answered_is_not_waited_for(
+    trouble: DcacheError, server: Server, clock: Clock, tmp_path: Path
+) -> None:
+    server.troubles = [trouble]
+    journal = journal_in(tmp_path)
+    report = campaign(server, names(3), clock, journal=journal).run()
+    assert report.stopped is trouble
+    assert (report.counts[FileState.WAITING], len(server.posts), clock.now) == (3, 1, 0.0)
+    journal.close()
+    again = journal_in(tmp_path)
+    assert campaign(server, names(3), clock, journal=again).run().is_complete
+    again.close()
 
 
 def test_requests_that_may_have_been_taken_are_not_sent_for_ever(server: Server, clock: Clock) -> None:

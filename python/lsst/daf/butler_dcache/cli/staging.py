@@ -24,6 +24,7 @@ from ..store.tape import Tape
 from ..transport.deadline import Deadline
 from .file_list import FileList, dataset_urls, graph_urls, lines_of
 from .output import Failures, Rows, json_option, one_line, one_line_errors
+from .patience import told_while_waiting
 from .quantities import duration
 
 __all__ = ("release", "stage")
@@ -155,10 +156,15 @@ class _Staging:
                     deadline=deadline,
                     journal=journal,
                     on_change=self._changed,
+                    on_setback=self._set_back,
                     sleep=self._sleep,
                 )
+                self._show()
                 try:
-                    report = campaign.run(wait=wait)
+                    with told_while_waiting(
+                        lambda: f"waiting; {_states(campaign.report)}", is_wanted=not self._is_shown
+                    ):
+                        report = campaign.run(wait=wait)
                 except KeyboardInterrupt:
                     self._wipe()
                     self._interrupted(journal, campaign.cancel() if cancel_on_interrupt else None)
@@ -190,6 +196,10 @@ class _Staging:
             self._rows.add(row, "")
         if time.monotonic() - self._shown_at >= _SECONDS_BETWEEN:
             self._show()
+
+    def _set_back(self, error: DcacheError) -> None:
+        self._wipe()
+        click.echo(f"Warning: staging goes on in spite of: {one_line(error)}", err=True)
 
     def _sleep(self, seconds: float) -> None:
         self._show()
@@ -230,8 +240,9 @@ class _Staging:
         counts = report.counts
         if report.stopped is not None:
             self._failures.say(
-                f"{one_line(report.stopped)}; {report.files - counts.get(FileState.STAGED, 0)} files are not "
-                f"on disk. The same command goes on from here (journal {journal.path})"
+                f"{one_line(report.stopped).removesuffix('.')}; "
+                f"{report.files - counts.get(FileState.STAGED, 0)} files are not on disk. "
+                f"The same command goes on from here (journal {journal.path})"
             )
         elif counts.get(FileState.WAITING, 0):
             self._failures.say(
@@ -277,7 +288,8 @@ def release(
     """
     failures = Failures()
     if journal is not None and not (url or lists):
-        _release_campaign(journal)
+        with told_while_waiting(lambda: f"waiting for the tape API of {journal}"):
+            _release_campaign(journal)
         return
     with FileList() as files:
         files.gather(itertools.chain(url, lines_of(lists)), failures)
@@ -285,17 +297,18 @@ def release(
             if failures.count:
                 failures.end()
             raise click.UsageError("Name files, a list of them, or a journal.")
-        tape = files.store.tape()
-        if pin is not None:
-            for error in tape.unpin(list(files), name=pin).values():
-                if error is not None:
-                    failures.add(error)
-        elif request is not None:
-            tape.release(request, list(files))
-        else:
-            _release_recorded(
-                tape, files, [journal] if journal else sorted(_journals().glob("*.jsonl")), failures
-            )
+        with told_while_waiting(lambda: f"waiting for the tape API of {files.endpoint}"):
+            tape = files.store.tape()
+            if pin is not None:
+                for error in tape.unpin(list(files), name=pin).values():
+                    if error is not None:
+                        failures.add(error)
+            elif request is not None:
+                tape.release(request, list(files))
+            else:
+                _release_recorded(
+                    tape, files, [journal] if journal else sorted(_journals().glob("*.jsonl")), failures
+                )
     failures.end()
 
 

@@ -12,6 +12,7 @@ import click
 from ..errors import DcacheError
 from .file_list import FileList, lines_of
 from .output import Failures, Rows, json_option, one_line_errors, printable
+from .patience import told_while_waiting
 from .quantities import duration
 from .staging import list_option
 
@@ -39,7 +40,9 @@ def locality(url: Sequence[str], lists: Sequence[Path], as_json: bool) -> None:
             tape = files.store.tape()
         urls = iter(files)
         while batch := list(itertools.islice(urls, _MOST_ASKED)):
-            for name, where in tape.localities(batch).items():
+            with told_while_waiting(lambda: f"waiting for the tape API of {files.endpoint}"):
+                places = tape.localities(batch)
+            for name, where in places.items():
                 if isinstance(where, DcacheError):
                     failures.add(where)
                 else:
@@ -67,7 +70,8 @@ def pin(url: Sequence[str], lists: Sequence[Path], lifetime: float, name: str) -
     with FileList() as files:
         files.gather(itertools.chain(url, lines_of(lists)), failures)
         if len(files):
-            errors = files.store.tape().pin(list(files), lifetime_seconds=int(lifetime), name=name)
+            with told_while_waiting(lambda: f"waiting for the frontend of {files.endpoint}"):
+                errors = files.store.tape().pin(list(files), lifetime_seconds=int(lifetime), name=name)
             for error in errors.values():
                 if error is not None:
                     failures.add(error)

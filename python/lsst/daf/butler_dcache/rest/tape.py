@@ -22,6 +22,7 @@ from urllib.parse import quote, unquote, urlsplit
 from ..errors import (
     AccessDeniedError,
     DcacheError,
+    DoorUnavailableError,
     NearlineError,
     OutcomeUnknownError,
     ProtocolError,
@@ -239,7 +240,7 @@ class TapeApi:
             Raised if the server does not know the request (any more).
         """
         url = self._url(request)
-        answer = self._api.ask("GET", self._path(request), operation="stage", url=url, deadline=deadline)
+        answer = self._ask("GET", self._path(request), operation="stage", url=url, deadline=deadline)
         rows = document_of(answer, dict, operation="stage", url=url).get("files")
         try:
             return [
@@ -273,7 +274,7 @@ class TapeApi:
         for some in _batches(urls):
             wish = {"paths": [tape_path(url) for url in some]}
             path = f"{self._path(request)}/cancel"
-            answer = self._api.ask(
+            answer = self._ask(
                 "POST", path, operation="cancel", url=some[0], deadline=deadline, wish=wish, accept=(200, 400)
             )
             if answer.status == 400:
@@ -302,7 +303,7 @@ class TapeApi:
         for some in _batches(urls):
             wish = {"paths": [tape_path(url) for url in some]}
             path = f"/release/{quote(request, safe='')}"
-            self._api.ask("POST", path, operation="release", url=some[0], deadline=deadline, wish=wish)
+            self._ask("POST", path, operation="release", url=some[0], deadline=deadline, wish=wish)
 
     def delete(self, request: str, *, deadline: Deadline) -> None:
         """Cancel a request and have the server forget it (1 request); one that it does not know is no error.
@@ -314,7 +315,7 @@ class TapeApi:
         deadline : `Deadline`
             When to give up.
         """
-        self._api.ask(
+        self._ask(
             "DELETE",
             self._path(request),
             operation="cancel",
@@ -344,19 +345,30 @@ class TapeApi:
         return {_normal(str(row.get("path", ""))): row for row in rows if isinstance(row, Mapping)}
 
     def _post(self, path: str, wish: Any, operation: str, url: str, deadline: Deadline) -> Answer:
-        accept = (200, 201, 404, 405)
-        answer = self._api.ask(
+        accept = (200, 201, 404, 405, 501)
+        answer = self._ask(
             "POST", path, operation=operation, url=url, deadline=deadline, wish=wish, accept=accept
         )
-        if answer.status in (404, 405):
+        if answer.status in (404, 405, 501):
             raise UnsupportedError(
                 f"there is no tape API at {self._api.base_url}",
                 operation=operation,
                 url=url,
                 status=answer.status,
                 reason=words(answer, answer.body),
+                hint="Set `frontend_url` of this endpoint, or ask the site whether it has tape.",
             )
         return answer
+
+    def _ask(self, method: str, path: str, **details: Any) -> Answer:
+        try:
+            return self._api.ask(method, path, **details)
+        except DoorUnavailableError as error:
+            error.hint = error.hint or (
+                f"Check that the tape API is at {self._api.base_url} (`frontend_url` of the endpoint, or "
+                "what its door says), and that no firewall is in between."
+            )
+            raise
 
 
 def _batches(urls: Sequence[str]) -> Iterator[Sequence[str]]:

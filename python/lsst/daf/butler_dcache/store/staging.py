@@ -8,6 +8,9 @@ What a request says of a file is believed when it is good. When it is not, the p
 (one question for all of them): the server fails a file that is on disk only with ``Cannot stage DISK only
 files``, and goes on saying ``STARTED`` of a file that its tape system has refused. Requests are not deleted
 when they have ended: their pins are what keeps the files on disk.
+
+A server that has answered is waited for as long as the campaign lasts. One that never has is not: its address
+may be wrong.
 """
 
 from __future__ import annotations
@@ -81,6 +84,9 @@ class StageCampaign:
         Where it is kept what has been asked for; without one a campaign ends with its process.
     on_change : `~collections.abc.Callable`, optional
         Called with a `FileChange` whenever a file comes further.
+    on_setback : `~collections.abc.Callable`, optional
+        Called with what is waited out, once for each kind of error until the server serves again. It is
+        logged if nobody wants to know.
     files_under_way : `int`, optional
         Files that are asked for at a time.
     clock, sleep : `~collections.abc.Callable`, optional
@@ -102,6 +108,7 @@ class StageCampaign:
         request_seconds: float,
         journal: StageJournal | None = None,
         on_change: Callable[[FileChange], object] | None = None,
+        on_setback: Callable[[DcacheError], object] | None = None,
         files_under_way: int = FILES_UNDER_WAY,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
@@ -112,6 +119,7 @@ class StageCampaign:
         self._deadline = deadline
         self._request_seconds = request_seconds
         self._journal = journal
+        self._on_setback = on_setback or _log_setback
         self._files_under_way = files_under_way
         self._clock = clock
         self._sleep = sleep
@@ -123,6 +131,8 @@ class StageCampaign:
         self._numbers = itertools.count()
         self._stopped: DcacheError | None = None
         self._in_doubt = 0
+        self._has_answered = False
+        self._told: set[type[DcacheError]] = set()
 
     @property
     def report(self) -> StageReport:
@@ -155,7 +165,7 @@ class StageCampaign:
             self._work(wait)
             if wait:
                 self._look_after_overdue()
-        except CredentialError as error:
+        except (CredentialError, DeadlineError, DoorUnavailableError) as error:
             self._stopped = error
         is_left = bool(self._open)
         for _ in self._parts:  # what has ended before counts, although nobody gets to ask for the rest
@@ -250,17 +260,26 @@ class StageCampaign:
                 self._poll(part)
             else:
                 self._post(part)
+            self._has_answered = True
+            self._told.clear()
         except (ConfigurationError, CredentialError, UnsupportedError):
             self._put(part, 0.0)
             raise
         except DcacheError as error:
+            self._has_answered = self._has_answered or error.status is not None
+            if not self._has_answered and isinstance(error, DeadlineError | DoorUnavailableError):
+                self._put(part, 0.0)
+                raise
             self._set_back(part, error)
 
     def _set_back(self, part: StagePart, error: DcacheError) -> None:
         """Try again later, for as long as that can do no harm."""
         part.setbacks += 1
-        log = _log.warning if part.setbacks == 1 else _log.info
-        log("staging goes on in spite of: %s", error)
+        if type(error) in self._told:
+            _log.info("staging goes on in spite of: %s", error)
+        else:
+            self._told.add(type(error))
+            self._on_setback(error)
         may_have_been_taken = not isinstance(error, DoorUnavailableError | ServerBusyError)
         if not part.request and may_have_been_taken and part.setbacks > _MOST_SETBACKS:
             # Each attempt may have left a request with the server.
@@ -447,6 +466,10 @@ class StageCampaign:
     def _end(self, part: StagePart) -> None:
         self._open.discard(part)
         self._ledger.end(part)
+
+
+def _log_setback(error: DcacheError) -> None:
+    _log.warning("staging goes on in spite of: %s", error)
 
 
 def _verdict(url: str, where: Locality | DcacheError) -> Locality | DcacheError:

@@ -70,6 +70,7 @@ class Tape:
         deadline: Deadline,
         journal: StageJournal | None = None,
         on_change: Callable[[FileChange], object] | None = None,
+        on_setback: Callable[[DcacheError], object] | None = None,
         sleep: Callable[[float], None] = time.sleep,
     ) -> StageCampaign:
         """Prepare to bring many files to disk; see `StageCampaign`.
@@ -88,6 +89,8 @@ class Tape:
             What makes it outlive this process.
         on_change : `~collections.abc.Callable`, optional
             Called with a `FileChange` whenever a file comes further.
+        on_setback : `~collections.abc.Callable`, optional
+            Called with what is waited out.
         sleep : `~collections.abc.Callable`, optional
             Waits some seconds between two questions.
         """
@@ -100,6 +103,7 @@ class Tape:
             request_seconds=self._request_seconds,
             journal=journal,
             on_change=on_change,
+            on_setback=on_setback,
             sleep=sleep,
         )
 
