@@ -261,6 +261,15 @@ class TestChanging:
         with pytest.raises(FileNotFoundError):
             fs.rm_file(f"{root}/a")
 
+    def test_rm_of_several_where_some_cannot_be(self, fs: DcacheFileSystem, root: str) -> None:
+        """Whatever can be removed is, then the first error is raised."""
+        fs.pipe({f"{root}/{name}": SMALL for name in ("a", "c", "dir/d")})
+        with pytest.raises(FileNotFoundError) as caught:
+            fs.rm([f"{root}/{name}" for name in ("a", "b", "c", "dir")])
+        assert f"{root}/b" in str(caught.value)
+        assert f"{root}/dir" in "".join(caught.value.__notes__)
+        assert fs.find(root) == [f"{root}/dir/d"]
+
     def test_cp_and_mv(self, fs: DcacheFileSystem, root: str) -> None:
         fs.pipe({f"{root}/a": LARGE, f"{root}/dir/b": SMALL})
         fs.cp_file(f"{root}/a", f"{root}/copy")

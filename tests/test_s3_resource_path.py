@@ -314,6 +314,11 @@ class TestLinks:
         assert [entry["name"] for entry in fs.ls(str(root), detail=True)] == [str(uri.dirname()).rstrip("/")]
         assert fs.find(str(root)) == [str(uri)]
         assert fs.glob(f"{root}*/*.txt") == [str(uri)]
+        fs.pipe({f"{root}a": b"a", f"{root}b": b"b"})
+        with pytest.raises(FileNotFoundError, match="a-none") as caught:
+            fs.rm([f"{root}{name}" for name in ("a", "b", "a-none", "dir")])
+        assert f"{root}dir" in "".join(caught.value.__notes__)
+        assert fs.find(str(root)) == [str(uri)]
         with fs.open(f"{root}new", "wb") as file:
             file.write(b"new")
         fs.mv(f"{root}new", f"{root}newer")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -12,6 +14,7 @@ from fsspec.compression import compr
 from fsspec.core import get_compression, open_files
 
 from .errors import (
+    DcacheError,
     ResourceExistsError,
     ResourceIsDirectoryError,
     ResourceIsFileError,
@@ -21,12 +24,15 @@ from .errors import (
 from .filesystem_reading import ReadingFileSystem
 from .remote_file import RemoteFile
 from .spooled_upload import SpooledUpload
+from .store.protocol import Store
 from .streamed_upload import StreamedUpload
 from .transfers import transfer
 from .tree import are_one, remove_tree
 from .webdav.addresses import decoded_path
 
 __all__ = ("DcacheFileSystem",)
+
+_MOST_ERRORS = 20
 
 
 class DcacheFileSystem(ReadingFileSystem):
@@ -216,7 +222,18 @@ class DcacheFileSystem(ReadingFileSystem):
             Whether directories are removed.
         maxdepth : `int`, optional
             See fsspec.
+
+        Raises
+        ------
+        ResourceNotFoundError
+            Raised if a file is not there; as with every other error, all others were removed that could be.
+            It is that of the first file, and its notes tell of the next ones.
+
+        Notes
+        -----
+        Files of a list are removed by bulk requests where the server has such (see `Store.remove_many`).
         """
+        files: defaultdict[Store, list[str]] = defaultdict(list)
         for each in self.expand_path(path, recursive=False):
             if recursive and maxdepth is None and self.isdir(each):
                 store, url = self._place(each, directory=True)
@@ -224,7 +241,13 @@ class DcacheFileSystem(ReadingFileSystem):
             elif recursive and maxdepth is not None:
                 super().rm(each, recursive=True, maxdepth=maxdepth)
             else:
-                self.rm_file(each)
+                store, url = self._place(each)
+                files[store].append(url)
+        errors = [error for store, urls in files.items() for error in _remove(store, urls)]
+        if errors:
+            for other in errors[1:_MOST_ERRORS]:
+                errors[0].add_note(str(other))
+            raise errors[0]
 
     def cp_file(self, path1: str, path2: str, mode: str = "overwrite", **kwargs: Any) -> None:
         """Copy a file: by the servers where they can, through this process otherwise.
@@ -325,3 +348,20 @@ def _packed(upload: SpooledUpload | StreamedUpload, compression: str, mode: str)
     packed.close = close
     packed._dealloc_warn = upload._dealloc_warn
     return packed
+
+
+def _remove(store: Store, urls: Sequence[str]) -> Iterator[Exception]:
+    """Remove files, and yield the errors of those that stay or were not there."""
+    singly = list(urls) if len(urls) == 1 else []
+    if urlsplit(urls[0]).scheme == "s3" and not singly:
+        # A request for many does not tell there which keys were none, or were those of directories.
+        singly = [
+            url for url, info in store.info_many(urls, fresh=True).items() if not (info and info.is_file)
+        ]
+    for url in singly:
+        try:
+            store.remove(url)
+        except DcacheError as error:
+            yield error
+    many = sorted(set(urls).difference(singly))
+    yield from (error for error in store.remove_many(many).values() if error is not None)
