@@ -218,12 +218,13 @@ class Connection:
 
     def _wait(self, poll: select.poll, seconds: float) -> bool:
         """Wait for the server; return whether it did anything."""
-        lateness = self.lateness
-        if lateness is not None and (left := lateness.left) < seconds:
+        lateness, until = self.lateness, time.monotonic() + seconds
+        while lateness is not None and (left := lateness.left) < seconds:
             if poll.poll(left * 1000):
                 return True
-            self.lateness = None
-            lateness.act()
+            if not lateness.act():
+                self.lateness = lateness = None
+            seconds = max(0.0, until - time.monotonic())
         progress = self.progress
         if progress is None:
             return bool(poll.poll(seconds * 1000))

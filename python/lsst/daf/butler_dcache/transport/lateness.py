@@ -9,19 +9,20 @@ __all__ = ("Lateness",)
 
 
 class Lateness:
-    """Something to do while an answer is waited for, once, by the thread that waits.
+    """Something to do while an answer is waited for, by the thread that waits.
 
     Parameters
     ----------
     seconds : `float`
         How long an answer may take without that.
     act : `~collections.abc.Callable`
-        Does it. What it raises ends the waiting, closes the connection and is raised to whoever asked.
+        Does it, and returns after how many seconds it is to be done again if there is still no answer, or
+        `None`. What it raises ends the waiting, closes the connection and is raised to whoever asked.
     """
 
     __slots__ = ("_act", "_due", "seconds")
 
-    def __init__(self, seconds: float, act: Callable[[], None]) -> None:
+    def __init__(self, seconds: float, act: Callable[[], float | None]) -> None:
         self.seconds = seconds
         self._act = act
         self._due = 0.0
@@ -35,6 +36,10 @@ class Lateness:
         """Seconds that are left, at least 0."""
         return max(0.0, self._due - time.monotonic())
 
-    def act(self) -> None:
-        """Do it."""
-        self._act()
+    def act(self) -> bool:
+        """Do it; return whether it is to be done again."""
+        again = self._act()
+        if again is None:
+            return False
+        self._due = time.monotonic() + again
+        return True

@@ -360,7 +360,7 @@ class Downloads:
             try:
                 recall.look_first()
                 return self._locate_once(url, headers, deadline, recall.lateness)
-            except NearlineError as error:
+            except (NearlineError, DeadlineError) as error:
                 recall.go_on(error)
 
     def _locate_once(

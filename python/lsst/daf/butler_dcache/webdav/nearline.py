@@ -16,6 +16,7 @@ import logging
 import shlex
 import time
 from collections.abc import Callable
+from typing import NoReturn
 
 from ..errors import (
     CredentialError,
@@ -119,8 +120,8 @@ class Recall:
         self._stage = stage
         self._lane = lane
         self._policy = "fail" if stage is None else door.settings.nearline
+        self._begun = time.monotonic()
         self._tape: Deadline | None = None
-        self._is_extended = False
         self._is_staged = False
 
     @property
@@ -128,15 +129,12 @@ class Recall:
         """What is done if the door does not answer the GET soon."""
         if self._door.dialect not in ("auto", "dcache"):
             return None
-        # Who waits does so no longer than was wanted, although the door may go on for another 180 s.
-        seconds = max(0.0, self._time_for_tape().left) if self._policy == "wait" else PATIENCE_SECONDS
-        return Lateness(seconds, self._look_late)
-
-    def _time_for_tape(self) -> Deadline:
-        """Return the deadline of the policy, which begins with the first question for it."""
-        if self._tape is None:
-            self._tape = Deadline(self._door.settings.nearline_deadline_seconds)
-        return self._tape
+        if self._policy != "wait":
+            return Lateness(PATIENCE_SECONDS, self._look_late)
+        if self._tape is not None:
+            return Lateness(max(0.0, self._tape.left), self._give_up)
+        patience = min(PATIENCE_SECONDS, self._door.settings.nearline_deadline_seconds)
+        return Lateness(patience, self._look_or_give_up)
 
     def look_first(self) -> None:
         """Ask where the file is, if there is a reason to think of tape and it was not on disk a moment ago.
@@ -159,6 +157,48 @@ class Recall:
                 raise
             _log.debug("where a file is could not be found out, so its bytes are asked for: %s", error)
 
+    def _look_or_give_up(self) -> float | None:
+        """Ask where the file is while the GET is waited for, and let it go on as long as tape may take."""
+        if self._tape is not None:
+            self._give_up()
+        try:
+            self._look_late()
+        except NearlineError as error:
+            if error.locality != Locality.NEARLINE:
+                raise
+            self._door.localities.note_tape(self._url)
+            _log.info("the file is waited for, it is on its way from tape: %s", error)
+            return max(0.0, self._allow_for_tape().left)
+        return None
+
+    def _give_up(self) -> NoReturn:
+        raise self._overdue()
+
+    def _overdue(self, error: DcacheError | None = None) -> NearlineError:
+        """Return the error for a file that tape did not bring in time, with the door's last words."""
+        waited = time.monotonic() - self._begun
+        return NearlineError(
+            f"the file is on tape only (NEARLINE) and did not come back within {waited:.3g} s; "
+            f"nearline_deadline_seconds is {self._door.settings.nearline_deadline_seconds:g}",
+            operation="read",
+            url=self._url,
+            status=None if error is None else error.status,
+            reason="" if error is None else error.reason,
+            elapsed_seconds=waited,
+            locality=Locality.NEARLINE.value,
+            hint="The restore may still be running, so that a later read can succeed; or stage it: "
+            f"dcache-butler stage {shlex.quote(redact_url(self._url))}",
+        )
+
+    def _allow_for_tape(self) -> Deadline:
+        """Return when tape must have brought the file; the first time, make the operation wait for it."""
+        if self._tape is None:
+            seconds = self._door.settings.nearline_deadline_seconds
+            waited = time.monotonic() - self._begun if self._policy == "wait" else 0.0
+            self._tape = Deadline(seconds - waited)
+            self._deadline.extend(seconds)
+        return self._tape
+
     def _look_late(self) -> None:
         """Ask where the file is while the GET is waited for."""
         if self._lane is not None and self._lane.has_lost:
@@ -177,32 +217,34 @@ class Recall:
         if entry.locality in (Locality.ONLINE, Locality.ONLINE_AND_NEARLINE):
             self._door.localities.note_on_disk(self._url)
 
-    def go_on(self, error: NearlineError) -> None:
+    def go_on(self, error: NearlineError | DeadlineError) -> None:
         """Do what the policy says, and return if the door can be asked once more.
 
         Parameters
         ----------
-        error : `NearlineError`
+        error : `NearlineError` or `DeadlineError`
             Why there are no bytes.
 
         Raises
         ------
-        NearlineError
+        DcacheError
             Raised if that is final, or took too long.
         """
+        if isinstance(error, DeadlineError):
+            # A silence that is too long for a door is none for tape.
+            if self._policy != "wait" or self._tape is None or self._deadline.expired:
+                raise error
+            self._pause(self._tape, error)
+            return
         if error.locality == Locality.NEARLINE:
             self._door.localities.note_tape(self._url)
         if self._policy == "fail":
             raise error
-        tape = self._time_for_tape()
-        if not self._is_extended:
-            self._is_extended = True
-            self._deadline.extend(tape.seconds)
+        tape = self._allow_for_tape()
         if self._policy == "wait":
-            if _WAITED not in error.reason or tape.left <= _PAUSE_SECONDS:
+            if _WAITED not in error.reason:
                 raise error
-            _log.info("the file is still on its way from tape: %s", error)
-            time.sleep(_PAUSE_SECONDS)
+            self._pause(tape, error)
             return
         # What the door says of a recall that it tried would befall another one as well.
         if self._is_staged or error.locality != Locality.NEARLINE or error.status is not None:
@@ -215,4 +257,12 @@ class Recall:
         except UnsupportedError as unsupported:
             error.add_note(f"it cannot be staged here: {unsupported}")
             raise error from unsupported
+        except DeadlineError as late:
+            raise self._overdue() from late
         self._door.localities.note_on_disk(self._url)
+
+    def _pause(self, tape: Deadline, error: DcacheError) -> None:
+        if tape.expired:
+            raise self._overdue(error) from error
+        _log.info("the file is still on its way from tape: %s", error)
+        time.sleep(min(_PAUSE_SECONDS, max(0.0, tape.left)))
