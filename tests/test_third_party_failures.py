@@ -94,9 +94,9 @@ class TestVerdict:
         store = store_for(source)
         offer = type(store).offer
 
-        def lying(self: Any, url: str, algorithm: str) -> Any:
+        def lying(self: Any, url: str, *options: Any) -> Any:
             entry.checksums = dict(offered)
-            info = offer(self, url, algorithm)
+            info = offer(self, url, *options)
             entry.checksums = {}
             return info
 
@@ -123,6 +123,27 @@ class TestVerdict:
         assert "unverified" in caplog.text
         # What the server knows is told to whoever asks it.
         assert store_for(target).info(target).checksums == {"adler32": ADLER32}
+        assert read(target) == DATA
+
+    def test_a_source_that_was_replaced_since_somebody_looked(self, sites: Sites, target: str) -> None:
+        source = f"{sites.near.url}{name()}"
+        store = store_for(source)
+        store.write(source, OTHER * 3)
+        (known,) = store.info_many([source], fresh=True).values()
+        with counted(sites.near) as near:
+            copy(source, target, known=known)
+        assert near.methods() == ["door GET", "pool GET"]
+        assert read(target) == OTHER * 3
+        store.write(source, DATA)
+        with counted(sites.near) as near, counted(sites.far) as far:
+            info = copy(source, target, known=known)
+        assert far.methods() == ["door COPY", "door PROPFIND", "door MOVE"]
+        assert near.methods() == ["door GET", "pool GET", "door PROPFIND"]
+        assert (info.size, dict(info.checksums)) == (len(DATA), {"adler32": ADLER32})
+        assert read(target) == DATA
+        store.remove(source)
+        with pytest.raises(errors.ResourceNotFoundError):
+            copy(source, target, known=known)
         assert read(target) == DATA
 
     def test_a_source_that_has_its_checksum_only_for_head(
@@ -336,6 +357,42 @@ class TestEnd:
             copy(source, target, deadline=Deadline(0.5))
         assert time.monotonic() - started < 5
         assert read(target) == OTHER
+
+    @pytest.mark.parametrize("third_party", ["auto", "pull", "never"])
+    def test_one_deadline_for_all_ways(
+        self, sites: Sites, source: str, target: str, monkeypatch: pytest.MonkeyPatch, third_party: str
+    ) -> None:
+        # Each way alone would wait for two minutes of the server's time, and the stream for one of ours.
+        settings = {"stall_seconds": 60, "third_party": third_party}
+        sites.configure(monkeypatch, near=settings | {"total_timeout_seconds": 1}, far=settings)
+        sites.near.faults.add(Fault("stall_download", at_byte=1000, seconds=3000, times=None))
+        started = time.monotonic()
+        with pytest.raises(errors.DeadlineError):
+            copy(source, target)
+        assert time.monotonic() - started < 6
+        sites.near.faults.clear()
+        assert read(target) == OTHER
+
+    def test_a_deadline_says_what_was_tried(
+        self, sites: Sites, source: str, target: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        for site in (sites.near, sites.far):
+            site.faults.add(Fault("status", server="door", method="COPY", status=501, times=None))
+        sites.configure(monkeypatch, far={"total_timeout_seconds": 2})
+        sites.near.faults.add(Fault("stall_download", at_byte=1000, seconds=3000, times=None))
+        with pytest.raises(errors.DeadlineError, match=r"2 s \(pull: .*; push: .*; through this process: "):
+            copy(source, target)
+
+    def test_a_large_file_may_take_longer_unless_somebody_says_how_long(self) -> None:
+        now = [0.0]
+        patient = Deadline(30, lambda: now[0], is_fixed=False)
+        patient.allow(decisions.needed_seconds(10))
+        assert patient.left == 30
+        patient.allow(decisions.needed_seconds(100 * 1024**2))
+        assert (patient.left, patient.seconds) == (100, 100)
+        fixed = Deadline(30, lambda: now[0])
+        fixed.allow(100)
+        assert fixed.left == 30
 
     def test_a_token_that_has_ended(
         self, sites: Sites, source: str, target: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path

@@ -10,6 +10,7 @@ nothing more is sent to that directory, and after two nothing more to that serve
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import itertools
 import threading
@@ -335,7 +336,12 @@ class _Run:
                 if not self._overwrite:
                     raise _taken(copy.target)
             watch = _Watch(self, self._on_progress)
-            outcome, info = copy_one(copy, overwrite=self._overwrite, progress=watch, deadline=self._deadline)
+            outcome, info = copy_one(
+                dataclasses.replace(copy, info=task.source),
+                overwrite=self._overwrite,
+                progress=watch,
+                deadline=self._deadline,
+            )
             watch.complete(info.size or 0)
             return CopyResult(copy, outcome, info)
         except (DcacheError, OSError) as error:

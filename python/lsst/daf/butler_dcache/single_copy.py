@@ -111,6 +111,7 @@ def copy_one(
         progress=progress,
         deadline=deadline,
         on_way=on_way,
+        known=copy.info,
     )
     return way, info
 

@@ -15,7 +15,7 @@ from .errors import DcacheError, IntegrityError
 from .model import FileInfo
 from .remote_file import RemoteFile
 from .store.protocol import Carrier, Progress, RemoteReader, Store
-from .store.third_party import copied_by_servers
+from .store.third_party import copied, needed_seconds
 from .transport.deadline import Deadline
 
 __all__ = ("transfer",)
@@ -33,6 +33,7 @@ def transfer(
     progress: Progress | None = None,
     deadline: Deadline | None = None,
     on_way: Callable[[Carrier], object] | None = None,
+    known: FileInfo | None = None,
 ) -> FileInfo:
     """Copy a file from one store to another, or within one.
 
@@ -48,10 +49,13 @@ def transfer(
         Is told how many bytes have arrived; fewer than before where the copy begins anew. What it raises ends
         the copy.
     deadline : `~lsst.daf.butler_dcache.transport.deadline.Deadline`, optional
-        When to give up what the servers do; by the size of the file if not given. What passes through this
-        process is given up as well, and its requests end with the deadlines of their endpoints.
+        When to give up, whatever ways were tried. If not given, after ``total_timeout_seconds`` of the more
+        impatient of both endpoints, or a second for each megabyte if that is more.
     on_way : `~collections.abc.Callable`, optional
         Is told who moves the bytes: first ``server`` where that is tried, then ``client`` if it fails.
+    known : `~lsst.daf.butler_dcache.model.FileInfo`, optional
+        What a look of a moment ago says of the source. It is not looked at again then, unless that has no
+        checksum or what comes is something else.
 
     Returns
     -------
@@ -74,26 +78,49 @@ def transfer(
     """
     if source_store is target_store:
         return source_store.copy(
-            source, target, overwrite=overwrite, progress=progress, deadline=deadline, on_way=on_way
+            source,
+            target,
+            overwrite=overwrite,
+            progress=progress,
+            deadline=deadline,
+            on_way=on_way,
+            known=known,
         )
-    info = copied_by_servers(
+
+    def here(deadline: Deadline) -> FileInfo:
+        return _streamed(source_store, source, target_store, target, overwrite, progress, deadline)
+
+    return copied(
         source_store,
         source,
         target_store,
         target,
+        here,
         overwrite=overwrite,
         progress=progress,
         deadline=deadline,
         on_way=on_way,
+        known=known,
     )
-    if info is not None:
-        return info
-    with _Stream(source_store.open_reader(source), source, progress, deadline) as stream:
+
+
+def _streamed(
+    source_store: Store,
+    source: str,
+    target_store: Store,
+    target: str,
+    overwrite: bool,
+    progress: Progress | None,
+    deadline: Deadline,
+) -> FileInfo:
+    """Copy a file whose bytes pass through this process."""
+    reader = source_store.open_reader(source, deadline=deadline)
+    with _Stream(reader, source, progress, deadline) as stream:
         if target.startswith("s3:"):
-            info = _in_parts(stream, target_store, target, overwrite)
+            info = _in_parts(stream, target_store, target, overwrite, deadline)
         else:
             # Read anew where the upload has to begin anew.
-            info = target_store.write(target, cast(BinaryIO, stream), overwrite=overwrite)
+            info = target_store.write(target, cast(BinaryIO, stream), overwrite=overwrite, deadline=deadline)
         difference = _difference(stream.info, info)
     if difference:
         with contextlib.suppress(DcacheError):
@@ -106,7 +133,7 @@ class _Stream(RemoteFile):
     """The source, as it passes through this process."""
 
     def __init__(
-        self, reader: RemoteReader, name: str, progress: Progress | None, deadline: Deadline | None
+        self, reader: RemoteReader, name: str, progress: Progress | None, deadline: Deadline
     ) -> None:
         super().__init__(reader, name, sequential=True)
         self._progress = progress
@@ -122,20 +149,21 @@ class _Stream(RemoteFile):
         return self._note(super().read1(size))
 
     def _note(self, piece: bytes) -> bytes:
-        if self._deadline is not None:
-            self._deadline.remaining()
-        if self._progress is not None:
-            if not self._is_told:
+        if not self._is_told:
+            self._is_told = True
+            self._deadline.allow(needed_seconds(self.size))
+            if self._progress is not None:
                 self._progress.set_size(self.size)
-                self._is_told = True
+        self._deadline.remaining()
+        if self._progress is not None:
             self._progress.absolute_update(self.tell())
         return piece
 
 
-def _in_parts(stream: RemoteFile, store: Store, url: str, overwrite: bool) -> FileInfo:
+def _in_parts(stream: RemoteFile, store: Store, url: str, overwrite: bool, deadline: Deadline) -> FileInfo:
     """Send a file part by part: each is held until it has arrived, so that nothing is read twice."""
     piece = stream.read1(_PIECE_BYTES)  # its answer tells the size
-    writer = store.open_writer(url, overwrite=overwrite, size=stream.size)
+    writer = store.open_writer(url, overwrite=overwrite, size=stream.size, deadline=deadline)
     try:
         while piece:
             writer.write(piece)

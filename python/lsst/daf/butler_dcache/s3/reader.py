@@ -47,14 +47,19 @@ class S3Reader:
         Reads whole objects.
     url : `str`
         The object.
+    deadline : `Deadline`, optional
+        When to give up, whatever is asked; each operation has its own if not given.
 
     Notes
     -----
     Nothing is asked yet. Not thread-safe. There is nothing on the server that would have to be given back.
     """
 
-    def __init__(self, endpoint: S3Endpoint, downloads: Downloads, url: str) -> None:
+    def __init__(
+        self, endpoint: S3Endpoint, downloads: Downloads, url: str, deadline: Deadline | None = None
+    ) -> None:
         self._endpoint = endpoint
+        self._shared_deadline = deadline
         self._downloads = downloads
         self._url = url
         self._key = key_of(url)
@@ -76,7 +81,7 @@ class S3Reader:
     @property
     def info(self) -> FileInfo:
         """What is known of the object; asks only if no answer has told its size yet."""
-        self._find_size(self._endpoint.deadline())
+        self._find_size(self._deadline())
         assert self._version is not None, "an answer has told"
         return self._version.info()
 
@@ -101,7 +106,7 @@ class S3Reader:
             The bytes.
         """
         self._check_open()
-        deadline = self._endpoint.deadline()
+        deadline = self._deadline()
         if self.known_size is None and (answer := self._ask(f"bytes=-{count}", deadline)) is not None:
             size = self.known_size
             if size and answer.status == 206:
@@ -132,7 +137,7 @@ class S3Reader:
             Raised if the object was replaced meanwhile.
         """
         self._check_open()
-        deadline = self._endpoint.deadline()
+        deadline = self._deadline()
         first = len(self._first)
         parts: list[Part] = [(ByteRange(0, first), memoryview(self._first))] if first else []
         missing = [one for one in ranges if one.stop > first]
@@ -165,7 +170,7 @@ class S3Reader:
             if start < size:
                 yield self._first[start:]
             return
-        body = self._open_from(start, self._endpoint.deadline())
+        body = self._open_from(start, self._deadline())
         if body is None:
             return
         clean = False
@@ -176,7 +181,7 @@ class S3Reader:
                 seen.update(view[:count])
                 yield bytes(view[:count])
                 # The time between two pieces was the caller's own.
-                body.renew(self._endpoint.deadline())
+                body.renew(self._deadline())
             clean = True
         finally:
             body.close(None if clean else False)
@@ -198,6 +203,9 @@ class S3Reader:
         """End it; a second time is no error."""
         self._closed = True
         self._first = b""
+
+    def _deadline(self) -> Deadline:
+        return self._shared_deadline or self._endpoint.deadline()
 
     def _check_open(self) -> None:
         if self._closed:

@@ -115,6 +115,8 @@ class CopyRules:
         Size from which its server is asked to.
     stall_seconds : `float` or `None`
         For how long no byte may move.
+    seconds : `float`
+        How long a copy may take for which nobody has set a deadline, if its size does not need more.
     """
 
     way: str = "auto"
@@ -123,6 +125,7 @@ class CopyRules:
     pushes_to_signed: bool = False
     from_bytes: int = 1
     stall_seconds: float | None = None
+    seconds: float = 3600.0
 
 
 class Landing(Protocol):
@@ -192,11 +195,13 @@ class Store(Protocol):
         """Copy the whole file, verified, to a binary file that is positioned where it shall begin."""
         ...
 
-    def open_reader(self, url: str) -> RemoteReader:
-        """Open a file for any number of reads."""
+    def open_reader(self, url: str, *, deadline: Deadline | None = None) -> RemoteReader:
+        """Open a file for any number of reads, each in its own time or all by a deadline."""
         ...
 
-    def write(self, url: str, data: bytes | BinaryIO, *, overwrite: bool = True) -> FileInfo:
+    def write(
+        self, url: str, data: bytes | BinaryIO, *, overwrite: bool = True, deadline: Deadline | None = None
+    ) -> FileInfo:
         """Publish bytes, or a file from its position to its end, atomically and verified.
 
         Parameters
@@ -208,10 +213,19 @@ class Store(Protocol):
         overwrite : `bool`, optional
             Whether a file of that name is replaced; if not, exactly one of several writers succeeds and the
             others get `ResourceExistsError`.
+        deadline : `~..transport.deadline.Deadline`, optional
+            When to give up; as the endpoint's settings say if not given.
         """
         ...
 
-    def open_writer(self, url: str, *, overwrite: bool = True, size: int | None = None) -> RemoteWriter:
+    def open_writer(
+        self,
+        url: str,
+        *,
+        overwrite: bool = True,
+        size: int | None = None,
+        deadline: Deadline | None = None,
+    ) -> RemoteWriter:
         """Begin a file that is written piece by piece.
 
         Parameters
@@ -222,6 +236,8 @@ class Store(Protocol):
             As for `write`.
         size : `int`, optional
             Its exact size, where it is known: the server is told, and compares.
+        deadline : `~..transport.deadline.Deadline`, optional
+            When to give up; each call has its own if not given.
         """
         ...
 
@@ -251,6 +267,7 @@ class Store(Protocol):
         progress: Progress | None = None,
         deadline: Deadline | None = None,
         on_way: Callable[[Carrier], object] | None = None,
+        known: FileInfo | None = None,
     ) -> FileInfo:
         """Copy a file on this server and verify the copy; see `..transfers.transfer`."""
         ...
@@ -285,11 +302,11 @@ class Store(Protocol):
         """What this end of a copy between servers wants and can do."""
         ...
 
-    def offer(self, url: str, algorithm: str) -> FileInfo:
+    def offer(self, url: str, algorithm: str, deadline: Deadline | None = None) -> FileInfo:
         """As `stat`, with a checksum of this kind where the server tells it soon."""
         ...
 
-    def grant(self, url: str, seconds: float) -> Grant:
+    def grant(self, url: str, seconds: float, deadline: Deadline | None = None) -> Grant:
         """Return the right to read a file, for another server and for so long; `UnsupportedError` if none."""
         ...
 

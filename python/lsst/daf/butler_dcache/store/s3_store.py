@@ -149,10 +149,10 @@ class S3Store:
         with self._file(url, "read"):
             return self._downloads.fetch(url, LocalTarget(target, progress))
 
-    def open_reader(self, url: str) -> RemoteReader:
+    def open_reader(self, url: str, *, deadline: Deadline | None = None) -> RemoteReader:
         """See `.protocol.Store`."""
         with self._file(url, "read"):
-            reader = S3Reader(self._endpoint, self._downloads, url)
+            reader = S3Reader(self._endpoint, self._downloads, url, deadline)
             reader.look()
         return reader
 
@@ -182,9 +182,11 @@ class S3Store:
 
     # Writing
 
-    def write(self, url: str, data: bytes | BinaryIO, *, overwrite: bool = True) -> FileInfo:
+    def write(
+        self, url: str, data: bytes | BinaryIO, *, overwrite: bool = True, deadline: Deadline | None = None
+    ) -> FileInfo:
         """See `.protocol.Store`."""
-        deadline = self._deadline()
+        deadline = deadline or self._deadline()
         self._folding.check(self._file_address(url), operation="write", deadline=deadline)
         body = UploadBody(data)
         self._space.check(url, body.length)
@@ -198,16 +200,24 @@ class S3Store:
         self._space.accepted()
         return info
 
-    def open_writer(self, url: str, *, overwrite: bool = True, size: int | None = None) -> RemoteWriter:
+    def open_writer(
+        self,
+        url: str,
+        *,
+        overwrite: bool = True,
+        size: int | None = None,
+        deadline: Deadline | None = None,
+    ) -> RemoteWriter:
         """See `.protocol.Store`."""
-        self._folding.check(self._file_address(url), operation="write", deadline=self._deadline())
+        begin = self._deadline if deadline is None else lambda: deadline
+        self._folding.check(self._file_address(url), operation="write", deadline=begin())
         return S3Writer(
             self._uploads,
             self._copies,
             url,
             overwrite=overwrite,
             size=size,
-            deadline=self._deadline,
+            deadline=begin,
             sizes=self._sizes,
             space=self._space,
         )
@@ -314,6 +324,7 @@ class S3Store:
         progress: Progress | None = None,
         deadline: Deadline | None = None,
         on_way: Callable[[Carrier], object] | None = None,
+        known: FileInfo | None = None,
     ) -> FileInfo:
         """See `.protocol.Store`; the server does not say how far it is."""
         if self._address(source) == self._address(target):
@@ -330,13 +341,13 @@ class S3Store:
     @property
     def copy_rules(self) -> CopyRules:
         """See `.protocol.Store`: no S3 server fetches or sends objects."""
-        return CopyRules()
+        return CopyRules(seconds=self._endpoint.limits.total_timeout_seconds)
 
-    def offer(self, url: str, algorithm: str) -> FileInfo:
+    def offer(self, url: str, algorithm: str, deadline: Deadline | None = None) -> FileInfo:
         """See `.protocol.Store`; S3 tells what it has."""
-        return self.stat(url)
+        return self._listing.stat(self._address(url), operation="copy", deadline=deadline or self._deadline())
 
-    def grant(self, url: str, seconds: float) -> Grant:
+    def grant(self, url: str, seconds: float, deadline: Deadline | None = None) -> Grant:
         """See `.protocol.Store`."""
         return Grant(Secret(self.presign(url, "GET", int(seconds))))
 

@@ -52,11 +52,10 @@ from ..webdav.markers import StandstillError, Vigil
 from ..webdav.third_party import OtherSideError, SourceError
 from .protocol import Carrier, CopyRules, Landing, Progress, Store
 
-__all__ = ("copied_by_servers",)
+__all__ = ("copied", "needed_seconds")
 
 _log = logging.getLogger(__name__)
 
-_PATIENCE_SECONDS = 1800.0
 _GRANT_SECONDS = 600.0
 _SLOWEST_BYTES_PER_SECOND = 1024**2
 _SETTLING_SECONDS = (0.5, 1.0, 2.0, 4.0, 6.0)
@@ -149,19 +148,32 @@ closed = _Closed()
 os.register_at_fork(after_in_child=closed.forget)
 
 
-def copied_by_servers(
+def needed_seconds(size: int) -> float:
+    """Return how long a file of some size may take whose bytes move.
+
+    Parameters
+    ----------
+    size : `int`
+        Bytes.
+    """
+    return size / _SLOWEST_BYTES_PER_SECOND
+
+
+def copied(
     source_store: Store,
     source: str,
     target_store: Store,
     target: str,
+    here: Callable[[Deadline], FileInfo],
     *,
     overwrite: bool,
     progress: Progress | None = None,
     deadline: Deadline | None = None,
     on_way: Callable[[Carrier], object] | None = None,
+    known: FileInfo | None = None,
     sleep: Callable[[float], None] = time.sleep,
-) -> FileInfo | None:
-    """Have a file copied by the servers of two stores, which may be one.
+) -> FileInfo:
+    """Have a file copied by the servers of two stores, which may be one, or copy it otherwise.
 
     Parameters
     ----------
@@ -169,22 +181,28 @@ def copied_by_servers(
         From where, and to where.
     source, target : `str`
         URLs of the file and of its copy.
+    here : `~collections.abc.Callable`
+        Copies it through this process by a deadline, which it has to `~..transport.deadline.Deadline.allow`
+        the size of the file.
     overwrite : `bool`
         Whether an existing file may be replaced.
     progress : `.protocol.Progress`, optional
         Is told how far the servers are, as often as they say.
     deadline : `~..transport.deadline.Deadline`, optional
-        When to give up; half an hour and a second for each megabyte if not given.
+        When to give up, whatever ways were tried; by `.protocol.CopyRules.seconds` of both and by the size if
+        not given.
     on_way : `~collections.abc.Callable`, optional
         Is told ``server`` when the servers begin, and ``client`` if they do not do it.
+    known : `~..model.FileInfo`, optional
+        What a look of a moment ago says of the source.
     sleep : `~collections.abc.Callable`, optional
         Waits before another look.
 
     Returns
     -------
-    info : `~..model.FileInfo` or `None`
-        The copy, with those checksums only that both ends told; `None` where the servers do not do it, so
-        that the bytes have to pass through this process. A warning has said why, once for each pair.
+    info : `~..model.FileInfo`
+        The copy, with those checksums only that both ends told, or what ``here`` returned where the servers
+        do not do it. A warning has said why, once for each pair.
 
     Raises
     ------
@@ -195,7 +213,7 @@ def copied_by_servers(
     AccessDeniedError
         If a right is missing. With status 401 the door counts it: three within 20 s block this host.
     DeadlineError
-        If the deadline passed. The target is as it was.
+        If the deadline passed, with what was tried. The target is as it was.
     DcacheError
         By cause otherwise, if another way would not do better.
     """
@@ -203,20 +221,30 @@ def copied_by_servers(
     to_signed = target.startswith("s3:")
     rules, pair = target_store.copy_rules, (_place(source), _place(target))
     theirs = source_store.copy_rules
+    deadline = deadline or Deadline(min(theirs.seconds, rules.seconds), is_fixed=False)
     ways = [way for way in _ways(theirs, rules, to_signed) if not closed.is_closed(pair, way, overwrite)]
-    offered = source_store.offer(source, "md5" if to_signed else "adler32") if ways else None
+    algorithm = "md5" if to_signed else "adler32"
+    is_known = known is not None and bool(known.size) and algorithm in known.checksums
+    offered = None
+    if known is not None and is_known:
+        offered = dataclasses.replace(known, url=source)
+    elif ways:
+        offered = source_store.offer(source, algorithm, deadline)
     if offered is not None and offered.is_directory:
         raise ResourceIsDirectoryError("it is a directory", operation="copy", url=source)
-    if offered is None or not _is_worth_it(offered, rules, to_signed):
+    if not ways or offered is None or not _is_worth_it(offered, rules, to_signed):
         if not ways and "never" not in (theirs.way, rules.way) and closed.warns(pair):
             _log.warning("files go from %s to %s through this process: neither server copies them", *pair)
         tell("client")
         if offered is not None and offered.size == 0:
-            return target_store.write(target, b"", overwrite=overwrite)
-        return None
-    order = _Order(source_store, offered, target_store, target, overwrite, progress, deadline, sleep)
+            return target_store.write(target, b"", overwrite=overwrite, deadline=deadline)
+        return here(deadline)
+    order = _Order(
+        source_store, offered, is_known, target_store, target, overwrite, progress, deadline, sleep
+    )
     order.check()
     tell("server")
+    tried: list[str] = []
     error: DcacheError | None = None
     for way in ways:
         try:
@@ -225,13 +253,9 @@ def copied_by_servers(
             _, course = _course_of(failed)
             if course is _Course.ANSWER or order.publishes:
                 raise
-            if order.deadline.expired:
-                raise DeadlineError(
-                    f"the servers have not copied the file in {order.deadline.seconds:g} s",
-                    operation="copy",
-                    url=target,
-                    elapsed_seconds=order.deadline.elapsed,
-                ) from failed
+            tried.append(f"{way.value}: {failed.message}")
+            if deadline.expired:
+                raise _late(target, deadline, tried) from failed
             if course is _Course.CLOSED:
                 closed.close(pair, way, overwrite)
             error = failed
@@ -245,7 +269,22 @@ def copied_by_servers(
             error,
         )
     tell("client")
-    return None
+    try:
+        return here(deadline)
+    except (DeadlineError, DoorUnavailableError) as failed:
+        if not deadline.expired:
+            raise
+        tried.append(f"through this process: {failed.message}")
+        raise _late(target, deadline, tried) from failed
+
+
+def _late(target: str, deadline: Deadline, tried: list[str]) -> DeadlineError:
+    return DeadlineError(
+        f"the file was not copied in {deadline.seconds:g} s ({'; '.join(tried)})",
+        operation="copy",
+        url=target,
+        elapsed_seconds=deadline.elapsed,
+    )
 
 
 def _place(url: str) -> str:
@@ -277,24 +316,26 @@ class _Order:
         self,
         source_store: Store,
         offered: FileInfo,
+        may_be_old: bool,
         target_store: Store,
         target: str,
         overwrite: bool,
         progress: Progress | None,
-        deadline: Deadline | None,
+        deadline: Deadline,
         sleep: Callable[[float], None],
     ) -> None:
         self._source_store = source_store
         self._offered = offered
+        self._may_be_old = may_be_old  # told by whoever has looked before us
         self._target_store = target_store
         self._target = target
         self._overwrite = overwrite
         self._sleep = sleep
         self.publishes = False  # whether the copy may have got its name, so that no other is to be made
         size = self._size = offered.size or 0
-        seconds = size / _SLOWEST_BYTES_PER_SECOND
-        self._grant_seconds = _GRANT_SECONDS + seconds
-        self.deadline = Deadline(_PATIENCE_SECONDS + seconds) if deadline is None else deadline
+        self._grant_seconds = _GRANT_SECONDS + needed_seconds(size)
+        self.deadline = deadline
+        deadline.allow(needed_seconds(size))
         known = offered.checksums
         self._algorithm = next((one for one in ("adler32", "md5", *known) if one in known), "adler32")
         if progress is not None:
@@ -330,7 +371,7 @@ class _Order:
         ) as landing:
             try:
                 if way is Way.PULL:
-                    grant = self._source_store.grant(source, self._grant_seconds)
+                    grant = self._source_store.grant(source, self._grant_seconds, self.deadline)
                     landing.pull(grant, vigil, algorithm=self._algorithm)
                 else:
                     self._source_store.push(source, landing.grant(self._grant_seconds), vigil, self.deadline)
@@ -338,6 +379,9 @@ class _Order:
             except (OutcomeUnknownError, DoorUnavailableError) as error:
                 seen = self._settled(landing, error)
             difference = self._difference(seen)
+            if difference and self._may_be_old:
+                self._look_again()
+                difference = self._difference(seen)
             if difference or seen is None:
                 raise IntegrityError(
                     f"the copy differs from its source: {difference}", operation="copy", url=self._target
@@ -353,6 +397,17 @@ class _Order:
                 break
             self._sleep(pause)
         return seen
+
+    def _look_again(self) -> None:
+        """Ask for the source that is there now: the one that was looked at may have been replaced."""
+        self._may_be_old = False
+        now = self._source_store.offer(self._offered.url, self._algorithm, self.deadline)
+        if now.size is None:
+            raise FileBrokenError(
+                "the upload of this file has not ended", operation="copy", url=self._offered.url
+            )
+        self._offered, self._size = now, now.size
+        self.deadline.allow(needed_seconds(now.size))
 
     def _settled(self, landing: Landing, error: DcacheError) -> FileInfo | None:
         """Look until a copy of which nobody knows is complete, and raise if it does not get so."""
@@ -387,7 +442,7 @@ class _Order:
         if not common and self._target.startswith("s3:"):
             return "both ends know no common checksum"
         if not common:
-            now = self._source_store.offer(self._offered.url, self._algorithm)
+            now = self._source_store.offer(self._offered.url, self._algorithm, self.deadline)
             if (now.size, now.etag) != (self._size, self._offered.etag):
                 return "the source has changed meanwhile"
             _log.info("unverified but for its size, no checksum is common: %s", redact_url(self._target))

@@ -62,9 +62,12 @@ class WebdavLanding:
         """See `.protocol.Landing`."""
         try:
             # DELETE lets the sender replace, or remove, what it has cut itself.
-            return grant(self._door, self._rights, self.temporary, seconds, Activity.UPLOAD, Activity.DELETE)
+            return self._grant(seconds, Activity.UPLOAD, Activity.DELETE)
         except AccessDeniedError:
-            return grant(self._door, self._rights, self.temporary, seconds, Activity.UPLOAD)
+            return self._grant(seconds, Activity.UPLOAD)
+
+    def _grant(self, seconds: float, *activities: Activity) -> Grant:
+        return grant(self._door, self._rights, self.temporary, seconds, self._deadline, *activities)
 
     def pull(self, source: Grant, vigil: Vigil, *, algorithm: str) -> None:
         """See `.protocol.Landing`."""
@@ -87,7 +90,9 @@ class WebdavLanding:
         return self._publish(info)
 
 
-def grant(door: Door, rights: Rights, url: str, seconds: float, *activities: Activity) -> Grant:
+def grant(
+    door: Door, rights: Rights, url: str, seconds: float, deadline: Deadline, *activities: Activity
+) -> Grant:
     """Return the right to one file for another server, for some time.
 
     Parameters
@@ -100,6 +105,8 @@ def grant(door: Door, rights: Rights, url: str, seconds: float, *activities: Act
         The file.
     seconds : `float`
         For how long.
+    deadline : `~..transport.deadline.Deadline`
+        When to give up.
     *activities : `~..auth.macaroon.Activity`
         What for.
 
@@ -121,7 +128,5 @@ def grant(door: Door, rights: Rights, url: str, seconds: float, *activities: Act
     if door.dialect != "dcache":
         # XRootD looks at a file before it sends or receives it; at dCache any right implies that one.
         activities = (*activities, Activity.READ_METADATA)
-    credential = rights.delegate(
-        url, activities=activities, lifetime_seconds=seconds, deadline=door.deadline()
-    )
+    credential = rights.delegate(url, activities=activities, lifetime_seconds=seconds, deadline=deadline)
     return Grant(place, credential)

@@ -54,7 +54,7 @@ from .removal import Remover
 from .sharing import presign
 from .size_cache import SizeCache
 from .tape import Tape
-from .third_party import copied_by_servers
+from .third_party import copied, needed_seconds
 from .webdav_landing import WebdavLanding, grant
 from .writer import StreamingWriter
 
@@ -187,9 +187,9 @@ class WebdavStore:
         """See `.protocol.Store`."""
         return self._downloads.fetch(url, LocalTarget(target, progress))
 
-    def open_reader(self, url: str) -> RemoteReader:
+    def open_reader(self, url: str, *, deadline: Deadline | None = None) -> RemoteReader:
         """See `.protocol.Store`."""
-        return WebdavReader(self._door, self._downloads, url)
+        return WebdavReader(self._door, self._downloads, url, deadline)
 
     def read_ranges(self, url: str, ranges: Sequence[ByteRange]) -> list[bytes]:
         """See `.protocol.Store`."""
@@ -203,15 +203,26 @@ class WebdavStore:
 
     # Writing
 
-    def write(self, url: str, data: bytes | BinaryIO, *, overwrite: bool = True) -> FileInfo:
+    def write(
+        self, url: str, data: bytes | BinaryIO, *, overwrite: bool = True, deadline: Deadline | None = None
+    ) -> FileInfo:
         """See `.protocol.Store`."""
         body = UploadBody(data)
         with self._sizes.change(url) as change:
-            info = self._publisher.write(url, body, overwrite=overwrite, deadline=self._deadline())
+            info = self._publisher.write(
+                url, body, overwrite=overwrite, deadline=deadline or self._deadline()
+            )
             change.done(info)
         return info
 
-    def open_writer(self, url: str, *, overwrite: bool = True, size: int | None = None) -> RemoteWriter:
+    def open_writer(
+        self,
+        url: str,
+        *,
+        overwrite: bool = True,
+        size: int | None = None,
+        deadline: Deadline | None = None,
+    ) -> RemoteWriter:
         """See `.protocol.Store`."""
         return StreamingWriter(
             self._publisher,
@@ -219,7 +230,7 @@ class WebdavStore:
             overwrite=overwrite,
             size=size,
             held_bytes=self.settings.proxy_upload_max_bytes,
-            deadline=self._deadline,
+            deadline=self._deadline if deadline is None else lambda: deadline,
             sizes=self._sizes,
         )
 
@@ -276,31 +287,29 @@ class WebdavStore:
         progress: Progress | None = None,
         deadline: Deadline | None = None,
         on_way: Callable[[Carrier], object] | None = None,
+        known: FileInfo | None = None,
     ) -> FileInfo:
         """See `.protocol.Store`."""
         if same_name(source, target):
             return self.stat(source)
-        info = copied_by_servers(
+
+        def here(deadline: Deadline) -> FileInfo:
+            with RemoteSource(self._downloads, source, deadline, progress) as original:
+                deadline.allow(needed_seconds(original.length))
+                return self.write(target, cast(BinaryIO, original), overwrite=overwrite, deadline=deadline)
+
+        return copied(
             self,
             source,
             self,
             target,
+            here,
             overwrite=overwrite,
             progress=progress,
             deadline=deadline,
             on_way=on_way,
+            known=known,
         )
-        if info is not None:
-            return info
-        deadline = self._deadline() if deadline is None else deadline
-        with (
-            self._sizes.change(target) as change,
-            RemoteSource(self._downloads, source, deadline, progress) as original,
-        ):
-            body = UploadBody(cast(BinaryIO, original))
-            info = self._publisher.write(target, body, overwrite=overwrite, deadline=deadline)
-            change.done(info)
-        return info
 
     @property
     def copy_rules(self) -> CopyRules:
@@ -313,15 +322,17 @@ class WebdavStore:
             pushes_to_signed=dialect == "xrootd",
             from_bytes=settings.third_party_from_bytes,
             stall_seconds=settings.stall_seconds if settings.stall_bytes_per_second else None,
+            seconds=settings.total_timeout_seconds,
         )
 
-    def offer(self, url: str, algorithm: str) -> FileInfo:
+    def offer(self, url: str, algorithm: str, deadline: Deadline | None = None) -> FileInfo:
         """See `.protocol.Store`."""
-        return self._copies.look(url, algorithm, self._deadline())
+        return self._copies.look(url, algorithm, deadline or self._deadline())
 
-    def grant(self, url: str, seconds: float) -> Grant:
+    def grant(self, url: str, seconds: float, deadline: Deadline | None = None) -> Grant:
         """See `.protocol.Store`."""
-        return grant(self._door, self._rights, url, seconds, Activity.DOWNLOAD)
+        deadline = deadline or self._deadline()
+        return grant(self._door, self._rights, url, seconds, deadline, Activity.DOWNLOAD)
 
     def push(self, url: str, destination: Grant, vigil: Vigil, deadline: Deadline) -> None:
         """See `.protocol.Store`."""

@@ -19,12 +19,17 @@ class Deadline:
         Time from now.
     clock : `~collections.abc.Callable`, optional
         Seconds that only grow; tests move it.
+    is_fixed : `bool`, optional
+        Whether somebody wants it so; if not, a large file may take its time.
     """
 
-    __slots__ = ("_clock", "_end", "seconds")
+    __slots__ = ("_clock", "_end", "is_fixed", "seconds")
 
-    def __init__(self, seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, seconds: float, clock: Callable[[], float] = time.monotonic, *, is_fixed: bool = True
+    ) -> None:
         self.seconds = seconds
+        self.is_fixed = is_fixed
         self._clock = clock
         self._end = clock() + seconds
 
@@ -53,6 +58,17 @@ class Deadline:
         """
         self.seconds += seconds
         self._end += seconds
+
+    def allow(self, seconds: float) -> None:
+        """Allow so much time altogether, unless it is fixed or allows more anyway.
+
+        Parameters
+        ----------
+        seconds : `float`
+            How much a file needs.
+        """
+        if not self.is_fixed:
+            self.extend(max(0.0, seconds - self.seconds))
 
     def remaining(self) -> float:
         """Return the seconds that are left.

@@ -8,7 +8,7 @@ import tempfile
 import threading
 from typing import BinaryIO
 
-from ..errors import IntegrityError, UnsupportedError
+from ..errors import DcacheError, IntegrityError, UnsupportedError
 from ..model import Adler32
 
 __all__ = ("UploadBody",)
@@ -50,6 +50,8 @@ class UploadBody(io.RawIOBase):
                 self._start = data.tell()
                 self.length = max(data.seek(0, os.SEEK_END) - self._start, 0)
                 data.seek(self._start)
+            except DcacheError:
+                raise  # of a remote file, whose size has to be asked for
             except (OSError, AttributeError) as error:
                 raise UnsupportedError(
                     "a file of unknown length cannot be written at once",

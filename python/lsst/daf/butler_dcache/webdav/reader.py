@@ -49,14 +49,16 @@ class WebdavReader:
         Asks it.
     url : `str`
         The file.
+    deadline : `Deadline`, optional
+        When to give up, whatever is asked; each operation has its own if not given.
 
     Notes
     -----
     Not thread-safe. `close` gives the mover back; so does losing the object.
     """
 
-    def __init__(self, door: Door, downloads: Downloads, url: str) -> None:
-        self._session = ReadSession(door, downloads, url)
+    def __init__(self, door: Door, downloads: Downloads, url: str, deadline: Deadline | None = None) -> None:
+        self._session = ReadSession(door, downloads, url, deadline)
         self._url = url
 
     @property

@@ -44,13 +44,15 @@ class ReadSession:
         Asks it.
     url : `str`
         The file.
+    deadline : `Deadline`, optional
+        When to give up, whatever is asked; each operation has its own if not given.
 
     Notes
     -----
     `lock` is held by whoever sends a request or reads an answer; `release_if_idle` may come from any thread.
     """
 
-    def __init__(self, door: Door, downloads: Downloads, url: str) -> None:
+    def __init__(self, door: Door, downloads: Downloads, url: str, deadline: Deadline | None = None) -> None:
         self.lock = threading.RLock()
         _sessions.add(self)
         self.url = url
@@ -64,7 +66,8 @@ class ReadSession:
         self._abandoned: DataAnswer | None = None
         self._closed = False
         self._place: str | None = None
-        self._locate(door.deadline())
+        self._shared_deadline = deadline
+        self._locate(self.deadline())
 
     @property
     def at_pool(self) -> bool:
@@ -78,7 +81,7 @@ class ReadSession:
 
     def deadline(self) -> Deadline:
         """Return the deadline of an operation that begins now."""
-        return self._door.deadline()
+        return self._shared_deadline or self._door.deadline()
 
     def _locate(self, deadline: Deadline) -> None:
         """Ask the door for a URL; a door that proxies is found out by one byte."""
