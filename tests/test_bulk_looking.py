@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import time
 import uuid
 from collections import Counter as Tally
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote, urlsplit
 
@@ -15,6 +17,7 @@ import pytest
 from lsst.daf.butler_dcache.embedded.faults import Fault
 from lsst.daf.butler_dcache.errors import FileBrokenError
 from lsst.daf.butler_dcache.resource_path import DcacheResourcePath
+from lsst.daf.butler_dcache.store import frontend, looking
 from lsst.daf.butler_dcache.store.protocol import Store
 from lsst.resources import ResourcePath
 from request_counter import counted
@@ -202,6 +205,25 @@ def test_frontend_that_fails(
     assert fault.hits == 1
     assert "the door is asked alone" in caplog.text
     assert Tally(counter.methods())["door PROPFIND"] == 1 + 25 + 1
+
+
+@pytest.mark.parametrize("path", ["*/namespace/*", "*archiveinfo"])
+def test_frontend_that_never_answers(
+    embedded: Any, base: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    """It keeps nobody waiting for longer than its answer would be worth."""
+    for module, name in ((frontend, "_LONGEST_QUESTION_SECONDS"), (looking, "_TAPE_SECONDS")):
+        monkeypatch.setattr(module, name, 0.3)
+    for number in range(5):
+        embedded.place(unquote(urlsplit(f"{base}{number}").path), b"x")
+    asked = [f"{base}{number}" for number in range(30)]
+    with endpoint(embedded, tmp_path, **with_frontend(embedded)) as store:
+        fault = embedded.faults.add(Fault("stall", server="frontend", path=path, seconds=20, times=None))
+        began = time.monotonic()
+        assert sum(store.exists_many(asked).values()) == 5
+        assert time.monotonic() - began < 15
+        embedded.faults.remove([fault])
+    assert fault.hits == 1
 
 
 def test_unfinished_upload(site: Store, embedded: Any, base: str) -> None:

@@ -160,7 +160,9 @@ class Frontend:
             return False
         etag = self._door.propfind(url, operation="look", deadline=deadline).etag
         try:
-            identifier = self._namespace.identifier(url, deadline=deadline)
+            # One that accepts and never answers must not keep waiting whom the door would serve.
+            share = Deadline(deadline.limit(_LONGEST_QUESTION_SECONDS))
+            identifier = self._namespace.identifier(url, deadline=share)
         except DcacheError as error:
             # A 401 as well: the door has just accepted the same credential.
             _log.warning("the frontend does not know what the door knows, so it is not used: %s", error)
