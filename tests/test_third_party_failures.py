@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
+import os
 import threading
 import time
+import zlib
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -19,6 +22,7 @@ from lsst.daf.butler_dcache.embedded import third_party as embedded
 from lsst.daf.butler_dcache.store import third_party as decisions
 from lsst.daf.butler_dcache.store.registry import store_for
 from lsst.daf.butler_dcache.transport.deadline import Deadline
+from lsst.daf.butler_dcache.webdav import third_party
 from request_counter import counted
 from two_dcaches import ADLER32, DATA, Sites, Told, copy, name, names, read, sites, two
 
@@ -274,23 +278,35 @@ class TestTarget:
             copy(source, target, overwrite=False)
         assert far.methods() == ["door PROPFIND"]
 
-    def test_one_of_several(self, sites: Sites, source: str, place: str) -> None:
+    @pytest.mark.parametrize("third_party", ["pull", "push"])
+    @pytest.mark.parametrize("overwrite", [False, True])
+    def test_one_of_several(
+        self, sites: Sites, place: str, monkeypatch: pytest.MonkeyPatch, overwrite: bool, third_party: str
+    ) -> None:
+        sites.configure(monkeypatch, near={"third_party": third_party}, far={"third_party": third_party})
         new = f"{sites.far.url}{place}/new"
         ends: list[object] = []
+        contents = [os.urandom(100_000) for _ in range(4)]
+        for number, content in enumerate(contents):
+            sites.near.place(f"one{number}", content)
 
-        def run() -> None:
+        def run(number: int) -> None:
             try:
-                ends.append(copy(source, new, overwrite=False))
+                info = copy(f"{sites.near.url}one{number}", new, overwrite=overwrite)
+                ends.append(info.checksums["adler32"])
             except errors.ResourceExistsError as error:
                 ends.append(type(error))
 
-        threads = [threading.Thread(target=run) for _ in range(4)]
+        threads = [threading.Thread(target=run, args=(number,)) for number in range(4)]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
         assert len(ends) == 4
-        assert ends.count(errors.ResourceExistsError) == 3
+        assert ends.count(errors.ResourceExistsError) == (0 if overwrite else 3)
+        there = read(new)
+        assert there in contents
+        assert f"{zlib.adler32(there):08x}" in ends
         assert names(sites.far, f"{place}/") == ["new", "old"]
 
     @pytest.mark.parametrize(
@@ -348,6 +364,49 @@ class TestEnd:
         with pytest.raises(Cancelled):
             copy(source, target, progress=Cancelling())
         sites.near.faults.clear()
+        assert read(target) == OTHER
+
+    @pytest.mark.parametrize(
+        "silent", [Fault("stall", seconds=1000), Fault("stall_download", seconds=1000, at_byte=0)]
+    )
+    @pytest.mark.parametrize("kind", [KeyboardInterrupt, RuntimeError])
+    def test_a_silent_copy_can_be_cancelled(
+        self,
+        sites: Sites,
+        source: str,
+        target: str,
+        monkeypatch: pytest.MonkeyPatch,
+        silent: Fault,
+        kind: type[BaseException],
+    ) -> None:
+        class Cancelling(Told):
+            def absolute_update(self, value: int) -> None:
+                raise kind
+
+        monkeypatch.setattr(third_party, "_WAKE_SECONDS", 0.1)
+        silent = sites.far.faults.add(dataclasses.replace(silent, server="door", method="COPY"))
+        started = time.monotonic()
+        with pytest.raises(kind):
+            copy(source, target, progress=Cancelling())
+        assert time.monotonic() - started < 5
+        assert silent.hits == 1
+        assert read(target) == OTHER
+
+    def test_a_deadline_that_is_ended_early(
+        self, sites: Sites, source: str, target: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        now = [0.0]
+
+        class Ending(Told):
+            def absolute_update(self, value: int) -> None:
+                now[0] = 1000
+
+        monkeypatch.setattr(third_party, "_WAKE_SECONDS", 0.1)
+        sites.far.faults.add(Fault("stall", server="door", method="COPY", seconds=1000))
+        started = time.monotonic()
+        with pytest.raises(errors.DeadlineError):
+            copy(source, target, progress=Ending(), deadline=Deadline(500, lambda: now[0]))
+        assert time.monotonic() - started < 5
         assert read(target) == OTHER
 
     def test_a_deadline(self, sites: Sites, source: str, target: str) -> None:

@@ -11,6 +11,7 @@ from ..redaction import redact_url
 from .connection import Connection, ConnectionLostError
 from .deadline import Deadline
 from .http1 import Framing, Head, chunk_size, framing_of, keeps_connection
+from .lateness import Lateness
 from .request import Request
 from .stalls import Progress
 
@@ -123,15 +124,20 @@ class DataAnswer:
         """Number of the connection within this process."""
         return self.connection.number
 
-    def renew(self, deadline: Deadline) -> None:
+    def renew(self, deadline: Deadline, lateness: Lateness | None = None) -> None:
         """Limit the reading anew, for a body that is read as somebody wants it.
 
         Parameters
         ----------
         deadline : `~.deadline.Deadline`
             Takes the place of that of the request.
+        lateness : `~.lateness.Lateness`, optional
+            What to do while the next bytes do not come.
         """
         self._deadline = deadline
+        if lateness is not None:
+            lateness.begin()
+        self.connection.lateness = lateness
 
     def readinto(self, view: memoryview) -> int:
         """Read what is there straight into the caller's memory.
@@ -304,6 +310,7 @@ class DataAnswer:
             connection.close()
         else:
             connection.is_unread = False
+            connection.lateness = None
             if not self._held:
                 self._release(connection)
         if self._request.course is not None:

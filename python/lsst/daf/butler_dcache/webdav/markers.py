@@ -162,6 +162,11 @@ class Vigil:
                 f"the third-party copy has stood still for {waited:.0f} s ({what})", operation="copy"
             )
 
+    def waits(self) -> None:
+        """Say again how far it is, so that whoever is told can end a copy of which nothing is heard."""
+        if self._tell is not None:
+            self._tell(min((self._last and self._last.moved) or 0, self.size))
+
     def ends(self) -> None:
         """Say that everything has arrived."""
         if self._tell is not None:

@@ -42,6 +42,7 @@ from ..redaction import Secret, redact_text
 from ..transport.answer import DataAnswer
 from ..transport.deadline import Deadline
 from ..transport.failures import failure, failure_in_words
+from ..transport.lateness import Lateness
 from .checksum_turns import PATIENCE_SECONDS, turns
 from .door import REDIRECTS, Door
 from .markers import Markers, Vigil
@@ -53,6 +54,8 @@ _log = logging.getLogger(__name__)
 
 _SILENCE_SECONDS = 60.0
 """Markers come every 5 s."""
+_WAKE_SECONDS = 1.0
+"""How long a caller who wants to end a copy has to wait for that, whatever the server says."""
 _ENDLESS = re.compile(r"dCache/12\.0\.[01](?![0-9])")
 """Their third-party copies go on forever (protocol page, section 10.2)."""
 _OTHER_SIDE = re.compile(
@@ -72,6 +75,10 @@ class OtherSideError(ServerError):
 
 class SourceError(ServerError):
     """The source does not give the file away; who reads it here hears why."""
+
+
+class _EndedError(DcacheError):
+    """The caller has ended the copy; where the request is sent no error of others may show its frames."""
 
 
 class ThirdPartyCopies:
@@ -233,12 +240,27 @@ class ThirdPartyCopies:
     ) -> None:
         self._check(url, grant)
         vigil.begin()
-        # No frame from here on holds a secret: what the caller's callback raises shows them.
-        with self._open(url, end, grant, headers, deadline) as answer:
-            _accept(answer, url)
-            if self.never_end and self._door.settings.third_party == "auto":
-                raise _endless(url)
-            verdict = _follow(answer, url, vigil, deadline)
+        ended: list[BaseException] = []
+
+        def wake() -> float:
+            deadline.remaining()
+            try:
+                vigil.waits()
+            except BaseException as error:
+                ended.append(error)
+                raise _EndedError("ended by the caller", operation="copy", url=url) from None
+            return _WAKE_SECONDS
+
+        lateness = Lateness(_WAKE_SECONDS, wake)
+        try:
+            # No frame from here on holds a secret: what the caller's callback raises shows them.
+            with self._open(url, end, grant, headers, deadline, lateness) as answer:
+                _accept(answer, url)
+                if self.never_end and self._door.settings.third_party == "auto":
+                    raise _endless(url)
+                verdict = _follow(answer, url, vigil, deadline, lateness)
+        except _EndedError:
+            raise ended[0] from None
         if not verdict.lower().startswith("success"):
             raise _failed(verdict, url)
         vigil.ends()
@@ -257,7 +279,13 @@ class ThirdPartyCopies:
 
     @hides_locals
     def _open(
-        self, url: str, end: str, grant: Grant, headers: dict[str, str], deadline: Deadline
+        self,
+        url: str,
+        end: str,
+        grant: Grant,
+        headers: dict[str, str],
+        deadline: Deadline,
+        lateness: Lateness,
     ) -> DataAnswer:
         """Send the request and return its answer, the body unread."""
         headers = {
@@ -272,11 +300,13 @@ class ThirdPartyCopies:
         door = self._door
         who = door.credentials.current()
         patience = Deadline(min(_SILENCE_SECONDS, deadline.remaining()))
-        answer = door.open("COPY", url, headers=headers, deadline=patience, ok=(401,))
+        answer = door.open("COPY", url, headers=headers, deadline=patience, ok=(401,), lateness=lateness)
         if answer.status in REDIRECTS:
             place = door.data_url(answer, url, operation="copy")
             answer.close()
-            return door.data.open("COPY", place, headers=headers, deadline=patience, authenticate=False)
+            return door.data.open(
+                "COPY", place, headers=headers, deadline=patience, authenticate=False, lateness=lateness
+            )
         if answer.status == 401 and "permission denied" not in answer.reason.lower():
             refused.remember(origin_of(door.place(url)), who, answer.reason)
         return answer
@@ -310,12 +340,12 @@ def _accept(answer: DataAnswer, url: str) -> None:
     raise error
 
 
-def _follow(answer: DataAnswer, url: str, vigil: Vigil, deadline: Deadline) -> str:
+def _follow(answer: DataAnswer, url: str, vigil: Vigil, deadline: Deadline, lateness: Lateness) -> str:
     """Read markers to the verdict; what ends otherwise may still go on at the servers."""
     markers = Markers()
     try:
         while True:
-            answer.renew(Deadline(min(_SILENCE_SECONDS, deadline.remaining())))
+            answer.renew(Deadline(min(_SILENCE_SECONDS, deadline.remaining())), lateness)
             piece = answer.read_some()
             for marker in markers.feed(piece):
                 vigil.saw(marker)
