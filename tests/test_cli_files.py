@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import zlib
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,9 @@ from click.testing import CliRunner, Result
 from lsst.daf.butler_dcache import DcacheFileSystem
 from lsst.daf.butler_dcache.cli.main import main
 from lsst.daf.butler_dcache.embedded import Fault
+from lsst.daf.butler_dcache.errors import UnsupportedError
+from lsst.daf.butler_dcache.store.webdav_store import WebdavStore
+from lsst.daf.butler_dcache.webdav.third_party import ThirdPartyCopies
 
 SMALL = b"some bytes\n"
 LARGE = bytes(range(256)) * 1200
@@ -187,6 +191,51 @@ class TestDoctor:
         assert sorted(DcacheFileSystem().ls(root, detail=False)) == [
             f"{root}a.txt", f"{root}b%20c.dat", f"{root}dir",
         ]  # fmt: skip
+
+    def test_what_the_server_can_do(self, embedded: Any, root: str) -> None:
+        output = self.doctor(root, 0)
+        base = embedded.frontend_url.replace("localhost", "127.0.0.1")  # as the door's document has it
+        assert f"ok      frontend: {base}, named by the door; it speaks of the same files" in output
+        assert "ok      listing: by the door, with PROPFIND" in output
+        assert f"ok      tape: {base}api/v1/tape of the site dcache-systest answers" in output
+        assert "ok      copies between servers: the door fetches and sends; " in output
+        assert "the other server gets a macaroon for the one file" in output
+
+    def test_no_frontend(self, configuration: Any, root: str) -> None:
+        configuration(dcache={"discover_frontend": False})
+        output = self.doctor(root, 0)
+        assert "missing frontend: none is known: `discover_frontend` is false\n        So: the door" in output
+        assert "missing tape: look for the tape API" in output
+        assert "stage, pin, release and locality fail" in output
+        assert output.endswith("Everything works.\n")
+
+    def test_a_frontend_that_is_away(self, configuration: Any, root: str) -> None:
+        with socket.socket() as nobody:
+            nobody.bind(("127.0.0.1", 0))
+            configuration(dcache={"frontend_url": f"https://localhost:{nobody.getsockname()[1]}/"})
+            output = self.doctor(root, 0)
+        assert "configured: not seen to speak of the same files as the door: " in output
+        assert output.count("Connection refused") >= 2
+        assert "missing tape: " in output
+
+    def test_no_copies_between_servers(self, configuration: Any, root: str) -> None:
+        configuration(dcache={"third_party": "never"})
+        assert (
+            "missing copies between servers: `third_party: never`\n        So: the bytes of copies"
+            in self.doctor(root, 0)
+        )
+
+    def test_copies_that_do_not_end(self, root: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(ThirdPartyCopies, "never_end", True)
+        assert "copies of dCache 12.0.0 and 12.0.1 do not end, so none is begun" in self.doctor(root, 0)
+
+    def test_no_macaroon(self, root: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        def refuse(*_: object) -> None:
+            raise UnsupportedError("the door mints none")
+
+        monkeypatch.setattr(WebdavStore, "grant", refuse)
+        output = self.doctor(root, 0)
+        assert "missing copies between servers: no macaroon for another server: the door mints none" in output
 
     def test_unknown_key(self, configuration: Any, root: str) -> None:
         configuration(tokne="x")

@@ -61,8 +61,8 @@ def ask(*uris: str, door: str = DOOR, server: str = "dCache/11.2.4", **answer: A
 def test_what_is_announced(uri: str, api_base: str, frontend_base: str | None) -> None:
     if frontend_base is None and uri.endswith("/api/v1/tape/"):
         frontend_base = "https://door.example.org:443/"
-    assert ask(uri) == TapeEndpoint(api_base, frontend_base)
-    assert ask(uri, server="XrdHttp/6.2.1") == TapeEndpoint(api_base, None)
+    assert ask(uri) == TapeEndpoint(api_base, frontend_base, "s")
+    assert ask(uri, server="XrdHttp/6.2.1") == TapeEndpoint(api_base, None, "s")
 
 
 @pytest.mark.parametrize(

@@ -32,7 +32,8 @@ from ..transport.deadline import Deadline
 from ..transport.exchange import add_observer, remove_observer
 from ..transport.pacing import pacer_for
 from ..transport.tls import tls_context
-from .examination import Examination, FailedStepError, Step
+from .abilities import abilities
+from .examination import Examination, FailedStepError, MissingError, Step
 from .token import described
 
 __all__ = ("command",)
@@ -77,6 +78,7 @@ class DoorExamination(Examination):
             ("clock", self.clock),
             ("pacing", self.pacing),
             ("directory", self.directory),
+            *abilities(self.url),
             ("write through a pool", self.write),
             ("read through a pool", self.read),
             ("delete", self.delete),
@@ -210,7 +212,8 @@ class DoorExamination(Examination):
 def command(url: str) -> None:
     """Check configuration, trust, credential, server and pool, and write, read and delete a small file.
 
-    URL is a directory in which you may write. The exit status is 1 at the first step that fails.
+    URL is a directory in which you may write. The exit status is 1 at the first step that fails. What the
+    server could do for many files and does not is told, and fails nothing.
     """
     examination = _examination(url)
     add_observer(examination.exchanges.append)
@@ -218,6 +221,10 @@ def command(url: str) -> None:
         for title, step in examination.steps():
             try:
                 found = step()
+            except MissingError as missing:
+                click.echo(f"missing {title}: {_text(missing)}")
+                click.echo(f"        So: {missing.consequence}")
+                continue
             except (FailedStepError, DcacheError, OSError) as exc:
                 click.echo(f"FAILED  {title}: {_text(exc)}")
                 click.echo(f"        What to do: {_advice(exc, examination)}")

@@ -17,10 +17,11 @@ from ..model import FileInfo
 from ..store.registry import store_for
 from ..transport.exchange import Exchange
 
-__all__ = ("Examination", "FailedStepError", "Step")
+__all__ = ("Examination", "FailedStepError", "MissingError", "Step")
 
 Step = tuple[str, Callable[[], str]]
-"""Title and function of a step; the function returns what it found, or raises."""
+"""Title and function of a step; the function returns what it found, or raises. Only `MissingError` lets the
+next step follow."""
 
 
 class FailedStepError(Exception):
@@ -37,6 +38,22 @@ class FailedStepError(Exception):
     def __init__(self, text: str, advice: str) -> None:
         super().__init__(text)
         self.advice = advice
+
+
+class MissingError(Exception):
+    """The server does not do something that is not needed for everything.
+
+    Parameters
+    ----------
+    text : `str`
+        What it does not do, and why.
+    consequence : `str`
+        What that means.
+    """
+
+    def __init__(self, text: str, consequence: str) -> None:
+        super().__init__(text)
+        self.consequence = consequence
 
 
 class Examination(ABC):

@@ -13,7 +13,7 @@ from typing import Any
 
 from ..config.settings import Origin, origin_of
 from ..errors import ConfigurationError, ProtocolError, UnsupportedError
-from ..transport.control import Answer, ControlPlane
+from ..transport.control import ControlPlane
 from ..transport.deadline import Deadline
 from ..transport.failures import failure
 from .api import document_of
@@ -39,10 +39,13 @@ class TapeEndpoint:
         What its URLs begin with, without slash at the end: ``https://host:3880/api/v1/tape``.
     frontend_base : `str` or `None`
         Base of the frontend that it belongs to, ``https://host:3880/``, if it is that of a dCache.
+    sitename : `str`, optional
+        What the site calls itself.
     """
 
     api_base: str
     frontend_base: str | None
+    sitename: str = ""
 
 
 def find_tape_endpoint(
@@ -84,7 +87,8 @@ def find_tape_endpoint(
         )
     server = str(answer.headers.get("Server", "")).lower()
     is_frontend = is_dcache or server.startswith("dcache")
-    for place, origin in _announced(answer, base_url):
+    document = document_of(answer, dict, operation=_OPERATION, url=base_url)
+    for place, origin in _announced(document, base_url, answer.status):
         if not _may_follow(base_url, origin):
             _log.warning(
                 "the door %s names %s for its tape API, which is ignored: no server of that name, or without "
@@ -94,7 +98,8 @@ def find_tape_endpoint(
             )
             continue
         base = place.removesuffix(_API_OF_FRONTEND)
-        return TapeEndpoint(place, f"{base}/" if is_frontend and base != place else None)
+        frontend = f"{base}/" if is_frontend and base != place else None
+        return TapeEndpoint(place, frontend, str(document.get("sitename") or ""))
     raise UnsupportedError("the door names no tape API that may be used", operation=_OPERATION, url=base_url)
 
 
@@ -103,12 +108,12 @@ def _may_follow(base_url: str, origin: Origin) -> bool:
     return is_of_one_site(host, origin[1]) and origin[0] in ("https", scheme)
 
 
-def _announced(answer: Answer, base_url: str) -> list[tuple[str, Origin]]:
+def _announced(document: Mapping[str, Any], base_url: str, status: int) -> list[tuple[str, Origin]]:
     """Return URL and origin of each tape API of our version; what cannot be understood is left out."""
-    rows: Any = document_of(answer, dict, operation=_OPERATION, url=base_url).get("endpoints")
+    rows = document.get("endpoints")
     if not isinstance(rows, list):
         raise ProtocolError(
-            "the answer lists no endpoints", operation=_OPERATION, url=base_url, status=answer.status
+            "the answer lists no endpoints", operation=_OPERATION, url=base_url, status=status
         )
     found = []
     for row in rows:

@@ -132,6 +132,11 @@ class TapeApi:
     def __init__(self, api: Api) -> None:
         self._api = api
 
+    @property
+    def base_url(self) -> str:
+        """What all its URLs begin with."""
+        return self._api.base_url
+
     def archive_info(self, urls: Sequence[str], *, deadline: Deadline) -> dict[str, Locality | DcacheError]:
         """Ask where files are (1 request per thousand).
 

@@ -72,6 +72,8 @@ class Frontend:
         self._away_until = 0.0
         self.is_proven = False
         """Whether door and frontend were seen to speak of one file."""
+        self.doubt = ""
+        """Why they were not, where `prove` has tried."""
 
     def move(self, source: str, target: str, *, operation: str, deadline: Deadline) -> None:
         """Rename as `Namespace.move`, where `may_move` says so.
@@ -166,11 +168,12 @@ class Frontend:
         except DcacheError as error:
             # A 401 as well: the door has just accepted the same credential.
             _log.warning("the frontend does not know what the door knows, so it is not used: %s", error)
-            identifier = ""
+            identifier, self.doubt = "", str(error)
         if identifier and etag.strip('"').partition("_")[0] == identifier:
-            self.is_proven = True
+            self.is_proven, self.doubt = True, ""
         else:
             self._failed_at = self._clock()
+            self.doubt = self.doubt or "by this name the frontend knows another file than the door"
             _log.warning("door and frontend do not speak of one file, so the frontend is not used: %s", url)
         return self.is_proven
 
@@ -207,6 +210,11 @@ class Frontends:
         """The one that is configured, or that was found and is proven; nobody is asked for it."""
         frontend = None if self._found is None else self._found.frontend
         return frontend if frontend is not None and (self._is_configured or frontend.is_proven) else None
+
+    @property
+    def why(self) -> str:
+        """Why none is known, if the door was asked in vain."""
+        return "" if self._found is None else self._found.why
 
     def get(self, deadline: Deadline) -> Frontend | None:
         """Return the frontend, `None` if there is none; to be proven before it is trusted with a name.

@@ -123,6 +123,16 @@ class WebdavStore:
         """What is known of the endpoint."""
         return self._door.settings
 
+    @property
+    def frontends(self) -> Frontends:
+        """The endpoint's frontend, as far as it is known."""
+        return self._frontends
+
+    @property
+    def copies(self) -> ThirdPartyCopies:
+        """Copies between this endpoint's doors and other servers."""
+        return self._copies
+
     def with_credentials(self, credentials: CredentialSource) -> WebdavStore:
         """Return a store for somebody else, who uses the connections of this one.
 
