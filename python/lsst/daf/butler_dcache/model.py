@@ -17,7 +17,7 @@ except ImportError:
 _ADLER_BASE = 65521
 """Largest prime below 65536 (RFC 1950, section 8.2)."""
 
-__all__ = ("Adler32", "ByteRange", "EntryKind", "FileInfo", "Locality", "UnfinishedUpload")
+__all__ = ("ON_DISK", "Adler32", "ByteRange", "EntryKind", "FileInfo", "Locality", "UnfinishedUpload")
 
 
 class EntryKind(Enum):
@@ -36,6 +36,24 @@ class Locality(StrEnum):
     UNAVAILABLE = "UNAVAILABLE"
     LOST = "LOST"
     NONE = "NONE"
+
+    @classmethod
+    def of(cls, text: str | None) -> Locality | None:
+        """Return the locality that a server names, `None` if it is none of these.
+
+        Parameters
+        ----------
+        text : `str` or `None`
+            What the server's answer holds.
+        """
+        try:
+            return None if text is None else cls(text)
+        except ValueError:
+            return None
+
+
+ON_DISK = frozenset({Locality.ONLINE, Locality.ONLINE_AND_NEARLINE})
+"""Where files can be read without being brought from anywhere."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from urllib.parse import SplitResult, unquote, urlsplit
 from .errors import CredentialError, DcacheError, DirectoryNotEmptyError, ResourceNotFoundError
 from .model import FileInfo
 from .store.protocol import Store
-from .webdav.addresses import decoded_path
+from .webdav.addresses import as_directory, decoded_path
 
 __all__ = ("are_one", "remove_tree", "walk_tree")
 
@@ -51,7 +51,7 @@ def walk_tree(
     with ThreadPoolExecutor(_LISTINGS_IN_FLIGHT, thread_name_prefix="walk") as pool:
         # The next directory is at the end. Only the next few are being listed, so that the memory for a tree
         # does not grow with its width.
-        waiting: list[tuple[str, Future[list[FileInfo]] | None]] = [(_directory(url), None)]
+        waiting: list[tuple[str, Future[list[FileInfo]] | None]] = [(as_directory(url), None)]
         try:
             while waiting:
                 for index in range(max(0, len(waiting) - _LISTINGS_IN_FLIGHT), len(waiting)):
@@ -71,7 +71,7 @@ def walk_tree(
                     continue
                 directories = [entry for entry in entries if entry.is_directory]
                 yield directory, directories, [entry for entry in entries if entry.is_file]
-                waiting.extend((_directory(entry.url), None) for entry in reversed(directories))
+                waiting.extend((as_directory(entry.url), None) for entry in reversed(directories))
         finally:
             for _, listing in waiting:
                 if listing is not None:
@@ -244,8 +244,8 @@ def are_one(store: Store, url: str, other_store: Store, other_url: str) -> bool:
         if is_s3 and found.is_directory and other.is_directory:
             # Of directories nothing is known but what they hold.
             entries, others = (
-                store.list_directory(_directory(url)),
-                other_store.list_directory(_directory(other_url)),
+                store.list_directory(as_directory(url)),
+                other_store.list_directory(as_directory(other_url)),
             )
             return sorted(map(_object, entries)) == sorted(map(_object, others))
     except ResourceNotFoundError:
@@ -262,10 +262,6 @@ def _bucket_and_key(place: SplitResult) -> tuple[str, str]:
 def _object(info: FileInfo) -> tuple[str, ...]:
     """Return what two objects of one name at two servers would hardly share."""
     return info.name, str(info.etag), str(info.size), str(info.modified)
-
-
-def _directory(url: str) -> str:
-    return url if url.endswith("/") else url + "/"
 
 
 def _above(url: str) -> str:

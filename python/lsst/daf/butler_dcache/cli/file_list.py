@@ -1,4 +1,4 @@
-"""The files that a command for tape is about, however they are named."""
+"""The files that a command is about, however they are named."""
 
 from __future__ import annotations
 
@@ -12,15 +12,22 @@ from urllib.parse import urlsplit
 import click
 
 from ..errors import ConfigurationError
-from ..model import Locality
+from ..model import ON_DISK
 from ..places import Place
 from ..store.protocol import Store
 from .output import Failures
 
-__all__ = ("FileList", "dataset_urls", "graph_urls", "lines_of")
+__all__ = ("FileList", "dataset_urls", "graph_urls", "lines_of", "list_option")
 
 _PACKAGE = __name__.rpartition(".cli.")[0]
-_ON_DISK = (Locality.ONLINE, Locality.ONLINE_AND_NEARLINE)
+
+list_option = click.option(
+    "--from-file",
+    "lists",
+    multiple=True,
+    type=click.Path(exists=True, dir_okay=False, allow_dash=True, path_type=Path),
+    help="Names, too, from the lines of this file; - for the standard input.",
+)
 
 
 class FileList:
@@ -114,7 +121,7 @@ class FileList:
                     continue
                 for _, _, files in place.walk(failures.add):
                     for file in files:
-                        if file.locality in _ON_DISK and not with_online:
+                        if file.locality in ON_DISK and not with_online:
                             self.on_disk += 1
                         else:
                             self.add(place.of(file))

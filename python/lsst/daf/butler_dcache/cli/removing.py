@@ -17,7 +17,7 @@ from ..places import Place, look_up
 from ..single_copy import Copy, copy_one
 from ..store.protocol import Store
 from ..tree import are_one, remove_tree
-from .file_list import lines_of
+from .file_list import lines_of, list_option
 from .output import Failures, Rows, json_option, one_line, one_line_errors
 from .progress import Meter
 
@@ -33,13 +33,7 @@ Item = TypeVar("Item")
 @click.argument("url", nargs=-1)
 @click.option("-r", "--recursive", is_flag=True, help="Remove directories with what they hold.")
 @click.option("-f", "--force", is_flag=True, help="What is not there is no error.")
-@click.option(
-    "--from-file",
-    "lists",
-    multiple=True,
-    type=click.Path(exists=True, dir_okay=False, allow_dash=True, path_type=Path),
-    help="Names, too, from the lines of this file; - for the standard input.",
-)
+@list_option
 @click.option("--no-preserve-root", is_flag=True, help="Let --recursive remove all that a server has.")
 @click.option("-q", "--quiet", is_flag=True, help="Say nothing of progress.")
 @json_option

@@ -22,7 +22,7 @@ from ..store.stage_progress import FileChange, FileState, StageReport
 from ..store.staging import StageCampaign
 from ..store.tape import Tape
 from ..transport.deadline import Deadline
-from .file_list import FileList, dataset_urls, graph_urls, lines_of
+from .file_list import FileList, dataset_urls, graph_urls, lines_of, list_option
 from .output import Failures, Rows, json_option, one_line, one_line_errors
 from .patience import told_while_waiting
 from .quantities import duration
@@ -32,14 +32,6 @@ __all__ = ("release", "stage")
 _SECONDS_BETWEEN = 0.2
 _WIPE = "\r\x1b[K"
 _INTERRUPTED = 130
-
-list_option = click.option(
-    "--from-file",
-    "lists",
-    multiple=True,
-    type=click.Path(path_type=Path, dir_okay=False, allow_dash=True),
-    help="File with a URL on each line; - is the standard input.",
-)
 
 
 @click.command()

@@ -10,11 +10,10 @@ from pathlib import Path
 import click
 
 from ..errors import DcacheError
-from .file_list import FileList, lines_of
+from .file_list import FileList, lines_of, list_option
 from .output import Failures, Rows, json_option, one_line_errors, printable
 from .patience import told_while_waiting
 from .quantities import duration
-from .staging import list_option
 
 __all__ = ("locality", "pin")
 

@@ -346,7 +346,7 @@ def _entry(row: Any, directory: str, text: _Text) -> FileInfo:
         modified=_time(modified),
         checksums=MappingProxyType(_checksums(row.get("checksums"))),
         etag=etag,
-        locality=_locality(row.get("fileLocality")),
+        locality=Locality.of(row.get("fileLocality")),
     )
 
 
@@ -375,10 +375,3 @@ def _checksums(rows: Any) -> dict[str, str]:
             name = _CHECKSUMS.get(kind.lower(), kind.lower())
             checksums[name] = value.lower().zfill(8) if name == "adler32" else value.lower()
     return checksums
-
-
-def _locality(value: Any) -> Locality | None:
-    try:
-        return Locality(value)
-    except ValueError:
-        return None

@@ -37,7 +37,7 @@ from ..errors import (
     ServerBusyError,
     UnsupportedError,
 )
-from ..model import Locality
+from ..model import ON_DISK, Locality
 from ..rest.tape import STAGE_LIMIT, RecallState, StageState, TapeApi, recall_error
 from ..transport.deadline import Deadline
 from .stage_journal import StageJournal
@@ -59,8 +59,6 @@ _LONGEST_POLL_SECONDS = 60.0
 _MOST_SETBACKS = 8
 _MOST_LOSSES = 3
 _LAST_QUESTION_SECONDS = 60.0
-
-_ON_DISK = (Locality.ONLINE, Locality.ONLINE_AND_NEARLINE)
 
 
 class StageCampaign:
@@ -375,7 +373,7 @@ class StageCampaign:
             verdict = where[position]
             if isinstance(verdict, DcacheError):
                 self._ledger.finish(part, position, FileState.FAILED, verdict)
-            elif verdict in _ON_DISK:
+            elif verdict in ON_DISK:
                 note = "the server does not say how it came" if row is None else row.error
                 self._ledger.finish(part, position, FileState.STAGED, note=note or "it is on disk")
             elif row is None:
@@ -399,7 +397,7 @@ class StageCampaign:
         for position, verdict in self._where(part, list(part.pending), self._moment()).items():
             if isinstance(verdict, DcacheError):
                 self._ledger.finish(part, position, FileState.FAILED, verdict)
-            elif verdict in _ON_DISK:
+            elif verdict in ON_DISK:
                 note = "on disk, but for how long is unknown: the server has forgotten the request"
                 self._ledger.finish(part, position, FileState.STAGED, note=note)
         part.request = ""
@@ -429,7 +427,7 @@ class StageCampaign:
                 where = {}
             for position, file in list(part.pending.items()):
                 verdict = where.get(position)
-                if verdict in _ON_DISK:
+                if verdict in ON_DISK:
                     note = "on disk, although its request is still under way"
                     self._ledger.finish(part, position, FileState.STAGED, note=note)
                     continue

@@ -13,7 +13,7 @@ from ..errors import (
     ResourceNotFoundError,
     UnsupportedError,
 )
-from ..model import Locality
+from ..model import ON_DISK, Locality
 from ..rest.bulk import BulkRequests
 from ..rest.tape import TapeApi
 from ..transport.deadline import Deadline
@@ -176,7 +176,7 @@ class Tape:
         for url, where in self.localities(urls).items():
             if isinstance(where, DcacheError):
                 errors[url] = where
-            elif where in (Locality.ONLINE, Locality.ONLINE_AND_NEARLINE):
+            elif where in ON_DISK:
                 there.append(url)
             elif where is Locality.NONE:
                 errors[url] = ResourceIsDirectoryError("a directory is not pinned", operation="pin", url=url)

@@ -26,7 +26,7 @@ from ..errors import (
     ResourceNotFoundError,
     UnsupportedError,
 )
-from ..model import FileInfo, Locality
+from ..model import ON_DISK, FileInfo, Locality
 from ..redaction import redact_url
 from ..transport.deadline import Deadline
 from ..transport.lateness import Lateness
@@ -214,7 +214,7 @@ class Recall:
         share = Deadline(self._deadline.limit(_LOOK_SECONDS))
         entry = self._door.propfind(self._url, operation="read", deadline=share)
         require_on_disk(entry)
-        if entry.locality in (Locality.ONLINE, Locality.ONLINE_AND_NEARLINE):
+        if entry.locality in ON_DISK:
             self._door.localities.note_on_disk(self._url)
 
     def go_on(self, error: NearlineError | DeadlineError) -> None:

@@ -244,7 +244,7 @@ def _entry(row: _Row, url: str) -> FileInfo:
         modified=_modified(found),
         checksums=MappingProxyType(parse_checksums(found.get("Checksums", ""))),
         etag=_etag(found),
-        locality=_locality(found.get("FileLocality", "")),
+        locality=Locality.of(found.get("FileLocality")),
     )
 
 
@@ -306,13 +306,6 @@ def _modified(found: Mapping[str, str]) -> datetime | None:
 def _etag(found: Mapping[str, str]) -> str:
     etag = found.get("getetag", "")
     return etag if not etag or etag.startswith(('"', "W/")) else f'"{etag}"'
-
-
-def _locality(text: str) -> Locality | None:
-    try:
-        return Locality(text)
-    except ValueError:
-        return None
 
 
 def _local(tag: str) -> str:
