@@ -17,6 +17,7 @@ import pytest
 from click.testing import CliRunner, Result
 from lsst.daf.butler_dcache import DcacheFileSystem, DcacheResourcePath
 from lsst.daf.butler_dcache.auth.macaroon import Activity, Macaroon
+from lsst.daf.butler_dcache.cli import quantities
 from lsst.daf.butler_dcache.cli.main import main
 from request_counter import counted
 from test_macaroon import mint as make
@@ -137,6 +138,20 @@ def test_attenuations_that_are_refused(macaroon_file: Path, options: list[str], 
 )
 def test_options_that_mean_nothing(macaroon_file: Path, options: list[str]) -> None:
     run("attenuate", macaroon_file, *options, status=2)
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("90", 90), ("1.5h", 5400), ("7d", 604800), ("PT12H", 43200), ("p1w2dt3m4s", 777784)],
+)
+def test_a_duration(text: str, seconds: float) -> None:
+    assert quantities.seconds(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "P", "PT", "-1h", "h", "12 h", "PT1.5H", "1y"])
+def test_what_is_no_duration(text: str) -> None:
+    with pytest.raises(ValueError, match="is not a duration"):
+        quantities.seconds(text)
 
 
 # mint and share

@@ -27,34 +27,22 @@ from ..store.registry import store_for
 from ..webdav.addresses import decoded_path, origin
 from .handing_out import FORMS, Handout, qr_code
 from .output import one_line_errors
+from .quantities import duration
 
 __all__ = ("command",)
 
 _LIFETIME_SECONDS = 12 * 3600.0
 _LONGEST_SECONDS = 10 * 365 * 86400
 _MAX_BYTES = 1024 * 1024
-_ISO = re.compile(r"P(?:(\d+)W)?(?:(\d+)D)?(?:T(?:(\d+)H)?(?:(\d+)M)?(?:(\d+)S)?)?", re.IGNORECASE)
-_SHORT = re.compile(r"(\d+)([smhdw]?)")
-_UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 
 
-def _seconds(ctx: click.Context, param: click.Parameter, value: str | None) -> float | None:
-    """Read a time span: ``PT12H`` as ISO 8601 has it, or ``12h``."""
-    if value is None:
-        return None
-    seconds = 0
-    if found := _SHORT.fullmatch(value):
-        seconds = int(found[1]) * _UNITS[found[2]]
-    elif found := _ISO.fullmatch(value):
-        seconds = sum(
-            int(number or 0) * unit
-            for number, unit in zip(found.groups(), (604800, 86400, 3600, 60, 1), strict=True)
-        )
-    if not 0 < seconds <= _LONGEST_SECONDS:
-        raise click.BadParameter(f"{value!r} is no time span like PT12H, P7D, 90s, 15m, 12h or 7d")
-    return float(seconds)
+def _lifetime(ctx: click.Context, param: click.Parameter, value: float | None) -> float | None:
+    """Take what a macaroon can live for, in full seconds."""
+    if value is not None and not 1 <= value <= _LONGEST_SECONDS:
+        raise click.BadParameter("a macaroon lives for a second to ten years")
+    return value and float(int(value))
 
 
 def _named(ctx: click.Context, param: click.Parameter, value: str | None) -> frozenset[Activity] | None:
@@ -76,7 +64,9 @@ def _limits(function: Decorated) -> Decorated:
             "--max-upload", "--max-file-size", type=click.IntRange(1), help="Largest upload in bytes."
         ),
         click.option("--ip", default="", help="Addresses and networks of the users, commas between them."),
-        click.option("--lifetime", "--duration", callback=_seconds, help="How long, as PT12H or 12h."),
+        click.option(
+            "--lifetime", "--duration", type=duration, callback=_lifetime, help="How long, as PT12H or 12h."
+        ),
         click.option(
             "--activity",
             "--permissions",

@@ -11,15 +11,22 @@ import click
 __all__ = ("duration", "human", "moment", "seconds", "shown_time", "size_range", "time_of_change")
 
 _SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
+_ISO = re.compile(r"P(?:(\d+)W)?(?:(\d+)D)?(?:T(?:(\d+)H)?(?:(\d+)M)?(?:(\d+)S)?)?", re.IGNORECASE)
 _BYTES = {"": 1, "K": 1024, "M": 1024**2, "G": 1024**3, "T": 1024**4, "P": 1024**5}
 
 
 def seconds(text: str) -> float:
-    """Return the seconds of a text such as ``90m`` or ``7d``; without a unit it is seconds."""
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smhdw]?)", text)
-    if found is None:
-        raise ValueError(f"{text!r} is not a duration such as 90m or 7d")
-    return float(found[1]) * _SECONDS[found[2] or "s"]
+    """Return the seconds of a text such as ``90m``, ``7d`` or, as ISO 8601 has it, ``PT12H``.
+
+    Without a unit it is seconds.
+    """
+    if found := re.fullmatch(r"(\d+(?:\.\d+)?)([smhdw]?)", text):
+        return float(found[1]) * _SECONDS[found[2] or "s"]
+    if (found := _ISO.fullmatch(text)) and any(found.groups()):
+        return sum(
+            int(number or 0) * _SECONDS[unit] for number, unit in zip(found.groups(), "wdhms", strict=True)
+        )
+    raise ValueError(f"{text!r} is not a duration such as 90m, 7d or PT12H")
 
 
 def moment(text: str) -> datetime:
