@@ -10,12 +10,47 @@ import time
 
 from .quantities import human
 
-__all__ = ("Meter",)
+__all__ = ("Meter", "TerminalLine")
 
 _SECONDS_BETWEEN = 0.2
 _WINDOW_SECONDS = 20.0
 _LEAST_SECONDS = 1.0
 _WIPE = "\r\x1b[K"
+
+
+class TerminalLine:
+    """A line of the standard error that is written over; nothing where that is no terminal.
+
+    Parameters
+    ----------
+    quiet : `bool`, optional
+        Whether to show nothing anyway.
+    """
+
+    def __init__(self, *, quiet: bool = False) -> None:
+        self._stream = sys.stderr
+        self.is_shown = not quiet and self._stream.isatty()
+        self._shown_at = time.monotonic()
+
+    @property
+    def is_due(self) -> bool:
+        """Whether it is shown, and is old."""
+        return self.is_shown and time.monotonic() - self._shown_at >= _SECONDS_BETWEEN
+
+    def show(self, text: str) -> None:
+        """Replace the line, cut to the width of the terminal."""
+        if self.is_shown:
+            self._shown_at = time.monotonic()
+            self._write(_WIPE + text[: shutil.get_terminal_size().columns - 1])
+
+    def wipe(self) -> None:
+        """Leave the line to whoever writes next."""
+        if self.is_shown:
+            self._write(_WIPE)
+
+    def _write(self, text: str) -> None:
+        self._stream.write(text)
+        self._stream.flush()
 
 
 class Meter:
@@ -34,12 +69,10 @@ class Meter:
     """
 
     def __init__(self, verb: str, *, quiet: bool) -> None:
-        self._stream = sys.stderr
-        self._is_shown = not quiet and self._stream.isatty()
+        self._terminal = TerminalLine(quiet=quiet)
         self._verb = verb
         self._lock = threading.Lock()
         self._begun = time.monotonic()
-        self._last_shown = self._begun
         self._samples: collections.deque[tuple[float, int]] = collections.deque()
         self._files = self._bytes = self._carried = 0
         self._all_files: int | None = None
@@ -63,19 +96,14 @@ class Meter:
             if not self._carried:
                 self._samples.append((time.monotonic(), 0))
             self._carried += carried
-            now = time.monotonic()
-            if self._is_shown and now - self._last_shown >= _SECONDS_BETWEEN:
-                self._last_shown = now
-                width = shutil.get_terminal_size().columns - 1
-                self._stream.write(_WIPE + self._line(now - self._begun)[:width])
-                self._stream.flush()
+            if self._terminal.is_due:
+                self._terminal.show(self._line(time.monotonic() - self._begun))
 
     def wipe(self) -> None:
         """Leave the line to whoever writes next."""
-        if self._is_shown:
+        if self._terminal.is_shown:
             with self._lock:
-                self._stream.write(_WIPE)
-                self._stream.flush()
+                self._terminal.wipe()
 
     def _line(self, elapsed: float) -> str:
         line = f"{self._verb} {self._files}"

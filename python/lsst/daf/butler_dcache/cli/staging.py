@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import shutil
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -25,12 +24,11 @@ from ..transport.deadline import Deadline
 from .file_list import FileList, dataset_urls, graph_urls, lines_of, list_option
 from .output import Failures, Rows, json_option, one_line, one_line_errors
 from .patience import told_while_waiting
+from .progress import TerminalLine
 from .quantities import duration
 
 __all__ = ("release", "stage")
 
-_SECONDS_BETWEEN = 0.2
-_WIPE = "\r\x1b[K"
 _INTERRUPTED = 130
 
 
@@ -130,8 +128,7 @@ class _Staging:
         self._failures = failures
         self._lifetime = lifetime
         self._rows = Rows(as_json)
-        self._is_shown = sys.stderr.isatty()
-        self._shown_at = 0.0
+        self._terminal = TerminalLine()
         self._noted = 0
         self._campaign: StageCampaign | None = None
 
@@ -154,13 +151,13 @@ class _Staging:
                 self._show()
                 try:
                     with told_while_waiting(
-                        lambda: f"waiting; {_states(campaign.report)}", is_wanted=not self._is_shown
+                        lambda: f"waiting; {_states(campaign.report)}", is_wanted=not self._terminal.is_shown
                     ):
                         report = campaign.run(wait=wait)
                 except KeyboardInterrupt:
-                    self._wipe()
+                    self._terminal.wipe()
                     self._interrupted(journal, campaign.cancel() if cancel_on_interrupt else None)
-            self._wipe()
+            self._terminal.wipe()
             self._tell(report, journal)
         finally:
             journal.close()
@@ -175,7 +172,7 @@ class _Staging:
 
     def _changed(self, change: FileChange) -> None:
         if change.error is not None:
-            self._wipe()
+            self._terminal.wipe()
             self._failures.say(one_line(change.error))
         if change.note:
             self._noted += 1
@@ -186,11 +183,11 @@ class _Staging:
             if change.note:
                 row["note"] = change.note
             self._rows.add(row, "")
-        if time.monotonic() - self._shown_at >= _SECONDS_BETWEEN:
+        if self._terminal.is_due:
             self._show()
 
     def _set_back(self, error: DcacheError) -> None:
-        self._wipe()
+        self._terminal.wipe()
         click.echo(f"Warning: staging goes on in spite of: {one_line(error)}", err=True)
 
     def _sleep(self, seconds: float) -> None:
@@ -198,16 +195,8 @@ class _Staging:
         time.sleep(seconds)
 
     def _show(self) -> None:
-        if self._is_shown and self._campaign is not None:
-            self._shown_at = time.monotonic()
-            width = shutil.get_terminal_size().columns - 1
-            sys.stderr.write(_WIPE + _states(self._campaign.report)[:width])
-            sys.stderr.flush()
-
-    def _wipe(self) -> None:
-        if self._is_shown:
-            sys.stderr.write(_WIPE)
-            sys.stderr.flush()
+        if self._campaign is not None:
+            self._terminal.show(_states(self._campaign.report))
 
     def _interrupted(self, journal: StageJournal, errors: list[DcacheError] | None) -> NoReturn:
         if errors is None:
