@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import pty
@@ -345,3 +346,68 @@ def test_a_missing_package_names_the_extra(root: str, monkeypatch: pytest.Monkey
     result = run("stage", "--from-graph", "x.qg", "--repo", "r", status=1)
     assert "needs the package lsst.daf.butler, which is not installed" in result.stderr
     assert "lsst-daf-butler-dcache[demo]" in result.stderr
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "what somebody wrote\n",
+        "and did not end with a newline",
+        '{"request": "x", "at": 1}\n',
+        '{"campaign": 3, "at": 1}\n',
+        '{"request": "x", "files": [0, 1], "paths": ["/a"], "at": "then"}\n',
+        '{"ended": [0, 1], "failed": {"0": 3}, "at": 1}\n',
+    ],
+)
+def test_what_is_no_journal_is_left_as_it_is(text: str, root: str, tmp_path: Path) -> None:
+    path = tmp_path / "other"
+    path.write_text(text)
+    result = run("stage", "--json", f"{root}a", "--journal", path, status=1)
+    assert json.loads(result.stdout) == []
+    assert f"{path}" in result.stderr
+    assert "Name another journal" in result.stderr
+    assert path.read_text() == text
+    if text.endswith("\n"):
+        assert "is no record. Name" in run("release", "--journal", path, status=1).stderr
+        assert path.read_text() == text
+
+
+def test_a_journal_is_a_file_of_ours(root: str) -> None:
+    assert "is no file of this user" in run("stage", f"{root}a", "--journal", "/dev/null", status=1).stderr
+
+
+def test_a_damaged_journal_does_not_hide_the_others(
+    dcache: EmbeddedDcache, tape: TapeSystem, root: str, tmp_path: Path
+) -> None:
+    run("stage", f"{root}a")
+    (journal(tmp_path).parent / "0.jsonl").write_text("?\n")
+    result = run("release", f"{root}a")
+    assert result.stderr.startswith("Warning: line 1 of the journal ")
+    assert pins(dcache, tape, f"{root}a") == []
+
+
+def test_a_campaign_under_way_is_not_released(root: str, tmp_path: Path) -> None:
+    run("stage", f"{root}a")
+    path = journal(tmp_path)
+    with path.open("rb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        assert "another process works with" in run("release", "--journal", path, status=1).stderr
+    assert path.exists()
+
+
+@pytest.mark.parametrize(
+    "command", [["locality"], ["pin"], ["pin", "--lifetime", "0s", "davs://localhost:1/x"]]
+)
+def test_commands_that_ask_for_nothing(command: list[str]) -> None:
+    assert "Usage: " in run(*command, status=2).stderr
+
+
+def test_interrupted_twice(root: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(*_: Any, **__: Any) -> Any:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(TapeApi, "state", interrupt)
+    monkeypatch.setattr(TapeApi, "cancel", interrupt)
+    result = run("stage", "--json", "--cancel-on-interrupt", f"{root}a", status=130)
+    assert "interrupted; what is asked for comes all the same" in result.stderr
+    assert json.loads(result.stdout) == []

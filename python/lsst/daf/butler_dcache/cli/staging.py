@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import sys
 import time
@@ -13,7 +14,7 @@ from urllib.parse import quote
 import click
 
 from ..config.runtime import state_folder
-from ..errors import DcacheError
+from ..errors import ConfigurationError, DcacheError
 from ..rest.tape import tape_path
 from ..store.registry import store_for
 from ..store.stage_journal import RecordedRequest, StageJournal, recorded_requests
@@ -94,7 +95,8 @@ def stage(
     if lifetime < 1:
         raise click.UsageError("Files have to stay on disk for a second at least.")
     failures = Failures()
-    with FileList() as files:
+    # An array from the first moment on, so that what is read as JSON is JSON, whatever happens.
+    with FileList() as files, Rows(as_json) as rows:
         files.gather(
             itertools.chain(url, lines_of(lists)), failures, recursive=recursive, with_online=with_online
         )
@@ -113,7 +115,7 @@ def stage(
         if files.on_disk:
             click.echo(f"{files.on_disk} files are on disk already", err=True)
         if len(files):
-            command = _Staging(files, failures, lifetime=int(lifetime), as_json=as_json)
+            command = _Staging(files, failures, rows, lifetime=int(lifetime))
             command.run(journal, Deadline(deadline), wait=wait, cancel_on_interrupt=cancel_on_interrupt)
         elif not failures.count:
             click.echo("no files to stage", err=True)
@@ -123,11 +125,11 @@ def stage(
 class _Staging:
     """One campaign, and what is said of it."""
 
-    def __init__(self, files: FileList, failures: Failures, *, lifetime: int, as_json: bool) -> None:
+    def __init__(self, files: FileList, failures: Failures, rows: Rows, *, lifetime: int) -> None:
         self._files = files
         self._failures = failures
         self._lifetime = lifetime
-        self._rows = Rows(as_json)
+        self._rows = rows
         self._terminal = TerminalLine()
         self._noted = 0
         self._campaign: StageCampaign | None = None
@@ -137,26 +139,29 @@ class _Staging:
         tape = self._files.store.tape()
         journal = self._journal(path)
         try:
-            with self._rows:
-                self._campaign = campaign = tape.campaign(
-                    self._files,
-                    len(self._files),
-                    lifetime_seconds=self._lifetime,
-                    deadline=deadline,
-                    journal=journal,
-                    on_change=self._changed,
-                    on_setback=self._set_back,
-                    sleep=self._sleep,
-                )
-                self._show()
-                try:
-                    with told_while_waiting(
-                        lambda: f"waiting; {_states(campaign.report)}", is_wanted=not self._terminal.is_shown
-                    ):
-                        report = campaign.run(wait=wait)
-                except KeyboardInterrupt:
-                    self._terminal.wipe()
-                    self._interrupted(journal, campaign.cancel() if cancel_on_interrupt else None)
+            self._campaign = campaign = tape.campaign(
+                self._files,
+                len(self._files),
+                lifetime_seconds=self._lifetime,
+                deadline=deadline,
+                journal=journal,
+                on_change=self._changed,
+                on_setback=self._set_back,
+                sleep=self._sleep,
+            )
+            self._show()
+            try:
+                with told_while_waiting(
+                    lambda: f"waiting; {_states(campaign.report)}", is_wanted=not self._terminal.is_shown
+                ):
+                    report = campaign.run(wait=wait)
+            except KeyboardInterrupt:
+                self._terminal.wipe()
+                errors: list[DcacheError] | None = None
+                if cancel_on_interrupt:
+                    with contextlib.suppress(KeyboardInterrupt):  # once more: then not
+                        errors = campaign.cancel()
+                self._interrupted(journal, errors)
             self._terminal.wipe()
             self._tell(report, journal)
         finally:
@@ -311,7 +316,7 @@ def _release_recorded(tape: Tape, files: FileList, journals: Sequence[Path], fai
 
 def _release_campaign(journal: Path) -> None:
     tape: Tape | None = None
-    for recorded in _recorded([journal]):
+    for recorded in recorded_requests(journal, alone=True):
         if tape is None:
             tape = store_for(recorded.endpoint + "/").tape()
         urls = [recorded.endpoint + quote(path) for path in recorded.paths]
@@ -320,5 +325,9 @@ def _release_campaign(journal: Path) -> None:
 
 
 def _recorded(journals: Sequence[Path]) -> Iterator[RecordedRequest]:
+    """Yield what journals know; one that is damaged hides nothing of the others."""
     for path in journals:
-        yield from recorded_requests(path)
+        try:
+            yield from recorded_requests(path)
+        except (ConfigurationError, OSError) as error:
+            click.echo(f"Warning: {one_line(error)}", err=True)

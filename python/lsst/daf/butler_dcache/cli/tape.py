@@ -31,6 +31,7 @@ def locality(url: Sequence[str], lists: Sequence[Path], as_json: bool) -> None:
     One request per thousand. The exit status is 1 if the server does not say it of some file, because it is
     not there or for another reason.
     """
+    _check(url, lists)
     failures = Failures()
     counts: Counter[str] = Counter()
     with FileList() as files, Rows(as_json) as rows:
@@ -65,6 +66,9 @@ def pin(url: Sequence[str], lists: Sequence[Path], lifetime: float, name: str) -
 
     Only dCache can do that, through its frontend. On other sites a stage request keeps its files on disk.
     """
+    _check(url, lists)
+    if lifetime < 1:
+        raise click.UsageError("Files have to stay on disk for a second at least.")
     failures = Failures()
     with FileList() as files:
         files.gather(itertools.chain(url, lines_of(lists)), failures)
@@ -75,3 +79,8 @@ def pin(url: Sequence[str], lists: Sequence[Path], lifetime: float, name: str) -
                 if error is not None:
                     failures.add(error)
     failures.end()
+
+
+def _check(urls: Sequence[str], lists: Sequence[Path]) -> None:
+    if not (urls or lists):
+        raise click.UsageError("Name files, or a list of them.")

@@ -14,6 +14,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import stat
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -26,6 +27,8 @@ from ..errors import ConfigurationError, DcacheError
 __all__ = ("RecordedPart", "RecordedRequest", "StageJournal", "recorded_requests")
 
 _FORMAT = 1
+_HEAD = b'{"campaign"'
+_HINT = "Name another journal; without this one the files are asked for again, which does no harm."
 
 
 @dataclass(frozen=True)
@@ -86,6 +89,9 @@ class StageJournal:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._file: BinaryIO = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600), "r+b")
         try:
+            about = os.fstat(self._file.fileno())
+            if not stat.S_ISREG(about.st_mode) or about.st_uid != os.geteuid():
+                raise ConfigurationError(f"the journal {path} is no file of this user", hint=_HINT)
             self._begin({"endpoint": endpoint, "files": files, "lifetime_seconds": lifetime_seconds})
         except BaseException:
             self._file.close()
@@ -147,16 +153,13 @@ class StageJournal:
         self._file.close()
 
     def _begin(self, campaign: dict[str, Any]) -> None:
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise ConfigurationError(f"another process works with the journal {self.path}") from error
+        _lock(self._file, self.path)
         known: dict[str, Any] | None = None
         is_done = True
         parts: dict[int, RecordedPart] = {}
         latest = 0.0
-        for record in _records(self._file):
-            at = float(record.get("at", 0))
+        for record in _records(self._file, self.path):
+            at = float(record["at"])
             latest = max(latest, at)
             if "campaign" in record:
                 known, is_done, parts = record["campaign"], False, {}
@@ -188,6 +191,10 @@ class StageJournal:
 
     def _cut_torn_line(self) -> None:
         """Remove what a process that was killed while it wrote has left at the end."""
+        self._file.seek(0)
+        head = self._file.read(len(_HEAD))
+        if head != _HEAD[: len(head)]:
+            raise ConfigurationError(f"the file {self.path} is no journal", hint=_HINT)
         end = self._file.seek(0, os.SEEK_END)
         position = end
         while position:
@@ -225,24 +232,42 @@ class RecordedRequest:
     paths: list[str]
 
 
-def recorded_requests(path: Path) -> Iterator[RecordedRequest]:
+def recorded_requests(path: Path, *, alone: bool = False) -> Iterator[RecordedRequest]:
     """Yield the requests of a journal.
 
     Parameters
     ----------
     path : `~pathlib.Path`
         The file.
+    alone : `bool`, optional
+        Whether nobody may work with it meanwhile.
+
+    Raises
+    ------
+    ConfigurationError
+        Raised if it is no journal, or another process works with it.
     """
     endpoint = ""
     with path.open("rb") as file:
-        for record in _records(file):
+        if alone:
+            _lock(file, path)
+        for record in _records(file, path):
             if "campaign" in record:
                 endpoint = record["campaign"]["endpoint"]
             elif "request" in record:
+                if not endpoint:
+                    raise ConfigurationError(f"the file {path} is no journal", hint=_HINT)
                 yield RecordedRequest(endpoint, record["request"], record["paths"])
 
 
-def _records(file: BinaryIO) -> Iterator[dict[str, Any]]:
+def _lock(file: BinaryIO, path: Path) -> None:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise ConfigurationError(f"another process works with the journal {path}") from error
+
+
+def _records(file: BinaryIO, path: Path) -> Iterator[dict[str, Any]]:
     """Yield what a journal says, up to a line that was not written to its end."""
     file.seek(0)
     for number, line in enumerate(file, 1):
@@ -252,9 +277,32 @@ def _records(file: BinaryIO) -> Iterator[dict[str, Any]]:
             record = json.loads(line)
         except ValueError:
             record = None
-        if not isinstance(record, dict):
-            raise ConfigurationError(f"line {number} of the journal {getattr(file, 'name', '')} is no record")
+        if not _is_sound(record):
+            raise ConfigurationError(f"line {number} of the journal {path} is no record", hint=_HINT)
         yield record
+
+
+def _is_sound(record: Any) -> bool:
+    """Tell whether this is one of the records that journals have."""
+    match record:
+        case {"campaign": {"endpoint": str()}, "at": int() | float()}:
+            return True
+        case {"request": str(), "files": [int(), int()], "paths": [*paths], "at": int() | float()}:
+            return all(isinstance(path, str) for path in paths)
+        case {"ended": [int(), int()], "failed": dict(failed), "at": int() | float()}:
+            return all(key.isdecimal() and _is_error(value) for key, value in failed.items())
+        case {"posting": [int(), int()], "at": int() | float()}:
+            return True
+        case {"given_up": int(), "at": int() | float()} | {"done": bool(), "at": int() | float()}:
+            return True
+    return False
+
+
+def _is_error(value: Any) -> bool:
+    match value:
+        case [str(), str()]:
+            return True
+    return False
 
 
 def _error(name: str, text: str) -> DcacheError:
