@@ -27,7 +27,7 @@ from lsst.daf.butler_dcache.errors import (
 from lsst.daf.butler_dcache.model import EntryKind, FileInfo
 from lsst.daf.butler_dcache.places import Place, look_up
 from lsst.daf.butler_dcache.single_copy import Copy, Outcome
-from lsst.daf.butler_dcache.store import third_party
+from lsst.daf.butler_dcache.store.closed_ways import closed
 from lsst.daf.butler_dcache.store.registry import reset_stores
 from lsst.daf.butler_dcache.transport import exchange
 from lsst.resources import ResourcePath
@@ -83,7 +83,7 @@ def sites(pair: tuple[EmbeddedDcache, EmbeddedDcache], request: pytest.FixtureRe
     yield TwoSites(*pair, f"{request.node.originalname}-{id(request)}")
     for site in pair:
         site.faults.clear()
-    third_party.closed.forget()
+    closed.forget()
 
 
 def outcomes(results: Iterator[CopyResult]) -> dict[str, Outcome]:

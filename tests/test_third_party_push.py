@@ -12,7 +12,7 @@ from lsst.daf.butler_dcache import transfers
 from lsst.daf.butler_dcache.auth.grant import Grant
 from lsst.daf.butler_dcache.errors import ResourceExistsError, ResourceNotFoundError
 from lsst.daf.butler_dcache.redaction import Secret
-from lsst.daf.butler_dcache.store import third_party
+from lsst.daf.butler_dcache.store.closed_ways import closed
 from lsst.daf.butler_dcache.store.registry import store_for
 from lsst.daf.butler_dcache.store.s3_landing import S3Landing
 from lsst.daf.butler_dcache.transport import exchange
@@ -24,7 +24,7 @@ DATA = os.urandom(1024**2) * 17 + b"end"
 
 @pytest.fixture(autouse=True)
 def begin_anew() -> None:
-    third_party.closed.forget()
+    closed.forget()
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from lsst.daf.butler_dcache import errors
 from lsst.daf.butler_dcache.auth.credential import refused
 from lsst.daf.butler_dcache.config import loading
 from lsst.daf.butler_dcache.embedded import EmbeddedDcache
-from lsst.daf.butler_dcache.store import third_party
+from lsst.daf.butler_dcache.store.closed_ways import closed
 from lsst.daf.butler_dcache.store.registry import reset_stores, store_for
 from lsst.daf.butler_dcache.transport import exchange
 from request_counter import counted
@@ -45,7 +45,7 @@ def dcache(xrootd: XrootdCluster, tmp_path_factory: pytest.TempPathFactory) -> I
 
 @pytest.fixture(autouse=True)
 def begin_anew() -> None:
-    third_party.closed.forget()
+    closed.forget()
     reset_stores()
     refused.clear()
 

@@ -18,6 +18,7 @@ from lsst.daf.butler_dcache.config import loading
 from lsst.daf.butler_dcache.embedded import EmbeddedDcache
 from lsst.daf.butler_dcache.model import FileInfo
 from lsst.daf.butler_dcache.store import third_party
+from lsst.daf.butler_dcache.store.closed_ways import closed
 from lsst.daf.butler_dcache.store.registry import reset_stores, store_for
 
 DATA = os.urandom(300_000)
@@ -63,13 +64,13 @@ def sites(two: Sites, monkeypatch: pytest.MonkeyPatch) -> Iterator[Sites]:
     """Those two, with a source at ours, and no memory of what went wrong before."""
     two.configure(monkeypatch)
     two.near.place("source", DATA)
-    third_party.closed.forget()
+    closed.forget()
     reset_stores()
     monkeypatch.setattr(third_party, "_SETTLING_SECONDS", (0.05, 0.1, 0.2))
     yield two
     for site in (two.near, two.far):
         site.faults.clear()
-    third_party.closed.forget()
+    closed.forget()
     refused.clear()
     loading.reset()
 

@@ -17,8 +17,6 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-import os
-import threading
 import time
 from collections.abc import Callable
 from enum import Enum
@@ -50,6 +48,7 @@ from ..transport.failures import was_not_sent
 from ..webdav.addresses import origin
 from ..webdav.markers import StandstillError, Vigil
 from ..webdav.third_party import OtherSideError, SourceError
+from .closed_ways import Way, closed
 from .protocol import Carrier, CopyRules, Landing, Progress, Store
 
 __all__ = ("copied", "needed_seconds")
@@ -61,18 +60,10 @@ _SLOWEST_BYTES_PER_SECOND = 1024**2
 _SETTLING_SECONDS = (0.5, 1.0, 2.0, 4.0, 6.0)
 """Pauses before each look after an unclear end: a door notices a lost client with its next marker (5 s)."""
 _LATE_CHECKSUM_SECONDS = (0.1, 0.3)
-_CLOSED_SECONDS = 600.0
 _LOOK_FIRST_BYTES = 64 * 1024**2
 """From here on a look whether a name is taken costs less than to find out after the copy."""
 _LEAST_SIGNED_BYTES = 16 * 1024**2  # below, our own few requests are as good as the server's seven
 _MOST_SIGNED_BYTES = 5 * 1024**3  # by one PUT
-
-
-class Way(Enum):
-    """Who moves the bytes."""
-
-    PULL = "pull"
-    PUSH = "push"
 
 
 class _Course(Enum):
@@ -113,39 +104,6 @@ def _course_of(error: DcacheError) -> tuple[bool, _Course]:
         return False, _Course.ANSWER
     rows = ((again, course) for kind, again, course in _COURSES if isinstance(error, kind))
     return next(rows, (False, _Course.ELSEWHERE))
-
-
-class _Closed:
-    """Which way did not work between which servers, for ten minutes; shared by all threads of a process."""
-
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock = clock
-        self.forget()
-
-    def forget(self) -> None:
-        """Begin anew, as a child process does."""
-        self._lock = threading.Lock()
-        self._until: dict[tuple[str, str, Way, bool], float] = {}
-        self._warned: set[tuple[str, str]] = set()
-
-    def is_closed(self, pair: tuple[str, str], way: Way, overwrite: bool) -> bool:
-        return self._clock() < self._until.get((*pair, way, overwrite), 0.0)
-
-    def close(self, pair: tuple[str, str], way: Way, overwrite: bool) -> None:
-        # Some S3 servers cannot be told not to replace, and take what may be replaced.
-        with self._lock:
-            self._until[*pair, way, overwrite] = self._clock() + _CLOSED_SECONDS
-
-    def warns(self, pair: tuple[str, str]) -> bool:
-        """Return whether nobody has been warned of this pair yet."""
-        with self._lock:
-            is_new = pair not in self._warned
-            self._warned.add(pair)
-        return is_new
-
-
-closed = _Closed()
-os.register_at_fork(after_in_child=closed.forget)
 
 
 def needed_seconds(size: int) -> float:
