@@ -411,3 +411,9 @@ def test_interrupted_twice(root: str, monkeypatch: pytest.MonkeyPatch) -> None:
     result = run("stage", "--json", "--cancel-on-interrupt", f"{root}a", status=130)
     assert "interrupted; what is asked for comes all the same" in result.stderr
     assert json.loads(result.stdout) == []
+
+
+@pytest.mark.parametrize("command", ["stage", "locality", "pin"])
+def test_dots_that_the_server_would_follow(command: str, root: str) -> None:
+    result = run(command, f"{root}sub/%2e%2e/a", status=1)
+    assert "the server would take the dots in it for directories" in result.stderr

@@ -106,12 +106,14 @@ def tape_path(url: str) -> str:
     Raises
     ------
     UnsupportedError
-        Raised if the name is not UTF-8, which JSON cannot carry.
+        Raised if the name is not UTF-8, which JSON cannot carry, or has ``.`` or ``..`` for a part.
     """
     try:
         path = unquote(urlsplit(url).path, errors="strict")
     except UnicodeDecodeError as error:
         raise UnsupportedError("the tape API takes names in UTF-8 only", url=url) from error
+    if not {".", ".."}.isdisjoint(path.split("/")):
+        raise UnsupportedError("the server would take the dots in it for directories", url=url)
     return _normal(path)
 
 
