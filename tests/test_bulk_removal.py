@@ -21,7 +21,9 @@ from lsst.daf.butler_dcache.cli.bench_crossover import crossover_command
 from lsst.daf.butler_dcache.config.loading import load_file
 from lsst.daf.butler_dcache.config.settings import BulkSettings
 from lsst.daf.butler_dcache.embedded import EmbeddedDcache, rest_bulk
+from lsst.daf.butler_dcache.embedded.bulk import BulkRequest
 from lsst.daf.butler_dcache.embedded.faults import Fault
+from lsst.daf.butler_dcache.embedded.operations import Operator
 from lsst.daf.butler_dcache.errors import (
     AccessDeniedError,
     CredentialError,
@@ -304,12 +306,41 @@ def test_what_somebody_else_left_is_not_ours(
         assert set(bulk.run("DELETE", urls, deadline=Deadline(30)).values()) == {None}
     (left,) = server.bulk.requests()
     left.arrived -= 86_400_000
+    stranger = dataclasses.replace(left.operator, login=dataclasses.replace(left.operator.login, uid=4711))
+    newer = BulkRequest(stranger, "DELETE", "/", "NONE", {}, delay_seconds=60.0)
+    server.bulk.submit(newer, [path_of(url) for url in urls])
     place(server, base, 20)
     server.faults.add(Fault("drop", method="POST", path=BULK))
     assert set(store.remove_many(urls).values()) == {None}
     assert not any(exists(server, url) for url in urls)
-    assert server.bulk.requests() == [left]
+    assert server.bulk.requests() == [left, newer]
     server.bulk.clear(left)
+    server.bulk.clear(newer)
+
+
+def test_bulk_service_that_does_not_answer_the_frontend(
+    bulk: BulkRequests, server: EmbeddedDcache, base: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A 400 that says "timed out" is no refusal: the request may be there, and is looked for page by page."""
+    monkeypatch.setattr("lsst.daf.butler_dcache.embedded.rest_bulk._PAGE", 1)
+    monkeypatch.setattr("lsst.daf.butler_dcache.rest.bulk._SUMMARIES", 1)
+    urls = place(server, base, 1)
+    access = server.site.access
+    somebody = Operator(access, access.accounts[server.user].login)
+    others = [BulkRequest(somebody, "LOG_TARGET", "/", "NONE", {}) for _ in range(2)]
+    for one in others:
+        server.bulk.submit(one, [path_of(base)])
+    detail = "diskCacheV111.util.TimeoutCacheException: Request to [>BulkService@local] timed out."
+    fault = Fault("status", method="POST", path=BULK, status=400)
+    fault.headers["Content-Type"] = "application/json"
+    fault.body = json.dumps({"status": "400", "title": "Bad Request", "detail": detail})
+    server.faults.add(fault)
+    with counted(server) as counter:
+        (error,) = bulk.run("DELETE", urls, deadline=Deadline(10)).values()
+    assert isinstance(error, OutcomeUnknownError)
+    assert counter.methods().count("frontend GET") == 3  # two full pages, and one that ends them
+    for one in others:
+        server.bulk.clear(one)
 
 
 def test_token_that_ends(tmp_path: Path) -> None:

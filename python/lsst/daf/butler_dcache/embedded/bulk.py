@@ -68,6 +68,8 @@ class BulkTarget:
     finished: int | None = None
     error_type: str | None = None
     error: str | None = None
+    entry: Entry | None = None
+    """What the path meant when the target was looked at."""
 
     def finish(self, state: str, kind: str | None = None, message: str | None = None) -> None:
         """Note how it ended.
@@ -122,6 +124,8 @@ class BulkRequest:
     end_after: int = 0
     failure: tuple[str, str] = ("", "")
     identifier: str = field(default_factory=lambda: str(uuid.uuid4()))
+    number: int = 0
+    """By which the service lists requests."""
     status: str = "QUEUED"
     arrived: int = 0
     started: int | None = None
@@ -185,6 +189,7 @@ class BulkService:
             mine = [r for r in self._requests.values() if r.operator.login.uid == request.operator.login.uid]
             if sum(not r.is_finished for r in mine) >= MAX_OPEN_REQUESTS:
                 raise TooManyRequestsError
+            request.number = next(self._numbers)
             request.arrived = request.modified = _now()
             for target in targets:
                 self._add_target(request, target)
@@ -311,6 +316,7 @@ class BulkService:
                     continue
                 if target.state == "CREATED":
                     target.state, target.started = "RUNNING", _now()
+                    target.entry = request.operator.namespace.find(request.operator.real(target.full))
             done = self._attempt(request, target)
             with self._lock:
                 if target.state not in FINAL and done:

@@ -6,7 +6,7 @@ from typing import Any
 
 from .access import Login
 from .bulk import ACTIVITIES, BulkRequest, BulkService, BulkTarget, RequestTooLargeError, TooManyRequestsError
-from .caveats import is_below, normal_path
+from .caveats import normal_path
 from .exchange import Exchange
 from .faults import Faults
 from .operations import Operator
@@ -155,20 +155,28 @@ class BulkResource:
             Who asks.
         """
         status, path = exchange.parameter("status"), exchange.parameter("path")
+        offset = _offset(exchange)
+        entry = None
+        if path is not None:
+            # By the identifier of what the path is now (``JdbcBulkRequestStore.getRequestSummaries``).
+            entry = operator.namespace.find(path)
+            if entry is None:
+                raise RestError(400, f"could not retrieve pnfsid for {path}")
         rows = [
             {
-                "id": number,
+                "id": request.number,
                 "url": f"{exchange.base}/api/v1/bulk-requests/{request.identifier}",
                 "activity": request.activity,
                 "status": request.status,
                 "owner": str(request.operator.login.uid),
                 "active": 0 if request.is_finished else 1,
             }
-            for number, request in enumerate(self._service.requests())
-            if (status is None or request.status in status.upper().split(","))
-            and (path is None or any(is_below(target.full, path) for target in request.targets))
+            for request in self._service.requests()
+            if request.number >= offset
+            and (status is None or request.status in status.split(","))
+            and (entry is None or any(target.entry is entry for target in request.targets))
         ]
-        answer_json(exchange, 200, rows[_offset(exchange) :][:_PAGE])
+        answer_json(exchange, 200, rows[:_PAGE])
 
     def get(self, exchange: Exchange, operator: Operator, identifier: str) -> None:
         """Answer with the state of a request, a page of targets at a time.

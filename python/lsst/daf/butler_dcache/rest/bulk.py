@@ -60,7 +60,9 @@ _SLOWER = 1.25
 
 _LONGEST_POLL_SECONDS = 5.0
 _CLEARING_SECONDS = 10.0
-_CANDIDATES = 10
+_SUMMARIES = 10_000
+"""Requests in one page of the server's list, the oldest ones first."""
+
 _MOST_SKEW_SECONDS = 60.0
 """Between the clocks of a frontend and of the bulk service behind it."""
 
@@ -68,6 +70,10 @@ _PATH = "/bulk-requests"
 _IDENTIFIER = re.compile(r"[0-9A-Za-z-]+")
 _ENDED = ("COMPLETED", "CANCELLED")
 _MAY_BE_TAKEN = (DeadlineError, OutcomeUnknownError, ProtocolError, ServerError)
+_TIMED_OUT = "timed out"
+"""In the text of a 400 that says nothing of the request: the bulk service did not answer the frontend in time
+(``BulkServiceCommunicator.send``)."""
+
 _TELLING = (CredentialError, DoorUnavailableError, ServerBusyError)
 """Refusals of a request that say as much of each of its targets; 403 and 404 speak of the resource."""
 
@@ -264,7 +270,7 @@ class _Work:
                         ProtocolError, "the server took a request and did not name it", request.url
                     )
         except DcacheError as error:
-            if isinstance(error, _MAY_BE_TAKEN) and (error.status or 500) not in range(400, 500):
+            if _may_be_taken(error):
                 request.identifier = self._find(request, self._deadline)
                 if not request.identifier:
                     self._lose(request, "nobody knows whether the server took the request", error)
@@ -302,27 +308,45 @@ class _Work:
     def _find(self, request: _Request, deadline: Deadline) -> str:
         """Return the identifier of a request whose answer was lost, empty if the server has none like it."""
         try:
-            query = {"path": next(iter(request.targets))}
-            answer = self._ask("GET", _PATH, request.url, query=query, deadline=deadline)
-            rows = [
-                row
-                for row in document_of(answer, list, operation=self._operation, url=request.url)
-                if isinstance(row, Mapping) and str(row.get("activity", "")).upper() == self._activity
-            ]
+            identifiers, now = self._newest(request, deadline)
             # Somebody who was killed may have left the same request earlier, which says nothing of today.
-            earliest = _clock_of(answer) - (time.monotonic() - request.sent) - _MOST_SKEW_SECONDS
-            for row in rows[-_CANDIDATES:]:
-                identifier = _identifier(str(row.get("url", "")))
-                if not identifier:
-                    continue
-                document, states = self._read(identifier, request, deadline)
+            earliest = now - (time.monotonic() - request.sent) - _MOST_SKEW_SECONDS
+            for identifier in identifiers:
+                try:
+                    document, states = self._read(identifier, request, deadline)
+                except (AccessDeniedError, ResourceNotFoundError):
+                    continue  # somebody else's, or cleared meanwhile
                 arrived = document.get("arrivedAt")
-                is_new = isinstance(arrived, int) and arrived / 1000 >= earliest
-                if is_new and states.keys() == request.targets.keys():
+                if not isinstance(arrived, int) or arrived / 1000 < earliest:
+                    break
+                if states.keys() == request.targets.keys():
                     return identifier
         except DcacheError as error:
             _log.warning("a bulk request whose answer was lost cannot be looked for: %s", error)
         return ""
+
+    def _newest(self, request: _Request, deadline: Deadline) -> tuple[list[str], float]:
+        """Return all requests of our activity, the newest ones first, and the time at the server.
+
+        The server could be asked for those of one path, but looks that up: of a file that the request has
+        removed it knows none (``JdbcBulkRequestStore.getPnfsidFor``).
+        """
+        identifiers: list[str] = []
+        offset = 0
+        while True:
+            query = {"offset": offset} if offset else None
+            answer = self._ask("GET", _PATH, request.url, query=query, deadline=deadline)
+            page = document_of(answer, list, operation=self._operation, url=request.url)
+            rows = [row for row in page if isinstance(row, Mapping)]
+            identifiers += (
+                _identifier(str(row.get("url", "")))
+                for row in rows
+                if str(row.get("activity", "")).upper() == self._activity
+            )
+            following = 1 + max((row["id"] for row in rows if isinstance(row.get("id"), int)), default=0)
+            if len(page) < _SUMMARIES or following <= offset:
+                return [one for one in reversed(identifiers) if one], _clock_of(answer)
+            offset = following
 
     def _follow(self, request: _Request) -> None:
         """Wait until it is time, and ask how far a request is."""
@@ -456,6 +480,13 @@ def _about(error: DcacheError, url: str) -> DcacheError:
     copied = copy.copy(error)
     copied.url = redact_url(url)
     return copied
+
+
+def _may_be_taken(error: DcacheError) -> bool:
+    """Tell whether the server may have a request in spite of its error."""
+    if error.status == 400 and _TIMED_OUT in error.reason:
+        return True
+    return isinstance(error, _MAY_BE_TAKEN) and (error.status or 500) not in range(400, 500)
 
 
 def _parts(targets: Mapping[str, list[str]], size: int) -> list[_Request]:
