@@ -134,7 +134,8 @@ def test_listings_of_the_frontend_teach(
         assert "frontend GET" in counter.methods()
         with counted(site) as counter, pytest.raises(NearlineError):
             store.read(url)
-    assert counter.methods() == ["door PROPFIND"]
+    # Door and frontend are proven to speak of one file, so that it is asked for a copy on disk.
+    assert counter.methods() == ["door PROPFIND", "frontend GET"]
 
 
 def test_what_is_on_disk(site: EmbeddedDcache, store: Store) -> None:
@@ -301,6 +302,67 @@ def test_every_file_may_be_on_tape(site: EmbeddedDcache, tape: TapeSystem, tmp_p
     ):
         store.read(url)
     assert counter.methods() == ["door PROPFIND"]
+
+
+# A file that waits for a copy from pool to pool
+
+
+def needs_copy(site: EmbeddedDcache, name: str) -> str:
+    site.place(f"disk/{name}", DATA)
+    entry = site.site.namespace.find(f"/data/disk/{name}")
+    assert entry is not None
+    entry.needs_copy = True
+    site.site.copy_seconds = 1.2
+    return f"{site.url}disk/{name}"
+
+
+@pytest.mark.usefixtures("impatience")
+@pytest.mark.parametrize("read", [READS["read"], READS["open"]], ids=["read", "open"])
+@pytest.mark.parametrize("policy_", ["fail", "wait", "stage"])
+def test_a_copy_is_waited_for(
+    site: EmbeddedDcache, tape: TapeSystem, tmp_path: Path, read: Any, policy_: str, request: Any
+) -> None:
+    """The door calls it NEARLINE, and the frontend knows pools that hold it."""
+    own = {"frontend_url": site.frontend_url, "nearline": policy_, "nearline_deadline_seconds": 0.4}
+    with endpoint(site, tmp_path, dcache=own) as store:
+        url = needs_copy(site, request.node.callspec.id)
+        with counted(site) as counter:
+            read(store, url)
+        assert sorted(set(counter.methods()) - {"pool GET"}) == ["door GET", "door PROPFIND", "frontend GET"]
+        assert counter.methods().count("frontend GET") == 1
+        # The directory is one of NEARLINE files now, and nothing else has changed.
+        url = needs_copy(site, f"{request.node.callspec.id}-2")
+        read(store, url)
+
+
+@pytest.mark.usefixtures("impatience")
+def test_a_frontend_that_does_not_tell(site: EmbeddedDcache, tape: TapeSystem, tmp_path: Path) -> None:
+    """Then it is what the door says that it is, and a frontend that is away is not asked for a while."""
+    own = {"frontend_url": site.frontend_url}
+    site.faults.add(Fault("status", server="frontend", status=503, times=None))
+    with endpoint(site, tmp_path, dcache=own) as store:
+        url = needs_copy(site, "untold")
+        with pytest.raises(NearlineError):
+            store.read(url)
+        site.faults.clear()
+        url = place(site, "untold/file")
+        with counted(site) as counter, pytest.raises(NearlineError):
+            store.read(url)
+    assert counter.at_door <= 2
+    assert not any("frontend" in method for method in counter.methods())
+
+
+@pytest.mark.parametrize("known", [False, True])
+def test_tape_has_no_locations(site: EmbeddedDcache, tape: TapeSystem, tmp_path: Path, known: bool) -> None:
+    url = place(site, f"no-locations-{known}/file")
+    own = {"tape": True, **({"frontend_url": site.frontend_url} if known else {})}
+    with (
+        endpoint(site, tmp_path, dcache=own) as store,
+        counted(site) as counter,
+        pytest.raises(NearlineError),
+    ):
+        store.read(url)
+    assert counter.methods() == ["door PROPFIND", *(["frontend GET"] if known else [])]
 
 
 # Policies

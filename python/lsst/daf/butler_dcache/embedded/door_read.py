@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import mimetypes
+import time
 from email.utils import formatdate
 from typing import TYPE_CHECKING
 from urllib.parse import quote
@@ -146,6 +147,9 @@ class DoorReading:
             raise DoorRefusalError(500, "File upload not yet completed")
         if entry.broken:
             raise DoorRefusalError(500, "File is broken")
+        if entry.needs_copy:
+            time.sleep(site.copy_seconds)
+            entry.needs_copy = False
         if site.locality(entry) == "NEARLINE":
             may_stage = site.tape is None or site.tape.permits(entry)
             if not may_stage or not site.access.allows(exchange.login, Activity.STAGE, exchange.path):

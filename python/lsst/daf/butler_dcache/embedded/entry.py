@@ -53,6 +53,9 @@ class Entry:
         Whether there is a copy on tape.
     is_lost : `bool`
         Whether it shows as LOST, which the releases imitated define and do not use.
+    needs_copy : `bool`
+        Whether its disk copies are all on pools that no client may read from, so that it is NEARLINE until
+        one is made on another.
     content : `Content` or `None`
         The bytes, once there are some.
     """
@@ -70,6 +73,7 @@ class Entry:
     locations: list[str] = field(default_factory=list)
     on_tape: bool = False
     is_lost: bool = False
+    needs_copy: bool = False
     content: Content | None = None
     created: int = field(default_factory=now_ms)
     mtime: int = field(default_factory=now_ms)
@@ -111,6 +115,8 @@ class Entry:
             return "NONE"
         if self.is_lost:
             return "LOST"
+        if self.needs_copy:
+            return "NEARLINE"
         if any(name in pools for name in self.locations):
             return "ONLINE_AND_NEARLINE" if self.on_tape else "ONLINE"
         return "NEARLINE" if self.on_tape else "UNAVAILABLE"

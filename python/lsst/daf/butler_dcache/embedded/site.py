@@ -43,6 +43,8 @@ class Site:
     pause_seconds : `float`
         Time between the door's look and its act, where racing clients can slip in: a real door's database
         round trips.
+    copy_seconds : `float`
+        How long a copy from pool to pool takes.
     """
 
     version: Version
@@ -52,6 +54,7 @@ class Site:
     has_limiter: bool = True
     time_scale: float = 1.0
     pause_seconds: float = 0.002
+    copy_seconds: float = 3.0
     transcript: Transcript = field(default_factory=Transcript)
     faults: Faults = field(default_factory=Faults)
     latency: Latency = field(default_factory=Latency)

@@ -6,7 +6,7 @@ is without effect when source and target are one; DELETE is not recursive.
 
 from __future__ import annotations
 
-from collections.abc import Container
+from collections.abc import Container, Mapping
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
@@ -101,6 +101,20 @@ class Namespace:
         answer = self._ask("GET", url, url, "look", deadline)
         return str(document_of(answer, dict, operation="look", url=url).get("pnfsId", ""))
 
+    def locations(self, url: str, *, deadline: Deadline) -> list[str]:
+        """Return the names of the pools that hold a file, in service or not; none if it is on tape only.
+
+        Parameters
+        ----------
+        url : `str`
+            URL of the door.
+        deadline : `Deadline`
+            When to give up.
+        """
+        answer = self._ask("GET", url, url, "look", deadline, query={"locations": "true"})
+        found = document_of(answer, dict, operation="look", url=url).get("locations")
+        return [str(name) for name in found] if isinstance(found, list) else []
+
     def _ask(
         self,
         method: str,
@@ -109,6 +123,7 @@ class Namespace:
         operation: str,
         deadline: Deadline,
         wish: Any = None,
+        query: Mapping[str, str] | None = None,
         accept: Container[int] = (200,),
     ) -> Answer:
         return self._api.ask(
@@ -118,6 +133,7 @@ class Namespace:
             url=about,
             deadline=deadline,
             wish=wish,
+            query=query,
             accept=accept,
             elsewhere=method != "GET",  # the door renames and removes as well
         )

@@ -20,7 +20,7 @@ import time
 from collections.abc import Callable
 from typing import NamedTuple
 
-from ..errors import DcacheError, DeadlineError, UnsupportedError
+from ..errors import DcacheError, DeadlineError, DoorUnavailableError, ServerError, UnsupportedError
 from ..rest.api import Api
 from ..rest.bulk import BulkRequests
 from ..rest.discovery import TapeEndpoint, find_tape_endpoint
@@ -42,6 +42,8 @@ _AWAY_SECONDS = 60.0
 """How long nobody tries again what a frontend that is down would do better than the door."""
 
 _LONGEST_QUESTION_SECONDS = 10.0
+_SHORT_QUESTION_SECONDS = 2.0
+"""For what somebody waits for who could be told at once otherwise."""
 
 
 class Frontend:
@@ -116,6 +118,33 @@ class Frontend:
             When to give up.
         """
         self._namespace.remove(url, operation=operation, deadline=deadline)
+
+    def has_disk_copy(self, url: str, deadline: Deadline) -> bool:
+        """Tell whether any pool holds a file, be it one that no client may read from (1 request).
+
+        Parameters
+        ----------
+        url : `str`
+            URL of the door.
+        deadline : `Deadline`
+            When to give up.
+
+        Returns
+        -------
+        known : `bool`
+            `False` also where it could not be found out.
+        """
+        if self.is_away:
+            return False
+        try:
+            return bool(
+                self._namespace.locations(url, deadline=Deadline(deadline.limit(_SHORT_QUESTION_SECONDS)))
+            )
+        except (DoorUnavailableError, DeadlineError, ServerError) as error:
+            self.leave(error)
+        except DcacheError as error:
+            _log.debug("the frontend does not tell which pools hold a file: %s", error)
+        return False
 
     @property
     def is_away(self) -> bool:

@@ -36,6 +36,7 @@ from ..webdav.door import Door
 from ..webdav.download import Downloads
 from ..webdav.markers import Vigil
 from ..webdav.minting import mint
+from ..webdav.nearline import Recaller
 from ..webdav.reader import WebdavReader
 from ..webdav.rights import Rights
 from ..webdav.third_party import ThirdPartyCopies
@@ -104,7 +105,7 @@ class WebdavStore:
         self._frontends = Frontends(self._door)
         self._sizes = SizeCache() if sizes is None else sizes
         self._sizes.join([settings.base_url, *settings.door_urls])
-        self._downloads = Downloads(self._door, self._stage)
+        self._downloads = Downloads(self._door, Recaller(self._stage, self._has_disk_copy))
         self._copies = ThirdPartyCopies(self._door)
         self._publisher = Publisher(self._door, self._rights, self._frontends)
         self._exclusion = Exclusion(self._door, self._rights)
@@ -390,6 +391,10 @@ class WebdavStore:
         error = tape.stage_and_wait([url], lifetime_seconds=lifetime, deadline=deadline)[url]
         if error is not None:
             raise error
+
+    def _has_disk_copy(self, url: str, deadline: Deadline) -> bool:
+        frontend = self._frontends.for_single_files
+        return frontend is not None and frontend.has_disk_copy(url, deadline)
 
     def presign(self, url: str, method: str, lifetime_seconds: int) -> str:
         """See `.protocol.Store`."""

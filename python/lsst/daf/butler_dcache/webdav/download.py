@@ -43,7 +43,7 @@ from ..transport.target import Target
 from .checksum_turns import PATIENCE_SECONDS, turns
 from .door import REDIRECTS, Door
 from .hedging import Begun, Hedger, Lane
-from .nearline import Recall, Stager
+from .nearline import Recall, Recaller
 from .parallel import ParallelDownload
 from .whole_answer import Download, digests, shows_whole_file
 
@@ -74,13 +74,13 @@ class Downloads:
     ----------
     door : `Door`
         Who knows where they are.
-    stage : `Stager`
-        Brings a file from tape, where the policy is that.
+    recaller : `Recaller`
+        What can be done about files on tape.
     """
 
-    def __init__(self, door: Door, stage: Stager) -> None:
+    def __init__(self, door: Door, recaller: Recaller) -> None:
         self._door = door
-        self._stage = stage
+        self._recaller = recaller
         self._hedger = Hedger() if door.settings.hedge else None
 
     def read(self, url: str) -> bytes:
@@ -354,7 +354,7 @@ class Downloads:
         """
         if url.endswith("/"):
             raise ResourceIsDirectoryError("a directory has no bytes to read", operation="read", url=url)
-        recall = Recall(self._door, url, deadline, self._stage if lane is None else None, lane)
+        recall = Recall(self._door, url, deadline, self._recaller, lane)
         headers = _WANT if span is None else {**_WANT, "Range": span}
         while True:
             try:

@@ -7,7 +7,8 @@ Elsewhere the GET is sent at once, and where the file is is asked on another con
 does not come within a moment: a file that is on disk costs no request more.
 
 What is not there raises, waits or is staged, as the policy says. NEARLINE is also what dCache calls a file
-on disks of which none may be read from here, until a copy is made; one that is answered meanwhile is read.
+on disks of which none may be read from here, until a copy from pool to pool is made. A frontend that is known
+tells the two apart: of a file on tape only no pool is a location (section 7.5). Such a copy is waited for.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import logging
 import shlex
 import time
 from collections.abc import Callable
-from typing import NoReturn
+from typing import NamedTuple, NoReturn
 
 from ..errors import (
     CredentialError,
@@ -33,7 +34,7 @@ from ..transport.lateness import Lateness
 from .door import Door
 from .hedging import Lane
 
-__all__ = ("Recall", "Stager", "require_on_disk")
+__all__ = ("Recall", "Recaller", "require_on_disk")
 
 _log = logging.getLogger(__name__)
 
@@ -44,8 +45,20 @@ _LOOK_SECONDS = 10.0
 _PAUSE_SECONDS = 1.0
 _WAITED = "timed out"
 
-Stager = Callable[[str, Deadline], None]
-"""Has a file brought to disk, and returns when it is there."""
+
+class Recaller(NamedTuple):
+    """What can be done about a file that is NEARLINE.
+
+    Parameters
+    ----------
+    stage : `~collections.abc.Callable`
+        Has a file brought to disk, and returns when it is there.
+    has_disk_copy : `~collections.abc.Callable`
+        Tells whether a pool is known to hold a file all the same.
+    """
+
+    stage: Callable[[str, Deadline], None]
+    has_disk_copy: Callable[[str, Deadline], bool]
 
 
 def require_on_disk(entry: FileInfo, *, operation: str = "read") -> None:
@@ -100,10 +113,11 @@ class Recall:
         The file.
     deadline : `Deadline`
         Of the operation. What a policy allows tape to take comes on top.
-    stage : `Stager` or `None`
-        Brings files to disk. `None` where nobody may wait here, whatever the policy.
+    recaller : `Recaller`
+        What can be done about it.
     lane : `Lane` or `None`
-        Which of two ways to the same bytes this is; the one that has lost goes on with nothing.
+        Which of two ways to the same bytes this is. On neither tape is waited for, whatever the policy, and
+        the one that has lost goes on with nothing.
     """
 
     def __init__(
@@ -111,15 +125,15 @@ class Recall:
         door: Door,
         url: str,
         deadline: Deadline,
-        stage: Stager | None,
+        recaller: Recaller,
         lane: Lane | None,
     ) -> None:
         self._door = door
         self._url = url
         self._deadline = deadline
-        self._stage = stage
+        self._recaller = recaller
         self._lane = lane
-        self._policy = "fail" if stage is None else door.settings.nearline
+        self._policy = "fail" if lane is not None else door.settings.nearline
         self._begun = time.monotonic()
         self._tape: Deadline | None = None
         self._is_staged = False
@@ -213,8 +227,13 @@ class Recall:
     def _look(self) -> None:
         share = Deadline(self._deadline.limit(_LOOK_SECONDS))
         entry = self._door.propfind(self._url, operation="read", deadline=share)
-        require_on_disk(entry)
-        if entry.locality in ON_DISK:
+        is_there = entry.locality in ON_DISK
+        if entry.locality is Locality.NEARLINE and self._recaller.has_disk_copy(self._url, share):
+            _log.info("the file is copied from pool to pool before it is read: %s", redact_url(self._url))
+            is_there = True
+        if not is_there:
+            require_on_disk(entry)
+        else:
             self._door.localities.note_on_disk(self._url)
 
     def go_on(self, error: NearlineError | DeadlineError) -> None:
@@ -250,10 +269,9 @@ class Recall:
         if self._is_staged or error.locality != Locality.NEARLINE or error.status is not None:
             raise error
         self._is_staged = True
-        assert self._stage is not None, "or the policy would be to fail"
         _log.info("the file is brought from tape before it is read: %s", redact_url(self._url))
         try:
-            self._stage(self._url, tape)
+            self._recaller.stage(self._url, tape)
         except UnsupportedError as unsupported:
             error.add_note(f"it cannot be staged here: {unsupported}")
             raise error from unsupported
