@@ -20,11 +20,9 @@ from .store.bulk import at_once
 from .store.protocol import Store
 from .store.registry import store_for
 from .tree import walk_tree
+from .webdav.addresses import LEGAL_IN_PATH
 
 __all__ = ("ReadingFileSystem",)
-
-# Legal in the path of a URL (RFC 3986, section 3.3), and "%", because paths are percent-encoded already.
-_LEGAL = "/%:@!$&'()*+,;=-._~"
 
 
 class ReadingFileSystem(AbstractFileSystem):  # type: ignore[misc]
@@ -70,7 +68,7 @@ class ReadingFileSystem(AbstractFileSystem):  # type: ignore[misc]
         parts = urlsplit(path)
         if parts.scheme not in ("davs", "dav", "s3", "https", "http") or not parts.netloc:
             raise ValueError(f"expected a davs://, dav:// or s3:// URL, not {redact_url(path)!r}")
-        name = quote(parts.path.rstrip("/"), safe=_LEGAL)
+        name = quote(parts.path.rstrip("/"), safe=LEGAL_IN_PATH)
         url = f"{parts.scheme}://{parts.netloc}{name}"
         return store_for(path), url + "/" if directory or not name else url
 

@@ -28,11 +28,11 @@ from .store.bulk import at_once
 from .store.protocol import Store
 from .store.registry import store_for
 from .tree import walk_tree
+from .webdav.addresses import LEGAL_IN_PATH
 
 __all__ = ("Place", "look_up")
 
 _REMOTE = ("davs", "dav", "s3")
-_LEGAL = "/%:@!$&'()*+,;=-._~"
 _NO_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
 
 Item = TypeVar("Item")
@@ -88,7 +88,7 @@ class Place:
             )
         # urlsplit drops line feeds and tabs, and cuts at "#".
         host, _, path = rest.partition("/")
-        path = quote(_NO_ESCAPE.sub("%25", "/" + path), safe=_LEGAL)
+        path = quote(_NO_ESCAPE.sub("%25", "/" + path), safe=LEGAL_IN_PATH)
         if scheme != "s3":
             path = _without_dots(path)
         url = f"{scheme}://{host}{path}"

@@ -6,7 +6,6 @@ A request is accepted before anybody looks at its targets; it ends COMPLETED whe
 
 import itertools
 import threading
-import time
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -16,7 +15,7 @@ from .access import PermissionDeniedError
 from .caveats import Activity, is_below, normal_path
 from .clockwork import Clockwork
 from .duration import parse_duration
-from .entry import Entry
+from .entry import Entry, now_ms
 from .latency import Latency
 from .namespace import EntryMissingError, NamespaceError
 from .operations import Operator
@@ -81,7 +80,7 @@ class BulkTarget:
         kind, message : `str`, optional
             The failure.
         """
-        self.state, self.finished, self.error_type, self.error = state, _now(), kind, message
+        self.state, self.finished, self.error_type, self.error = state, now_ms(), kind, message
 
 
 @dataclass
@@ -190,7 +189,7 @@ class BulkService:
             if sum(not r.is_finished for r in mine) >= MAX_OPEN_REQUESTS:
                 raise TooManyRequestsError
             request.number = next(self._numbers)
-            request.arrived = request.modified = _now()
+            request.arrived = request.modified = now_ms()
             for target in targets:
                 self._add_target(request, target)
             self._requests[request.identifier] = request
@@ -240,7 +239,7 @@ class BulkService:
                     target.finish("CANCELLED")
             if paths is None and not request.is_finished:
                 request.status = "CANCELLED"
-            request.modified = _now()
+            request.modified = now_ms()
 
     def clear(self, request: BulkRequest) -> None:
         """Forget a request, whatever it still had to do.
@@ -272,7 +271,7 @@ class BulkService:
     def _add_target(self, request: BulkRequest, path: str) -> BulkTarget:
         shown = normal_path(path)
         full = shown if is_below(shown, request.prefix) else normal_path(f"{request.prefix}/{shown}")
-        target = BulkTarget(shown, full, next(self._numbers), submitted=_now())
+        target = BulkTarget(shown, full, next(self._numbers), submitted=now_ms())
         request.targets.append(target)
         return target
 
@@ -286,7 +285,7 @@ class BulkService:
                     target.finish("CANCELLED")
                 self._finish(request)
                 return
-            request.status, request.started = "STARTED", _now()
+            request.status, request.started = "STARTED", now_ms()
             if request.expand == "TARGETS":
                 self._expand(request)
         self._work(request)
@@ -315,7 +314,7 @@ class BulkService:
                 if target.state in FINAL:
                     continue
                 if target.state == "CREATED":
-                    target.state, target.started = "RUNNING", _now()
+                    target.state, target.started = "RUNNING", now_ms()
                     target.entry = request.operator.namespace.find(request.operator.real(target.full))
             done = self._attempt(request, target)
             with self._lock:
@@ -359,14 +358,10 @@ class BulkService:
         return False
 
     def _finish(self, request: BulkRequest) -> None:
-        request.status, request.modified = "COMPLETED", _now()
+        request.status, request.modified = "COMPLETED", now_ms()
         failed = any(target.state == "FAILED" for target in request.targets)
         if request.clear_on_failure if failed else request.clear_on_success:
             self._requests.pop(request.identifier, None)
-
-
-def _now() -> int:
-    return time.time_ns() // 1_000_000
 
 
 def _are_durations(lifetimes: object) -> bool:

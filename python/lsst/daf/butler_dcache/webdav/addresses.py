@@ -17,6 +17,7 @@ from ..errors import ConfigurationError
 from ..transport.ownership import mark, owner_of
 
 __all__ = (
+    "LEGAL_IN_PATH",
     "as_directory",
     "decoded_path",
     "is_lock",
@@ -31,6 +32,9 @@ __all__ = (
 )
 
 _SCHEMES = {"davs": "https", "dav": "http", "https": "https", "http": "http"}
+
+LEGAL_IN_PATH = "/%:@!$&'()*+,;=-._~"
+"""What a percent-encoded path holds beside letters and digits (RFC 3986, section 3.3)."""
 
 _NAME_LIMIT_BYTES = 255
 """Longer names are refused with 500 ``Name too long`` (protocol page, section 4.1)."""
