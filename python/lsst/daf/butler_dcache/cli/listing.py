@@ -89,8 +89,9 @@ class _Lister:
 
     def tree(self, place: Place) -> None:
         """Print what a directory and all below it hold."""
-        if place.stat().is_file:
-            self.print(place, [place.stat()], whole=True)
+        top = place.stat()
+        if top.is_file:
+            self.print(place, [top], whole=True)
             return
         for directory, directories, files in place.walk(self._failures.add):
             self._head(Place(directory, place.store))
