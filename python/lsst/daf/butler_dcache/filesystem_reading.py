@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from datetime import datetime
 from typing import Any, cast
@@ -293,10 +294,10 @@ class ReadingFileSystem(AbstractFileSystem):  # type: ignore[misc]
             If one of them is not there.
         """
         places = [self._place(self._strip_protocol(path)) for path in paths]
-        groups: dict[int, tuple[Store, list[str]]] = {}
+        groups: defaultdict[Store, list[str]] = defaultdict(list)
         for store, url in places:
-            groups.setdefault(id(store), (store, []))[1].append(url)
-        infos = {url: info for store, urls in groups.values() for url, info in store.info_many(urls).items()}
+            groups[store].append(url)
+        infos = {url: info for store, urls in groups.items() for url, info in store.info_many(urls).items()}
         for _, url in places:
             if infos[url] is None:
                 raise ResourceNotFoundError("no such file", operation="size", url=url)

@@ -7,6 +7,7 @@ import os
 import posixpath
 import re
 import stat
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -263,15 +264,13 @@ def look_up(places: Sequence[Place]) -> list[FileInfo | Exception]:
     answers : `list` [`~lsst.daf.butler_dcache.model.FileInfo` or `Exception`]
         In their order: what is known, or why nothing is, a `FileNotFoundError` if there is nothing.
     """
-    by_store: dict[int, tuple[Store, list[str]]] = {}
+    by_store: defaultdict[Store, list[str]] = defaultdict(list)
     for place in places:
         if place.store is not None:
-            by_store.setdefault(id(place.store), (place.store, []))[1].append(place.url)
-    known: dict[tuple[int, str], FileInfo | Exception] = {}
-    for store, urls in by_store.values():
-        known.update({(id(store), url): answer for url, answer in _ask(store, urls).items()})
+            by_store[place.store].append(place.url)
+    known = {store: _ask(store, urls) for store, urls in by_store.items()}
     return [
-        _attempt(Place.stat, place) if place.store is None else known[id(place.store), place.url]
+        _attempt(Place.stat, place) if place.store is None else known[place.store][place.url]
         for place in places
     ]
 

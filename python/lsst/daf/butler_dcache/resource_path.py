@@ -614,7 +614,7 @@ class DcacheResourcePath(ResourcePath):
         cls, uris: Iterable[ResourcePath], *, num_workers: int | None = None
     ) -> dict[ResourcePath, bool]:
         existence: dict[ResourcePath, bool] = {}
-        for store, by_url in _by_store(uris):
+        for store, by_url in _by_store(uris).items():
             for url, exists in store.exists_many(by_url).items():
                 existence.update(dict.fromkeys(by_url[url], exists))
         return existence
@@ -622,7 +622,7 @@ class DcacheResourcePath(ResourcePath):
     @classmethod
     def _mremove(cls, uris: Iterable[ResourcePath]) -> dict[ResourcePath, MBulkResult]:
         results: dict[ResourcePath, MBulkResult] = {}
-        for store, by_url in _by_store(uris):
+        for store, by_url in _by_store(uris).items():
             for url, error in store.remove_many(by_url).items():
                 # As for `remove`: gone is gone.
                 failed = error is not None and not isinstance(error, FileNotFoundError)
@@ -662,7 +662,7 @@ def infos_of(uris: Iterable[DcacheResourcePath]) -> dict[DcacheResourcePath, Fil
     """
     infos: dict[DcacheResourcePath, FileInfo] = {}
     missing: list[str] = []
-    for store, by_url in _by_store(uris):
+    for store, by_url in _by_store(uris).items():
         for url, info in store.info_many(by_url).items():
             if info is None:
                 missing.append(url)
@@ -674,10 +674,10 @@ def infos_of(uris: Iterable[DcacheResourcePath]) -> dict[DcacheResourcePath, Fil
     return infos
 
 
-def _by_store(uris: Iterable[ResourcePath]) -> list[tuple[Store, Mapping[str, list[ResourcePath]]]]:
+def _by_store(uris: Iterable[ResourcePath]) -> Mapping[Store, Mapping[str, list[ResourcePath]]]:
     """Sort resources by store and URL; members of one zip share a URL."""
-    groups: dict[int, tuple[Store, dict[str, list[ResourcePath]]]] = {}
+    groups: defaultdict[Store, dict[str, list[ResourcePath]]] = defaultdict(lambda: defaultdict(list))
     for uri in uris:
         store, url = cast(DcacheResourcePath, uri).place
-        groups.setdefault(id(store), (store, defaultdict(list)))[1][url].append(uri)
-    return list(groups.values())
+        groups[store][url].append(uri)
+    return groups

@@ -6,6 +6,7 @@ import errno
 import itertools
 import os
 import shutil
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -115,13 +116,13 @@ class _Remover:
 
     def remove(self, places: Iterable[Place]) -> None:
         """Remove files and empty directories, without looking before."""
-        by_store: dict[int, tuple[Store, list[str]]] = {}
+        by_store: defaultdict[Store, list[str]] = defaultdict(list)
         for place in places:
             if place.store is None:
                 self._say(place.url, _error_of(_remove_local, place.url))
             else:
-                by_store.setdefault(id(place.store), (place.store, []))[1].append(place.url)
-        for store, urls in by_store.values():
+                by_store[place.store].append(place.url)
+        for store, urls in by_store.items():
             for name, error in store.remove_many(urls).items():
                 self._say(name, error)
 
