@@ -271,6 +271,7 @@ class BulkService:
     def _add_target(self, request: BulkRequest, path: str) -> BulkTarget:
         shown = normal_path(path)
         full = shown if is_below(shown, request.prefix) else normal_path(f"{request.prefix}/{shown}")
+        full = request.operator.complete(full)
         target = BulkTarget(shown, full, next(self._numbers), submitted=now_ms())
         request.targets.append(target)
         return target

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from .access import Access, Login, PermissionDeniedError
-from .caveats import Activity
+from .caveats import Activity, is_below
 from .entry import Entry
 from .namespace import EntryExistsError, EntryMissingError, Namespace, split_path
 
@@ -65,6 +65,22 @@ class Operator:
             In the namespace.
         """
         return self.access.real_path(self.login, path)
+
+    def complete(self, path: str) -> str:
+        """Tell what the bulk service and archiveinfo take a path for.
+
+        Parameters
+        ----------
+        path : `str`
+            Normal path as the user sees it.
+
+        Returns
+        -------
+        path : `str`
+            The same, but one that begins with the user's root passes for one in the namespace (dCache
+            ``BulkRequestTarget.computeFsPath``).
+        """
+        return self.access.shown_path(self.login, path) if is_below(path, self.login.root) else path
 
     def find(self, path: str, activity: Activity = Activity.READ_METADATA) -> Entry:
         """Look up an entry that the user may know of.

@@ -179,7 +179,7 @@ class TapeResource:
 
     def _locality(self, operator: Operator, path: str) -> str:
         """The tape API's word; an upload that never ended is called DISK, so DISK proves no good file."""
-        entry = operator.find(path)
+        entry = operator.find(operator.complete(path))
         if not entry.is_directory and entry.size is None:
             return "DISK"
         locality = self._tape.locality(entry)

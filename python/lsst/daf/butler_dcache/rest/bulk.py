@@ -150,6 +150,41 @@ class BulkRequests:
         self._api = api
         self._sleep = sleep
         self._most_targets = MOST_TARGETS
+        self._root: str | None = None
+
+    def namable(self, urls: Iterable[str], deadline: Deadline) -> list[str]:
+        """Return the URLs that a bulk request can mean (1 request, once).
+
+        Parameters
+        ----------
+        urls : `~collections.abc.Iterable` [ `str` ]
+            URLs of a door.
+        deadline : `Deadline`
+            When to give up.
+
+        Returns
+        -------
+        urls : `list` [ `str` ]
+            Those with a `target_of` that does not begin with the root of the account: of such a one dCache
+            thinks that it is complete already, and takes what follows for the path
+            (``BulkRequestTarget.computeFsPath``).
+
+        Raises
+        ------
+        DcacheError
+            Raised by cause if the server does not tell the root.
+        """
+        if self._root is None:
+            url, operation = self._api.base_url, "look for the root of the account"
+            answer = self._api.ask("GET", "/user", operation=operation, url=url, deadline=deadline)
+            user = document_of(answer, dict, operation=operation, url=url)
+            self._root = str(user.get("rootDirectory") or "/").rstrip("/")
+        root = self._root
+        return [
+            url
+            for url in urls
+            if (path := target_of(url)) is not None and not (root and f"{path}/".startswith(f"{root}/"))
+        ]
 
     def run(
         self,
@@ -189,7 +224,11 @@ class BulkRequests:
         """
         work = _Work(self._api, self._sleep, activity, arguments, deadline, self._most_targets)
         try:
-            work.do(urls)
+            try:
+                namable = self.namable(urls, deadline)
+            except DcacheError as error:
+                return {url: _about(error, url) for url in urls}
+            work.do(urls, set(namable))
         finally:
             self._most_targets = min(self._most_targets, work.most_targets)
         return {url: work.results[url] for url in urls}
@@ -219,12 +258,12 @@ class _Work:
         self.most_targets = most_targets
         self.results: dict[str, DcacheError | None] = {}
 
-    def do(self, urls: Iterable[str]) -> None:
+    def do(self, urls: Iterable[str], namable: Container[str]) -> None:
         """Work until there is a result for each URL."""
         targets: dict[str, list[str]] = {}
         for url in urls:
             path = target_of(url)
-            if path is None:
+            if path is None or url not in namable:
                 self.results[url] = self._error(UnsupportedError, "no bulk request can name it", url)
             else:
                 targets.setdefault(path, []).append(url)

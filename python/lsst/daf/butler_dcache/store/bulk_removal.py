@@ -20,7 +20,6 @@ from ..errors import (
     ServerBusyError,
     UnsupportedError,
 )
-from ..rest.bulk import target_of
 from ..transport.deadline import Deadline
 from ..webdav.door import Door
 from .bulk import Listings, at_once, files_among
@@ -137,7 +136,13 @@ class ManyRemovals:
         self, frontend: Frontend, urls: Sequence[str], deadline: Deadline
     ) -> dict[str, DcacheError | None]:
         """Return the results of what the frontend was asked to remove."""
-        targets = [url for url in urls if target_of(url) is not None]
+        try:
+            targets = frontend.bulk.namable(urls, deadline)
+        except CredentialError as refusal:
+            return dict.fromkeys(urls, refusal)
+        except DcacheError as failure:
+            frontend.leave(failure)
+            return {}
         with ExitStack() as changes:
             for url in targets:
                 changes.enter_context(self._changing(url))

@@ -153,6 +153,9 @@ class Looking:
             frontend = self._frontends.get(deadline)
             if frontend is None or frontend.is_away or not frontend.prove(witness, deadline):
                 return {}
+            urls = frontend.bulk.namable(urls, deadline)  # archiveinfo mistakes the same names
+            if witness not in urls:
+                return {}
             tape = TapeApi(self._frontends.tape(deadline))
         except CredentialError:
             raise  # the door will not know us any better, and the third refusal blocks this host
