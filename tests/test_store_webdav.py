@@ -17,6 +17,7 @@ import pytest
 import yaml
 from lsst.daf.butler_dcache.store.protocol import Store
 from lsst.daf.butler_dcache.store.registry import reset_stores, store_for
+from request_counter import counted
 from store_conformance import StoreConformance
 
 
@@ -92,6 +93,13 @@ class TestWithFrontend(EmbeddedVariant):
     """The frontend renames and removes, each in one step."""
 
     frontend = True
+
+    def test_a_name_that_is_not_utf_8(self, variant: tuple[Any, Store], base: str) -> None:
+        server, store = variant
+        with counted(server) as counter:
+            store.write(base + "caf%E9", b"latin")
+        assert "POST" not in counter.methods(), "JSON cannot name it"
+        assert store.read(base + "caf%E9") == b"latin"
 
 
 class TestProxyingDoor(EmbeddedVariant):

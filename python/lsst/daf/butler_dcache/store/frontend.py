@@ -19,6 +19,7 @@ import threading
 import time
 from collections.abc import Callable
 from typing import NamedTuple
+from urllib.parse import unquote, urlsplit
 
 from ..errors import DcacheError, DeadlineError, DoorUnavailableError, ServerError, UnsupportedError
 from ..rest.api import Api
@@ -93,16 +94,22 @@ class Frontend:
         if _is_ours(source):
             self.is_proven = True
 
-    def may_move(self, source: str, deadline: Deadline) -> bool:
+    def may_move(self, source: str, target: str, deadline: Deadline) -> bool:
         """Tell whether the frontend can be trusted with a rename.
 
         Parameters
         ----------
         source : `str`
             URL of what is renamed. A temporary name can do no harm: nothing else has it.
+        target : `str`
+            URL that it gets. JSON has no bytes that are not UTF-8: those would become another name.
         deadline : `Deadline`
             When to give up.
         """
+        try:
+            unquote(urlsplit(target).path, errors="strict")
+        except UnicodeDecodeError:
+            return False
         return self.is_proven or _is_ours(source) or self.prove(source, deadline)
 
     def remove(self, url: str, *, operation: str, deadline: Deadline) -> None:

@@ -357,7 +357,7 @@ class Publisher:
     ) -> str:
         door = self._door
         frontend = self._frontends.for_single_files
-        if by_frontend and frontend is not None and frontend.may_move(source, deadline):
+        if by_frontend and frontend is not None and frontend.may_move(source, target, deadline):
             try:
                 frontend.move(source, target, operation="write", deadline=deadline)
                 return ""
