@@ -311,7 +311,7 @@ def test_killed_processes_are_gone_on_from(
                 assert time.monotonic() < end
                 time.sleep(0.02)
             process.send_signal(sent)
-            _, errors = process.communicate(timeout=30)
+            _, errors = process.communicate(timeout=100)
         finally:
             process.kill()
         assert process.returncode == status, errors

@@ -126,7 +126,7 @@ def mint(client: Client, path: str, *activities: str) -> str:
 def test_copies_within_one_dcache(dcache: EmbeddedDcache, client: Client) -> None:
     token = mint(client, "source", "DOWNLOAD")
     answer = client.ask("COPY", "copy", Source=f"{client.base}source", TransferHeaderAuthorization=token)
-    assert answer.body == b"success: Created\n"
+    assert answer.body.endswith(b"success: Created\n")  # a marker may come before it
     assert client.ask("HEAD", "copy", Want_Digest="adler32").headers["digest"] == (
         f"adler32={zlib.adler32(DATA):08x}"
     )
@@ -135,7 +135,7 @@ def test_copies_within_one_dcache(dcache: EmbeddedDcache, client: Client) -> Non
         "COPY", "source", Destination=f"{client.base}pushed", TransferHeaderAuthorization=token
     )
     # the check after the transfer is a HEAD, and UPLOAD implies the right to look
-    assert answer.body == b"success: Created\n"
+    assert answer.body.endswith(b"success: Created\n")
 
 
 def test_credentials_stay_with_the_host_they_were_meant_for(client: Client, remote: RemoteServer) -> None:
