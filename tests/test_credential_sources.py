@@ -127,14 +127,14 @@ def test_the_order_of_discovery(tmp_path: Path, nowhere: Path, monkeypatch: pyte
 
 
 def test_the_configuration_wins(configure: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("BEARER_TOKEN", "environment")
+    monkeypatch.setenv("BEARER_TOKEN", "of-the-environment-5f2c")
     configure(dcache={"token": "of-the-entry"})
     assert header() == "Bearer of-the-entry"
-    assert header("davs://elsewhere.example.org/") == "Bearer environment"
+    assert header("davs://elsewhere.example.org/") == "Bearer of-the-environment-5f2c"
     configure(dcache={"anonymous": True})
     assert header() is None
     configure(dcache={"anonymous": False})
-    assert header() == "Bearer environment"
+    assert header() == "Bearer of-the-environment-5f2c"
 
 
 @pytest.mark.parametrize("content", ["", " \n", "two words", b"\xff\x00", "eyJhbGciOiJub25lIn0.e30"])
