@@ -16,7 +16,7 @@ from request_counter import counted
 
 @pytest.fixture(scope="module")
 def site() -> Iterator[EmbeddedDcache]:
-    with EmbeddedDcache(tape="tape") as server, client_environment(server):
+    with EmbeddedDcache(tape="tape", time_scale=0.02) as server, client_environment(server):
         assert server.site.tape is not None
         server.site.tape.is_stuck = True
         yield server
