@@ -27,8 +27,10 @@ from lsst.daf.butler_dcache.bench.servers import TARGETS, kind_of, start
 from lsst.daf.butler_dcache.bench.target import Counts, Target, TargetGoneError
 from lsst.daf.butler_dcache.bench.work import Step, Work
 from lsst.daf.butler_dcache.cli.bench_clean import clean_command
+from lsst.daf.butler_dcache.config.settings import origin_of
 from lsst.daf.butler_dcache.embedded import EmbeddedDcache
 from lsst.daf.butler_dcache.store.registry import store_for
+from lsst.daf.butler_dcache.transport import presence
 from lsst.daf.butler_dcache.tree import walk_tree
 
 FAST = Guard(max_rate=10_000)
@@ -216,6 +218,8 @@ def interrupted(place: str) -> None:
 def stopped(dcache: EmbeddedDcache) -> None:
     with start(dcache.url, guard=FAST) as target:
         dcache.stop()
+        # As in a process that has waited for it already, which takes more than a minute.
+        presence.waited_in_vain(origin_of(dcache.url))
         with pytest.raises(TargetGoneError):
             target.check()
 
