@@ -219,6 +219,7 @@ def stopped(dcache: EmbeddedDcache) -> None:
     with start(dcache.url, guard=FAST) as target:
         dcache.stop()
         # As in a process that has waited for it already, which takes more than a minute.
+        presence.phase_unconnected(origin_of(dcache.url))
         presence.waited_in_vain(origin_of(dcache.url))
         with pytest.raises(TargetGoneError):
             target.check()
