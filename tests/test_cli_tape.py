@@ -297,7 +297,11 @@ def test_killed_processes_are_gone_on_from(
     """Ctrl-C and SIGKILL of real processes; no file is asked for twice."""
     tape.is_stuck = True
     urls = [f"{root}{name}" for name in ("a", "sub/d")]
-    program = "from lsst.daf.butler_dcache.cli.main import main; main()"
+    # As at a terminal, whoever runs the tests: what is started in the background has Ctrl-C switched off.
+    program = (
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+        "from lsst.daf.butler_dcache.cli.main import main; main()"
+    )
     before = asked(dcache, "POST", "/tape/stage")
     for sent, status in ((signal.SIGINT, 130), (signal.SIGKILL, -signal.SIGKILL)):
         polls = asked(dcache, "GET", "/tape/stage/")
