@@ -81,7 +81,13 @@ def test_first_file_of_a_directory(site: EmbeddedDcache, store: Store, read: Any
     with counted(site) as counter, pytest.raises(NearlineError) as caught:
         read(store, url)
     assert time.monotonic() - began < 10
-    assert sorted(record["method"] for record in counter.records) in (["PROPFIND"], ["GET", "PROPFIND"])
+    # What an earlier test has given up may end only now.
+    ours = [
+        record["method"]
+        for record in counter.records
+        if record["path"].endswith(f"{request.node.callspec.id}/file name")
+    ]
+    assert sorted(ours) in (["PROPFIND"], ["GET", "PROPFIND"])
     text = str(caught.value)
     assert "NEARLINE" in text
     assert f"dcache-butler stage {url}" in text
@@ -403,7 +409,9 @@ def test_wait_for_a_door_that_is_silent(site: EmbeddedDcache, tape: TapeSystem, 
     ):
         store.read(url)
     assert 0.5 <= time.monotonic() - began < 10
-    assert sorted(record["method"] for record in counter.records) in (["PROPFIND"], ["GET", "PROPFIND"])
+    # What an earlier test has given up may end only now.
+    ours = [record["method"] for record in counter.records if record["path"].endswith("wait/silent")]
+    assert sorted(ours) in (["PROPFIND"], ["GET", "PROPFIND"])
 
 
 @pytest.mark.parametrize("hedge", [False, True], ids=["", "hedged"])
